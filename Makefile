@@ -1,0 +1,55 @@
+# SpotLab's commands. `make help` lists them; each works from a fresh clone with Python 3.11, gcc and git.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+MARKET ?=
+
+.PHONY: help demo dev test check bench docs lock down clean
+
+help: ## List the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: $(INSTALLED) ## Evaluate four demo accounts end to end and print the decisions (MARKET=DIR: another recording)
+	@$(BIN)/python -m spotlab_pipelines_tests.demo $(if $(MARKET),--market "$(MARKET)")
+
+dev: $(INSTALLED) ## Keep everything up: Dagster UI, MLflow, stores, local AWS; Ctrl-C ends it
+	@$(BIN)/python -m spotlab_pipelines_tests.demo --keep-up $(if $(MARKET),--market "$(MARKET)")
+
+test: $(INSTALLED) ## Run every test
+	@$(BIN)/pytest
+
+check: $(INSTALLED) ## Lint, format, types, room order, Dagster definitions, migration drift
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m spotlab_pipelines_tests.check
+
+bench: $(INSTALLED) ## Measure the figures and write docs/benchmarks.md
+	@$(BIN)/python -m spotlab_pipelines_tests.bench
+
+docs: $(INSTALLED) ## Write docs/settings.md and docs/cli.md from the code
+	@$(BIN)/python -m spotlab_pipelines_tests.write_docs
+
+lock: $(INSTALLED) ## Pin every dependency anew in requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --universal --upgrade --generate-hashes --no-strip-extras \
+	  --no-annotate --custom-compile-command "make lock" --quiet --output-file requirements.lock
+
+down: $(INSTALLED) ## Stop the embedded Postgres and Redis
+	@$(BIN)/spotlab down
+
+clean: ## Remove the virtual environment and caches; data stays
+	@rm -rf .venv .ruff_cache .import_linter_cache .hypothesis *.egg-info
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: Python 3.11 is needed and '$(PYTHON)' was not found; install it or pass PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "make: Python 3.11 is needed; '$(PYTHON)' is $$($(PYTHON) --version)"; exit 1; }
+	@echo "Installing into .venv (about a minute the first time) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

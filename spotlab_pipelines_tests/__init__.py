@@ -1,0 +1,1 @@
+"""Tests of SpotLab, room by room, and the local AWS they run against."""
