@@ -1,0 +1,176 @@
+"""Every setting of SpotLab, typed, in one class. No room reads the environment by itself.
+
+Nothing is read at import: `get_settings()` reads the environment (prefix `SPOTLAB_`) at its first call. AWS's own
+variables (`AWS_ENDPOINT_URL`, credentials, …) are botocore's and are not repeated here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from spotlab_pipelines.errors import SettingsError
+
+HORIZONS_H = (1, 6, 12)
+"""The horizons, in hours, at which every model predicts."""
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+def default_data_dir() -> Path:
+    """Where the embedded stores keep their files: outside the checkout, one directory per checkout.
+
+    As root it lies below /var/lib, because Postgres then runs as an unprivileged user who cannot enter root's home.
+    """
+    checkout = f"{PROJECT_ROOT.name}-{hashlib.sha256(str(PROJECT_ROOT).encode()).hexdigest()[:8]}"
+    if os.geteuid() == 0:
+        return Path("/var/lib/spotlab") / checkout
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "spotlab" / checkout
+
+
+class Settings(BaseSettings):
+    """All settings; each is the environment variable `SPOTLAB_<NAME>` in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="SPOTLAB_", extra="ignore", frozen=True)
+
+    # Stores
+    data_dir: Path = Field(
+        default_factory=default_data_dir,
+        description="Files of the embedded stores, the local archive and Dagster's logs.",
+    )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="Postgres of your own, postgresql://user:password@host:port/spotlab; unset: the embedded one.",
+    )
+    dagster_database: str = Field(default="dagster", description="Name of Dagster's database on the same server.")
+    mlflow_database: str = Field(default="mlflow", description="Name of MLflow's database on the same server.")
+    redis_url: SecretStr | None = Field(
+        default=None, description="Redis of your own, redis://…; unset starts the embedded one."
+    )
+    archive_url: str | None = Field(
+        default=None,
+        description="Parquet archive: a folder or s3://bucket/prefix. Default: the folder archive in data_dir.",
+    )
+    mlruns_dir: Path = Field(
+        default=PROJECT_ROOT / "mlruns", description="Where MLflow keeps artifacts; it never holds MLflow's metadata."
+    )
+    local_binaries: Literal["machine-first", "wheels"] = Field(
+        default="machine-first", description="Where the embedded stores' programs come from."
+    )
+    database_pool_size: int = Field(default=5, ge=1, le=100, description="Open Postgres connections kept per process.")
+
+    # Ports of the servers that `make dev` and `make demo` start
+    dagster_port: int = Field(default=3000, ge=1, le=65535, description="Dagster UI.")
+    mlflow_port: int = Field(default=5000, ge=1, le=65535, description="MLflow UI.")
+
+    # Market
+    advisor_url: str = Field(
+        default="https://spot-bid-advisor.s3.amazonaws.com/spot-advisor-data.json",
+        description="Spot Advisor feed: an http(s):// or s3:// URL.",
+    )
+    catalogue_account_id: str | None = Field(
+        default=None,
+        description="Account whose session reads instance types and prices. Default: the first active account.",
+    )
+    pricing_region: str = Field(default="us-east-1", description="Region of the Pricing API, which few regions have.")
+    products: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("Linux/UNIX",),
+        description="Product descriptions always scraped, comma-separated; a fleet's own products are added.",
+    )
+    price_window_days: int = Field(
+        default=7,
+        ge=1,
+        le=90,
+        description="Days of price history in the cache and in features.",
+    )
+    spot_risk_ttl_s: int = Field(default=3600, ge=60, description="Time to live of spot_risk:* in Redis.")
+    price_history_ttl_s: int = Field(default=3600, ge=60, description="Time to live of spot_price_history:* in Redis.")
+    instance_metadata_ttl_s: int = Field(
+        default=86400,
+        ge=60,
+        description="Time to live of instance_metadata:* in Redis.",
+    )
+    http_timeout_s: float = Field(default=20.0, gt=0, description="Time-out of one HTTP request to a source.")
+    max_pages: int = Field(
+        default=2000,
+        ge=1,
+        description="Pages of one AWS listing after which it is taken for a loop.",
+    )
+
+    # Features and decisions
+    open_bucket_rate: float = Field(
+        default=0.30,
+        gt=0.20,
+        lt=1.0,
+        description="Monthly interruption rate that stands for the Advisor's open last bucket, [20 %, 100 %].",
+    )
+    safe_interruption_rate_max: float = Field(
+        default=0.20,
+        gt=0.0,
+        le=1.0,
+        description="A pool is safe if the upper end of its Advisor bucket is at most this monthly rate.",
+    )
+    flexibility_factor: float = Field(
+        default=2.0,
+        ge=1.0,
+        le=16.0,
+        description="A candidate has at most this multiple of an instance's vCPU and memory.",
+    )
+    minimum_gain: float = Field(
+        default=0.05,
+        ge=0.0,
+        lt=1.0,
+        description="Share of the current type's on-demand price that a switch must save per hour.",
+    )
+    decision_horizon_h: Literal[1, 6, 12] = Field(default=6, description="Horizon of the expected cost, in hours.")
+    interruption_cost_usd: float = Field(
+        default=1.0,
+        ge=0.0,
+        description="What one interruption costs, for accounts that were registered without a figure of their own.",
+    )
+
+    # Evaluations
+    evaluation_interval_s: int = Field(
+        default=1800, ge=60, le=86400, description="How often an account is evaluated, unless it says otherwise."
+    )
+
+    @field_validator("products", mode="before")
+    @classmethod
+    def _split_products(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @property
+    def archive_location(self) -> str:
+        """The archive's folder or s3:// URL."""
+        return self.archive_url or str(self.data_dir / "archive")
+
+    @property
+    def price_window(self) -> timedelta:
+        """`price_window_days` as a duration."""
+        return timedelta(days=self.price_window_days)
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read from the environment once.
+
+    Raises:
+        SettingsError: a variable is malformed; the message names it, never its value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"SPOTLAB_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()
+        )
+        raise SettingsError(f"Settings are not valid: {problems}.", remedy="Correct or unset the variable.") from None
