@@ -1,0 +1,1 @@
+"""Tables, connections and migrations of Postgres, and the connection to Redis: what every room shares."""

@@ -1,0 +1,290 @@
+"""The domain tables of Postgres, the only record. Queries live in the rooms that ask them; DDL in migrations/.
+
+Two keys identify everything: an account is its 12-digit id, an evaluation is (account_id, window_start). Exactly-once
+comes from unique keys on such logical ids, never from a run id.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+ROLES = ("user", "lab", "admin")
+ENVIRONMENTS = ("LAB", "PROD")
+ACCOUNT_STATES = ("active", "disabled")
+LIFECYCLES = ("spot", "on-demand")
+PIPELINE_MODES = ("LINEAR", "CLUSTER")
+MODEL_STATUSES = ("candidate", "approved", "retired")
+MODEL_ROLES = ("champion", "challenger", "none")
+EVALUATION_STATES = ("running", "logged", "failed")
+DECISIONS = ("STAY", "SWITCH", "FALLBACK_ON_DEMAND", "SKIP")
+
+
+def one_of(column: str, values: tuple[str, ...]) -> sa.CheckConstraint:
+    """A check that `column` holds one of `values`."""
+    return sa.CheckConstraint(f"{column} in ({', '.join(repr(value) for value in values)})", name=column)
+
+
+def probability(column: str) -> sa.CheckConstraint:
+    """A check that `column` is a probability or unknown."""
+    return sa.CheckConstraint(f"{column} between 0 and 1", name=column)
+
+
+class Base(DeclarativeBase):
+    """Metadata with fixed constraint names, so that migrations can name what they change."""
+
+    metadata = sa.MetaData(naming_convention=NAMING)
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: sa.TIMESTAMP(timezone=True),
+        dict[str, Any]: JSONB,
+        list[str]: ARRAY(sa.Text),
+        list[int]: ARRAY(sa.Integer),
+        str: sa.Text,
+    }
+
+
+def _id() -> Mapped[UUID]:
+    return mapped_column(primary_key=True, server_default=sa.func.gen_random_uuid())
+
+
+def _now() -> Mapped[datetime]:
+    return mapped_column(server_default=sa.func.now())
+
+
+class User(Base):
+    """A person who owns accounts or works in the laboratory."""
+
+    __tablename__ = "users"
+    __table_args__ = (one_of("role", ROLES), sa.CheckConstraint("email like '%_@_%'", name="email"))
+
+    id: Mapped[UUID] = _id()
+    email: Mapped[str] = mapped_column(unique=True)
+    role: Mapped[str] = mapped_column(server_default="user")
+    active: Mapped[bool] = mapped_column(server_default=sa.true())
+    created_at: Mapped[datetime] = _now()
+    updated_at: Mapped[datetime] = _now()
+
+
+class Account(Base):
+    """One customer AWS account; `external_id` is ours and never leaves this table but to AWS and to its owner."""
+
+    __tablename__ = "accounts"
+    __table_args__ = (
+        one_of("environment", ENVIRONMENTS),
+        one_of("state", ACCOUNT_STATES),
+        sa.CheckConstraint("account_id ~ '^[0-9]{12}$'", name="account_id"),
+        sa.CheckConstraint("cardinality(regions) > 0", name="regions"),
+        sa.CheckConstraint("evaluation_interval_s between 60 and 86400", name="evaluation_interval_s"),
+        sa.CheckConstraint("interruption_cost_usd >= 0", name="interruption_cost_usd"),
+        sa.CheckConstraint("length(external_id) between 22 and 1224", name="external_id"),
+    )
+
+    id: Mapped[UUID] = _id()
+    account_id: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    owner_id: Mapped[UUID] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"), index=True)
+    environment: Mapped[str] = mapped_column(server_default="LAB")
+    role_arn: Mapped[str]
+    external_id: Mapped[str] = mapped_column(unique=True)
+    regions: Mapped[list[str]]
+    evaluation_interval_s: Mapped[int]
+    interruption_cost_usd: Mapped[float]
+    state: Mapped[str] = mapped_column(server_default="active")
+    created_at: Mapped[datetime] = _now()
+    updated_at: Mapped[datetime] = _now()
+
+
+class ModelVersion(Base):
+    """What may be served: one row per registered version, with the hash of its artifact as it was approved."""
+
+    __tablename__ = "model_registry"
+    __table_args__ = (
+        one_of("status", MODEL_STATUSES),
+        one_of("role", MODEL_ROLES),
+        sa.CheckConstraint("version = family || '/' || number", name="version"),
+        sa.CheckConstraint("number > 0", name="number"),
+        sa.CheckConstraint("artifact_sha256 ~ '^[0-9a-f]{64}$'", name="artifact_sha256"),
+        sa.CheckConstraint("role = 'none' or status = 'approved'", name="served_is_approved"),
+        sa.UniqueConstraint("family", "number"),
+        sa.Index("uq_model_registry_champion", "role", unique=True, postgresql_where=sa.text("role = 'champion'")),
+    )
+
+    id: Mapped[UUID] = _id()
+    version: Mapped[str] = mapped_column(unique=True)
+    family: Mapped[str]
+    number: Mapped[int]
+    feature_spec: Mapped[str]
+    horizons_h: Mapped[list[int]]
+    artifact_uri: Mapped[str]
+    artifact_sha256: Mapped[str]
+    mlflow_run_id: Mapped[str]
+    mlflow_model_id: Mapped[str | None]
+    metrics: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    status: Mapped[str] = mapped_column(server_default="candidate")
+    role: Mapped[str] = mapped_column(server_default="none")
+    registered_by: Mapped[str]
+    created_at: Mapped[datetime] = _now()
+    updated_at: Mapped[datetime] = _now()
+
+
+class Instance(Base):
+    """One EC2 instance of an account, as last seen, and how the account's owner steers it."""
+
+    __tablename__ = "instances"
+    __table_args__ = (
+        one_of("lifecycle", LIFECYCLES),
+        one_of("pipeline_mode", PIPELINE_MODES),
+        sa.UniqueConstraint("account_id", "instance_id"),
+        sa.Index("ix_instances_account_id_active", "account_id", postgresql_where=sa.text("state = 'running'")),
+    )
+
+    id: Mapped[UUID] = _id()
+    account_id: Mapped[str] = mapped_column(sa.ForeignKey("accounts.account_id", ondelete="RESTRICT"))
+    instance_id: Mapped[str]
+    region: Mapped[str]
+    az_id: Mapped[str]
+    instance_type: Mapped[str]
+    product: Mapped[str]
+    lifecycle: Mapped[str]
+    state: Mapped[str]
+    tags: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    launched_at: Mapped[datetime]
+    spot_request_id: Mapped[str | None]
+    assigned_version: Mapped[str | None] = mapped_column(
+        sa.ForeignKey("model_registry.version", ondelete="RESTRICT"), index=True
+    )
+    pipeline_mode: Mapped[str] = mapped_column(server_default="LINEAR")
+    shadow: Mapped[bool] = mapped_column(server_default=sa.false())
+    first_seen_at: Mapped[datetime] = _now()
+    last_seen_at: Mapped[datetime] = _now()
+    updated_at: Mapped[datetime] = _now()
+
+
+class Scrape(Base):
+    """One collection of one source, whether it worked or not."""
+
+    __tablename__ = "scrapes"
+    __table_args__ = (
+        sa.CheckConstraint("row_count >= 0", name="row_count"),
+        sa.Index("ix_scrapes_source_region_fetched_at", "source", "region", sa.text("fetched_at desc")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    source: Mapped[str]
+    account_id: Mapped[str | None] = mapped_column(
+        sa.ForeignKey("accounts.account_id", ondelete="RESTRICT"), index=True
+    )
+    region: Mapped[str | None]
+    fetched_at: Mapped[datetime]
+    row_count: Mapped[int]
+    archive_path: Mapped[str | None]
+    error: Mapped[str | None]
+
+
+class Evaluation(Base):
+    """One scoring of one account for one window. `step` numbers an account's evaluations from 1, for MLflow's axis."""
+
+    __tablename__ = "evaluations"
+    __table_args__ = (
+        one_of("state", EVALUATION_STATES),
+        sa.CheckConstraint("(state = 'failed') = (error is not null)", name="error"),
+        sa.CheckConstraint("state <> 'logged' or snapshot_id is not null", name="snapshot_id"),
+        sa.UniqueConstraint("account_id", "window_start"),
+        sa.UniqueConstraint("account_id", "step"),
+    )
+
+    id: Mapped[UUID] = _id()
+    account_id: Mapped[str] = mapped_column(sa.ForeignKey("accounts.account_id", ondelete="RESTRICT"))
+    window_start: Mapped[datetime]
+    step: Mapped[int]
+    state: Mapped[str] = mapped_column(server_default="running")
+    run_id: Mapped[str | None]
+    snapshot_id: Mapped[str | None]
+    counts: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    failed_at_step: Mapped[str | None]
+    error: Mapped[str | None]
+    started_at: Mapped[datetime] = _now()
+    finished_at: Mapped[datetime | None]
+
+
+class ExperimentLog(Base):
+    """What one version said about one instance at one horizon, and what was decided; partitioned by window_start.
+
+    `p_current` is the interruption probability of the pool the instance is in, `p_target` that of the pool the
+    decision moves it to; an on-demand instance has no pool that EC2 could reclaim, so its `p_current` is null.
+    A SKIP row is an instance that could not be scored; its reason says why.
+    """
+
+    __tablename__ = "experiment_logs"
+    __table_args__ = (
+        one_of("decision", DECISIONS),
+        one_of("model_role", MODEL_ROLES),
+        one_of("pipeline_mode", PIPELINE_MODES),
+        probability("p_current"),
+        probability("p_target"),
+        sa.CheckConstraint("horizon_h in (1, 6, 12)", name="horizon_h"),
+        sa.CheckConstraint("candidates_considered >= 0", name="candidates_considered"),
+        sa.CheckConstraint("length(snapshot_id) = 64", name="snapshot_id"),
+        # Named, because the name made of its columns is longer than the 63 bytes that Postgres keeps.
+        sa.UniqueConstraint(
+            "account_id", "window_start", "instance_id", "model_version", "horizon_h", name="uq_experiment_logs_grain"
+        ),
+        sa.Index("ix_experiment_logs_account_id_window_start", "account_id", sa.text("window_start desc")),
+        sa.Index("ix_experiment_logs_model_version_window_start", "model_version", sa.text("window_start desc")),
+        {"postgresql_partition_by": "RANGE (window_start)"},
+    )
+
+    window_start: Mapped[datetime] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = _id()
+    account_id: Mapped[str] = mapped_column(sa.ForeignKey("accounts.account_id", ondelete="RESTRICT"))
+    instance_id: Mapped[str]
+    model_version: Mapped[str] = mapped_column(sa.ForeignKey("model_registry.version", ondelete="RESTRICT"))
+    horizon_h: Mapped[int] = mapped_column(sa.SmallInteger)
+    model_role: Mapped[str]
+    acting: Mapped[bool]
+    shadow: Mapped[bool]
+    pipeline_mode: Mapped[str]
+    features: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    p_current: Mapped[float | None]
+    p_target: Mapped[float | None]
+    decision: Mapped[str]
+    reason: Mapped[str]
+    region: Mapped[str]
+    from_pool: Mapped[str]
+    to_pool: Mapped[str | None]
+    from_price_usd_per_hour: Mapped[float | None]
+    to_price_usd_per_hour: Mapped[float | None]
+    from_cost_usd_per_hour: Mapped[float | None]
+    to_cost_usd_per_hour: Mapped[float | None]
+    gain: Mapped[float | None]
+    candidates_considered: Mapped[int]
+    snapshot_id: Mapped[str]
+    scored_at: Mapped[datetime]
+    timings_ms: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = _now()
+
+
+class TrackingRun(Base):
+    """The MLflow run that collects one version's evaluations of one account."""
+
+    __tablename__ = "tracking_runs"
+
+    account_id: Mapped[str] = mapped_column(sa.ForeignKey("accounts.account_id", ondelete="RESTRICT"), primary_key=True)
+    model_version: Mapped[str] = mapped_column(
+        sa.ForeignKey("model_registry.version", ondelete="RESTRICT"), primary_key=True
+    )
+    mlflow_run_id: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = _now()

@@ -1,0 +1,80 @@
+"""The log's months exist before they are needed, whoever asks, and rows never land elsewhere."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from spotlab_pipelines.database.migrate import drift
+from spotlab_pipelines.database.partitions import ensure_partitions, is_partition, month_start
+from spotlab_pipelines.errors import InvalidInput
+from spotlab_pipelines.settings import Settings
+from spotlab_pipelines_tests.database.filled import fill
+
+
+@pytest.mark.parametrize(
+    ("moment", "offset", "expected"),
+    [
+        (datetime(2026, 1, 31, 23, 59, tzinfo=UTC), 0, (2026, 1)),
+        (datetime(2026, 1, 31, tzinfo=UTC), -1, (2025, 12)),
+        (datetime(2025, 12, 1, tzinfo=UTC), 1, (2026, 1)),
+        (datetime(2026, 3, 1, 1, tzinfo=timezone(timedelta(hours=2))), 0, (2026, 2)),
+    ],
+)
+def test_months(moment: datetime, offset: int, expected: tuple[int, int]) -> None:
+    assert month_start(moment, offset) == datetime(*expected, 1, tzinfo=UTC)
+
+
+def test_a_time_without_zone_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="zone"):
+        month_start(datetime(2026, 1, 1))  # noqa: DTZ001
+
+
+def test_the_month_before_of_and_after(engine: sa.Engine, settings: Settings) -> None:
+    around = datetime(2031, 1, 15, tzinfo=UTC)
+    expected = ["experiment_logs_2030_12", "experiment_logs_2031_01", "experiment_logs_2031_02"]
+    assert ensure_partitions(engine, around) == expected
+    assert ensure_partitions(engine, around) == []
+    assert ensure_partitions(engine, datetime(2031, 2, 15, tzinfo=UTC)) == ["experiment_logs_2031_03"]
+    assert drift(settings) == []
+    assert is_partition("experiment_logs_2031_01")
+    assert not is_partition("experiment_logs")
+
+
+def test_a_partition_has_the_logs_rules(engine: sa.Engine) -> None:
+    fill(engine)
+    inspector = sa.inspect(engine)
+    for name in ("experiment_logs", "experiment_logs_2026_03"):
+        assert len(inspector.get_foreign_keys(name)) == 2, name
+        assert len(inspector.get_check_constraints(name)) == 8, name
+        assert len(inspector.get_unique_constraints(name)) == 1, name
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("select count(*) from experiment_logs_2026_03")) == 1
+
+
+def test_a_month_that_nobody_prepared_is_an_error(engine: sa.Engine) -> None:
+    fill(engine)
+    with pytest.raises(IntegrityError, match="no partition"), engine.begin() as connection:
+        connection.execute(sa.text("update experiment_logs set window_start = '2019-01-01T00:00Z'"))
+
+
+def test_many_that_ask_at_once(engine: sa.Engine) -> None:
+    moments = [datetime(2033, month, 1, tzinfo=UTC) for month in (3, 4, 5, 6)]
+    with ThreadPoolExecutor(4) as pool:
+        created = sorted(
+            name for names in pool.map(lambda moment: ensure_partitions(engine, moment), moments) for name in names
+        )
+    assert created == [f"experiment_logs_2033_{month:02}" for month in range(2, 8)]
+
+
+def test_reading_another_month_does_not_wait(engine: sa.Engine) -> None:
+    fill(engine)
+    with engine.connect() as reader:
+        reader.execute(sa.text("select count(*) from experiment_logs"))
+        with engine.connect() as connection:
+            connection.execute(sa.text("set lock_timeout = '1s'"))
+        assert len(ensure_partitions(engine, datetime(2034, 1, 1, tzinfo=UTC))) == 3
