@@ -1,0 +1,159 @@
+"""How AWS answers: its errors put into our tree, and its pages followed to the end. No session is opened here.
+
+botocore's exceptions are told apart by their names, because only sessions.py imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from spotlab_pipelines.accounts.registry import Account
+from spotlab_pipelines.errors import (
+    AccessDenied,
+    InvalidInput,
+    PageLoop,
+    SourceMalformed,
+    SourceUnavailable,
+    SpotLabError,
+    Throttled,
+)
+
+DEFAULT_MAX_PAGES = 2000
+
+DENIED = {
+    "AccessDenied",
+    "AccessDeniedException",
+    "AuthFailure",
+    "Blocked",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "IncompleteSignature",
+    "InvalidClientTokenId",
+    "OptInRequired",
+    "RequestExpired",
+    "SignatureDoesNotMatch",
+    "UnauthorizedOperation",
+    "UnrecognizedClientException",
+}
+THROTTLED = {
+    "EC2ThrottledException",
+    "PriorRequestNotComplete",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+}
+UNAVAILABLE = {"InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable"}
+
+BY_CLASS: tuple[tuple[set[str], type[SpotLabError], str], ...] = (
+    (
+        {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"},
+        AccessDenied,
+        "Give SpotLab AWS credentials of its own.",
+    ),
+    ({"ParamValidationError", "InvalidRegionError"}, InvalidInput, "Correct the account's registration."),
+    ({"ResponseParserError"}, SourceMalformed, "Check AWS_ENDPOINT_URL: what answered there is not AWS."),
+    ({"BotoCoreError"}, SourceUnavailable, "Check the network and AWS_ENDPOINT_URL, then try again."),
+)
+
+
+@contextmanager
+def aws_errors(doing: str, account: Account | None = None) -> Iterator[None]:
+    """Translate what botocore raises inside the block.
+
+    AWS's text may echo what was sent: the account's external id is struck out, and the original is not chained.
+
+    Args:
+        doing: what was being done, for the message.
+        account: whose external id must not show.
+
+    Raises:
+        AccessDenied: AWS refused the role, the external id or the action, or the credentials are expired or absent.
+        Throttled, SourceUnavailable: AWS does not serve us now.
+        InvalidInput, SourceMalformed: AWS refused the request as wrong, or answered with something else.
+    """
+    try:
+        yield
+    except SpotLabError:
+        raise
+    except Exception as error:
+        translated = _translate(error, doing, account)
+        if translated is None:
+            raise
+        error.args = ("struck out",)
+        raise translated from None
+
+
+def paginate(
+    call: Callable[..., Mapping[str, Any]], items: str, *, max_pages: int = DEFAULT_MAX_PAGES, **arguments: Any
+) -> Iterator[Any]:
+    """Yield the records of a listing, following every token to the end.
+
+    A page may be short or empty while the token goes on; the last token may be missing or "".
+
+    Args:
+        call: a client's method that takes and returns NextToken.
+        items: the key of the records in its answer.
+
+    Raises:
+        PageLoop: a token comes twice, or there are more than `max_pages` pages.
+        SourceMalformed: a page lacks its records.
+    """
+    seen: set[str] = set()
+    name = getattr(call, "__name__", "The listing")
+    for _ in range(max_pages):
+        page = call(**arguments)
+        if not isinstance(page.get(items), list):
+            raise SourceMalformed(
+                f"{name}: expected a list of {items}, got {type(page.get(items)).__name__}.",
+                remedy="Check AWS_ENDPOINT_URL: what answered there is not AWS.",
+            )
+        yield from page[items]
+        token = page.get("NextToken")
+        if not token:
+            return
+        if token in seen:
+            raise PageLoop(
+                f"{name}: expected a new page token, got one again that came before, after {len(seen) + 1} pages.",
+                remedy="Nothing was written; try again later.",
+            )
+        seen.add(token)
+        arguments["NextToken"] = token
+    raise PageLoop(
+        f"{name}: expected an end after at most {max_pages} pages, and there are more.",
+        remedy="Nothing was written; raise SPOTLAB_MAX_PAGES if the listing is that long.",
+    )
+
+
+def _translate(error: Exception, doing: str, account: Account | None) -> SpotLabError | None:
+    names = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.startswith("botocore.")}
+    if not names:
+        return None
+    message = str(error).rstrip(".")
+    if account is not None:
+        message = message.replace(account.external_id.get_secret_value(), "***")
+    told = f"{doing} failed: {message}."
+    if "ClientError" in names:
+        return _from_answer(getattr(error, "response", {}), told)
+    for classes, kind, remedy in BY_CLASS:
+        if names & classes:
+            return kind(told, remedy=remedy)
+    return SourceUnavailable(told, remedy="Try again later.")
+
+
+def _from_answer(response: Mapping[str, Any], told: str) -> SpotLabError:
+    code = response.get("Error", {}).get("Code", "")
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in THROTTLED:
+        return Throttled(told, remedy="Wait, and evaluate this account less often.")
+    if code in DENIED or status in (401, 403):
+        remedy = "Check the role's permissions, and that its trust policy names our principal and the external id."
+        return AccessDenied(told, remedy=remedy)
+    if code in UNAVAILABLE or status >= 500:
+        return SourceUnavailable(told, remedy="Try again later.")
+    return InvalidInput(told, remedy="AWS refused the request as wrong: check the account's role and regions.")

@@ -1,0 +1,157 @@
+"""Which instances an account runs: read from EC2, kept in `instances`.
+
+How an instance is steered (assigned version, mode, shadow) is its owner's choice: a sync never changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+import pandas as pd
+import sqlalchemy as sa
+
+from spotlab_pipelines.accounts.aws_answers import aws_errors, paginate
+from spotlab_pipelines.accounts.frames import FLEET_COLUMNS, STEERING_COLUMNS, check_frame, fleet_schema
+from spotlab_pipelines.accounts.registry import get_account
+from spotlab_pipelines.accounts.sessions import AccountSessions
+from spotlab_pipelines.database.engine import database_errors
+from spotlab_pipelines.database.tables import Instance
+from spotlab_pipelines.errors import SourceMalformed
+
+LIVE_STATES = ("pending", "running", "stopping", "stopped")
+
+UPSERT = sa.text("""
+    with seen as (
+        select * from jsonb_to_recordset(cast(:rows as jsonb)) as described(
+            instance_id text, region text, az_id text, instance_type text, product text, lifecycle text, state text,
+            tags jsonb, launched_at timestamptz, spot_request_id text)
+    ), gone as (
+        update instances set state = 'terminated', updated_at = now()
+        where account_id = :account_id and state <> 'terminated'
+          and instance_id not in (select instance_id from seen)
+    )
+    insert into instances (account_id, instance_id, region, az_id, instance_type, product, lifecycle, state, tags,
+                           launched_at, spot_request_id)
+    select :account_id, instance_id, region, az_id, instance_type, product, lifecycle, state, tags, launched_at,
+           spot_request_id
+    from seen
+    on conflict (account_id, instance_id) do update set
+        region = excluded.region, az_id = excluded.az_id, instance_type = excluded.instance_type,
+        product = excluded.product, lifecycle = excluded.lifecycle, state = excluded.state, tags = excluded.tags,
+        launched_at = excluded.launched_at, spot_request_id = excluded.spot_request_id,
+        last_seen_at = now(), updated_at = now()
+""")
+
+
+def sync_fleet(sessions: AccountSessions, engine: sa.Engine, account_id: str) -> pd.DataFrame:
+    """Read the account's instances in all its regions and bring `instances` up to date in one statement.
+
+    Instances that AWS no longer reports become `terminated`. If one region cannot be read nothing is written: a failed
+    read is not an empty fleet.
+
+    Returns:
+        The fleet frame as AWS reports it: one row an instance that is pending, running, stopping or stopped.
+
+    Raises:
+        AccessDenied, Throttled, SourceUnavailable, PageLoop, SourceMalformed: a region could not be read.
+    """
+    account = get_account(engine, account_id)
+    records = []
+    for region in account.regions:
+        zones = availability_zones(sessions, account_id, region)
+        client = sessions.get_ec2_client(account_id, region)
+        with aws_errors(f"DescribeInstances of account {account_id} in {region}", account):
+            reservations = paginate(
+                client.describe_instances,
+                "Reservations",
+                max_pages=sessions.max_pages,
+                Filters=[{"Name": "instance-state-name", "Values": list(LIVE_STATES)}],
+                MaxResults=1000,
+            )
+            instances = [instance for reservation in reservations for instance in reservation["Instances"]]
+        records += [_row(account_id, region, instance, zones) for instance in instances]
+    fleet = _frame(pd.DataFrame(records, columns=list(FLEET_COLUMNS)))
+    fleet = check_frame(fleet_schema(), fleet, f"DescribeInstances of account {account_id}")
+    with database_errors(), engine.begin() as connection:
+        connection.execute(UPSERT, {"account_id": account_id, "rows": orjson.dumps(records).decode()})
+    return fleet
+
+
+def load_fleet(engine: sa.Engine, account_id: str) -> pd.DataFrame:
+    """The account's running instances as last synced, with how each is steered, by instance id."""
+    columns = [getattr(Instance, name) for name in (*FLEET_COLUMNS, *STEERING_COLUMNS)]
+    query = (
+        sa.select(*columns)
+        .where(Instance.account_id == account_id, Instance.state == "running")
+        .order_by(Instance.instance_id)
+    )
+    with database_errors(), engine.connect() as connection:
+        rows = connection.execute(query).all()
+    frame = _frame(pd.DataFrame(rows, columns=[column.key for column in columns]))
+    # Not checked again: a sync checked it, and the table's own constraints hold for the steering.
+    return frame.astype({"assigned_version": "str", "pipeline_mode": "str", "shadow": bool})
+
+
+def availability_zones(sessions: AccountSessions, account_id: str, region: str) -> dict[str, str]:
+    """Zone name -> zone id in one region, as this account sees it: names are aliases of its own.
+
+    Raises:
+        SourceMalformed: AWS names no zone, or one without an id.
+    """
+    account = get_account(sessions.engine, account_id)
+    client = sessions.get_ec2_client(account_id, region)
+    doing = f"DescribeAvailabilityZones of account {account_id} in {region}"
+    with aws_errors(doing, account):
+        zones = client.describe_availability_zones()["AvailabilityZones"]
+    mapping = {zone.get("ZoneName", ""): zone.get("ZoneId", "") for zone in zones}
+    if not mapping or not all(mapping) or not all(mapping.values()):
+        raise SourceMalformed(
+            f"{doing}: expected zones with a name and an id, got {mapping}.", remedy="Try again later."
+        )
+    return mapping
+
+
+def zone_id(zones: Mapping[str, str], name: str, what: str) -> str:
+    """The id of a zone by its name in the account.
+
+    Raises:
+        SourceMalformed: the account has no such zone.
+    """
+    if name not in zones:
+        raise SourceMalformed(
+            f"{what}: expected one of the account's zones {sorted(zones)}, got {name!r}.", remedy="Try again later."
+        )
+    return zones[name]
+
+
+def _row(account_id: str, region: str, instance: Mapping[str, Any], zones: Mapping[str, str]) -> dict[str, Any]:
+    what = f"DescribeInstances of account {account_id} in {region}"
+    try:
+        product = instance.get("PlatformDetails") or instance.get("Platform", "Linux/UNIX").capitalize()
+        return {
+            "account_id": account_id,
+            "instance_id": instance["InstanceId"],
+            "region": region,
+            "az_id": zone_id(zones, instance["Placement"]["AvailabilityZone"], what),
+            "instance_type": instance["InstanceType"],
+            "product": "Linux/UNIX" if product.lower() == "linux/unix" else product.removesuffix(" (Amazon VPC)"),
+            "lifecycle": "spot" if instance.get("InstanceLifecycle") == "spot" else "on-demand",
+            "state": instance["State"]["Name"],
+            "tags": {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])},
+            "launched_at": instance["LaunchTime"],
+            "spot_request_id": instance.get("SpotInstanceRequestId"),
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SourceMalformed(
+            f"{what}: expected InstanceId, InstanceType, Placement, State and LaunchTime, got {error!r} missing.",
+            remedy="Try again later.",
+        ) from error
+
+
+def _frame(frame: pd.DataFrame) -> pd.DataFrame:
+    texts = [name for name in FLEET_COLUMNS if name not in ("tags", "launched_at")]
+    frame = frame.astype(dict.fromkeys(texts, "str") | {"tags": object})
+    frame["launched_at"] = pd.to_datetime(frame["launched_at"], utc=True).dt.as_unit("us")
+    return frame

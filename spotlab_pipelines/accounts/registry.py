@@ -1,0 +1,173 @@
+"""Which AWS accounts there are, whose they are, and how SpotLab may enter them. Nothing here talks to AWS.
+
+An account's external id is generated here, never accepted from outside, and leaves only to AWS and to its owner.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from pydantic import SecretStr
+from sqlalchemy.dialects.postgresql import insert
+
+from spotlab_pipelines.accounts.rules import check_account_id, check_regions, check_role_arn
+from spotlab_pipelines.accounts.users import get_user
+from spotlab_pipelines.database import tables
+from spotlab_pipelines.database.engine import database_errors
+from spotlab_pipelines.database.tables import ENVIRONMENTS, User
+from spotlab_pipelines.errors import InvalidInput, NotFound
+
+EXTERNAL_ID_BYTES = 32
+"""Random bytes of an external id: 256 bits, in 43 characters of the alphabet that STS takes."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """A registered account. `external_id` shows itself only to `get_secret_value()`."""
+
+    account_id: str
+    name: str
+    owner_email: str
+    environment: str
+    role_arn: str
+    external_id: SecretStr
+    regions: tuple[str, ...]
+    evaluation_interval_s: int
+    interruption_cost_usd: float
+    state: str
+
+
+def add_account(
+    engine: sa.Engine,
+    *,
+    account_id: str,
+    name: str,
+    owner_email: str,
+    role_arn: str,
+    regions: Iterable[str],
+    environment: str = "LAB",
+    evaluation_interval_s: int = 1800,
+    interruption_cost_usd: float = 1.0,
+) -> Account:
+    """Register an account and generate its external id.
+
+    Args:
+        interruption_cost_usd: what one interruption costs, in USD.
+
+    Raises:
+        InvalidInput: a value breaks one of AWS's or our rules, or the account is registered already (the first
+            registration stays as it is).
+        NotFound: there is no such owner.
+    """
+    check_account_id(account_id)
+    regions = check_regions(regions)
+    check_role_arn(role_arn, account_id, regions)
+    _check_terms(name, environment, evaluation_interval_s, interruption_cost_usd)
+    owner = get_user(engine, owner_email)
+    statement = insert(tables.Account).values(
+        account_id=account_id,
+        name=name.strip(),
+        owner_id=owner.id,
+        environment=environment,
+        role_arn=role_arn,
+        external_id=secrets.token_urlsafe(EXTERNAL_ID_BYTES),
+        regions=regions,
+        evaluation_interval_s=evaluation_interval_s,
+        interruption_cost_usd=interruption_cost_usd,
+    )
+    with database_errors(), engine.begin() as connection:
+        added = connection.execute(
+            statement.on_conflict_do_nothing(index_elements=["account_id"]).returning(tables.Account.id)
+        ).one_or_none()
+    if added is None:
+        raise InvalidInput(
+            f"Account {account_id} is registered already; nothing was changed.",
+            remedy="`spotlab accounts list` shows it.",
+        )
+    return get_account(engine, account_id)
+
+
+def get_account(engine: sa.Engine, account_id: str) -> Account:
+    """Return one account, whatever its state.
+
+    Raises:
+        NotFound: it is not registered.
+    """
+    found = _select(engine, tables.Account.account_id == account_id)
+    if not found:
+        raise NotFound(
+            f"Account {account_id} is not registered.", remedy="`spotlab accounts list` shows those that are."
+        )
+    return found[0]
+
+
+def list_accounts(engine: sa.Engine, state: str | None = "active") -> list[Account]:
+    """Accounts by account id, those in `state` or, with None, all."""
+    return _select(engine, sa.true() if state is None else tables.Account.state == state)
+
+
+def trust_policy(account: Account, principal: str) -> str:
+    """The trust policy to paste into the account's role: only `principal`, and only with the account's external id.
+
+    Args:
+        principal: ARN or 12-digit id of the AWS account or role that SpotLab runs as.
+
+    Returns:
+        JSON text. It holds the external id: show it to the account's owner only.
+    """
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"AWS": principal},
+        "Action": "sts:AssumeRole",
+        "Condition": {"StringEquals": {"sts:ExternalId": account.external_id.get_secret_value()}},
+    }
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]}, indent=2)
+
+
+def _check_terms(name: str, environment: str, evaluation_interval_s: int, interruption_cost_usd: float) -> None:
+    if not 1 <= len(name.strip()) <= 100:
+        raise InvalidInput(f"An account's name has 1 to 100 characters, got {len(name.strip())}.", remedy="Name it.")
+    if environment not in ENVIRONMENTS:
+        raise InvalidInput(
+            f"Expected the environment {' or '.join(ENVIRONMENTS)}, got {environment!r}.", remedy="Choose one of them."
+        )
+    if not 60 <= evaluation_interval_s <= 86400:
+        raise InvalidInput(
+            f"An evaluation interval is 60 to 86400 s, got {evaluation_interval_s}.", remedy="Choose one in between."
+        )
+    if not (math.isfinite(interruption_cost_usd) and interruption_cost_usd >= 0):
+        raise InvalidInput(
+            f"An interruption costs 0 USD or more, got {interruption_cost_usd}.", remedy="Correct the cost."
+        )
+
+
+def _select(engine: sa.Engine, condition: sa.ColumnElement[bool]) -> list[Account]:
+    account = tables.Account
+    query = (
+        sa.select(account, User.email)
+        .join(User, User.id == account.owner_id)
+        .where(condition)
+        .order_by(account.account_id)
+    )
+    with database_errors(), engine.connect() as connection:
+        rows = connection.execute(query).mappings().all()
+    return [
+        Account(
+            account_id=row["account_id"],
+            name=row["name"],
+            owner_email=row["email"],
+            environment=row["environment"],
+            role_arn=row["role_arn"],
+            external_id=SecretStr(row["external_id"]),
+            regions=tuple(row["regions"]),
+            evaluation_interval_s=row["evaluation_interval_s"],
+            interruption_cost_usd=float(row["interruption_cost_usd"]),
+            state=row["state"],
+        )
+        for row in rows
+    ]

@@ -1,0 +1,92 @@
+"""AWS's own rules for what people type when they register an account. Pure: no database, no AWS.
+
+Sources: the API reference of STS (AssumeRole) and IAM (CreateRole, RoleName and Path). Patterns are ASCII: Python's
+`\\w` would let through letters that AWS refuses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from spotlab_pipelines.errors import InvalidInput
+
+ACCOUNT_ID = re.compile(r"[0-9]{12}", re.ASCII)
+REGION = re.compile(r"[a-z]{2,3}(-[a-z]+)+-[0-9]{1,2}", re.ASCII)
+ROLE_ARN = re.compile(
+    r"arn:(?P<partition>aws|aws-cn|aws-us-gov):iam::(?P<account>[0-9]{12}):role(?P<path>/(?:[!-.0-~]+/)*)"
+    r"(?P<name>[\w+=,.@-]{1,64})",
+    re.ASCII,
+)
+SESSION_NAME_REFUSED = re.compile(r"[^\w+=,.@-]", re.ASCII)
+
+
+def partition_of(region: str) -> str:
+    """The partition that a region belongs to: aws, aws-cn or aws-us-gov."""
+    if region.startswith("cn-"):
+        return "aws-cn"
+    return "aws-us-gov" if region.startswith("us-gov-") else "aws"
+
+
+def check_account_id(account_id: str) -> str:
+    """Return a valid account id.
+
+    Raises:
+        InvalidInput: not twelve ASCII digits.
+    """
+    if not isinstance(account_id, str) or not ACCOUNT_ID.fullmatch(account_id):
+        raise InvalidInput(
+            f"An AWS account id is 12 digits, got {account_id!r}.",
+            remedy="Copy it from the account menu of the AWS console, without dashes and with its leading zeros.",
+        )
+    return account_id
+
+
+def check_regions(regions: Iterable[str]) -> list[str]:
+    """Return valid regions without repeats, in the given order.
+
+    Raises:
+        InvalidInput: none, one that is not a region's name, or regions of several partitions.
+    """
+    unique = list(dict.fromkeys(regions))
+    if not unique:
+        raise InvalidInput("An account needs at least one region.", remedy="Name those its fleet runs in: us-east-1.")
+    wrong = [region for region in unique if not REGION.fullmatch(region)]
+    if wrong:
+        raise InvalidInput(f"Expected AWS regions like us-east-1, got {wrong[0]!r}.", remedy="Correct the region.")
+    if len({partition_of(region) for region in unique}) > 1:
+        raise InvalidInput(
+            f"An account lives in one AWS partition, but the regions {', '.join(unique)} are of several.",
+            remedy="Name regions of one partition only.",
+        )
+    return unique
+
+
+def check_role_arn(role_arn: str, account_id: str, regions: list[str]) -> str:
+    """Return a valid ARN of a role in this account and in the regions' partition.
+
+    Raises:
+        InvalidInput: another shape, another account's, or another partition's.
+    """
+    match = ROLE_ARN.fullmatch(role_arn)
+    if match is None or len(match["path"]) > 512:
+        raise InvalidInput(
+            f"Expected a role ARN like arn:aws:iam::{account_id}:role/SpotLab, got {role_arn!r}.",
+            remedy="Copy the role's ARN from the IAM console.",
+        )
+    if match["account"] != account_id:
+        raise InvalidInput(
+            f"The role belongs to account {match['account']}, but account {account_id} is being registered.",
+            remedy="Name a role of that account, or correct the account id.",
+        )
+    if match["partition"] != partition_of(regions[0]):
+        raise InvalidInput(
+            f"The role is in partition {match['partition']}, but region {regions[0]} is in {partition_of(regions[0])}.",
+            remedy="Correct the ARN or the regions.",
+        )
+    return role_arn
+
+
+def session_name(run_id: str | None) -> str:
+    """A RoleSessionName (2–64 of `[\\w+=,.@-]`) that carries the id of the run or request that opens the session."""
+    return SESSION_NAME_REFUSED.sub("-", f"spotlab-{run_id or 'manual'}")[:64]

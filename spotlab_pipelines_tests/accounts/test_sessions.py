@@ -1,0 +1,166 @@
+"""Sessions against the local AWS: no entry without our external id, never into another account, one AssumeRole."""
+
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from spotlab_pipelines.accounts.fleet import availability_zones, sync_fleet
+from spotlab_pipelines.accounts.sessions import AccountSessions
+from spotlab_pipelines.errors import AccessDenied, NotFound, SourceUnavailable, Throttled, WrongAccount
+from spotlab_pipelines_tests.accounts.registering import register, register_in_aws
+
+A, B = "111122223333", "444455556666"
+
+
+def count_calls(local_aws, monkeypatch, action):
+    """A list that grows with each call of `action` that reaches the local AWS."""
+    seen = []
+    take = local_aws.app.faults.take
+
+    def counting(name, **where):
+        if name == action:
+            seen.append(where)
+        return take(name, **where)
+
+    monkeypatch.setattr(local_aws.app.faults, "take", counting)
+    return seen
+
+
+def test_a_session_is_in_the_account(engine, local_aws):
+    register_in_aws(engine, local_aws, A)
+    session = AccountSessions(engine).get_cross_account_session(A, "us-east-1")
+    identity = session.client("sts").get_caller_identity()
+    assert identity["Account"] == A
+    assert session.region_name == "us-east-1"
+
+
+def test_the_role_session_carries_the_run_id(engine, local_aws):
+    register_in_aws(engine, local_aws, A)
+    session = AccountSessions(engine, run_id="run/77").get_cross_account_session(A, "us-east-1")
+    assert session.client("sts").get_caller_identity()["Arn"].endswith(":assumed-role/SpotLab/spotlab-run-77")
+
+
+def test_a_role_that_demands_another_external_id_is_denied(engine, local_aws):
+    register_in_aws(engine, local_aws, A, external_id="another-external-id-of-someone")
+    with pytest.raises(AccessDenied, match=f"{A}.*trust policy"):
+        AccountSessions(engine).get_ec2_client(A, "us-east-1")
+
+
+def test_a_role_that_denies_us_is_denied_and_other_accounts_go_on(engine, local_aws):
+    register_in_aws(engine, local_aws, A, denies="assume")
+    register_in_aws(engine, local_aws, B)
+    sessions = AccountSessions(engine)
+    with pytest.raises(AccessDenied, match=A):
+        sync_fleet(sessions, engine, A)
+    assert len(sync_fleet(sessions, engine, B)) == 2
+
+
+def test_a_role_that_may_do_nothing_is_denied_by_the_action(engine, local_aws):
+    register_in_aws(engine, local_aws, A, denies="actions")
+    with pytest.raises(AccessDenied, match="DescribeAvailabilityZones"):
+        availability_zones(AccountSessions(engine), A, "us-east-1")
+
+
+def test_an_account_that_is_not_registered_is_not_found(engine, local_aws):
+    with pytest.raises(NotFound, match=A):
+        AccountSessions(engine).get_ec2_client(A, "us-east-1")
+
+
+def test_a_session_of_another_account_is_refused(engine, local_aws, monkeypatch):
+    """Behind a proxy that answers for another account, the session is dropped before anything is read."""
+    account = register_in_aws(engine, local_aws, A)
+    body = (
+        '<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>'
+        f"<Arn>arn:aws:sts::{B}:assumed-role/SpotLab/x</Arn><UserId>AROA:x</UserId><Account>{B}</Account>"
+        "</GetCallerIdentityResult></GetCallerIdentityResponse>"
+    )
+    sessions = AccountSessions(engine)
+    local_aws.add_fault("GetCallerIdentity", status=200, body=body)
+    with pytest.raises(WrongAccount, match=f"{A} led to account {B}"):
+        sessions.get_ec2_client(account.account_id, "us-east-1")
+    assert sessions.get_ec2_client(account.account_id, "us-east-1") is not None
+
+
+def test_sixteen_threads_make_one_assume_role_and_share_a_client(engine, local_aws, monkeypatch):
+    register_in_aws(engine, local_aws, A)
+    calls = count_calls(local_aws, monkeypatch, "AssumeRole")
+    sessions = AccountSessions(engine)
+
+    def zones(_):
+        client = sessions.get_ec2_client(A, "us-east-1")
+        client.describe_availability_zones()
+        return id(client)
+
+    with ThreadPoolExecutor(16) as pool:
+        clients = set(pool.map(zones, range(64)))
+    assert len(clients) == 1
+    assert len(calls) == 1
+
+
+def test_accounts_never_share_credentials(engine, local_aws):
+    for account_id in (A, B):
+        register_in_aws(engine, local_aws, account_id)
+    sessions = AccountSessions(engine)
+    fleets = [sync_fleet(sessions, engine, account_id) for account_id in (A, B)]
+    assert not set(fleets[0]["instance_id"]) & set(fleets[1]["instance_id"])
+
+
+def test_throttling_that_lasts_is_named(engine, local_aws):
+    register_in_aws(engine, local_aws, A)
+    sessions = AccountSessions(engine)
+    sessions.get_ec2_client(A, "us-east-1")
+    local_aws.add_fault("DescribeAvailabilityZones", times=None, code="RequestLimitExceeded", status=503)
+    with pytest.raises(Throttled, match="DescribeAvailabilityZones"):
+        availability_zones(sessions, A, "us-east-1")
+
+
+def test_a_hiccup_is_retried(engine, local_aws):
+    register_in_aws(engine, local_aws, A)
+    local_aws.add_fault("DescribeAvailabilityZones", times=1, code="InternalError", status=500)
+    assert availability_zones(AccountSessions(engine), A, "us-east-1")["us-east-1a"].startswith("use1-az")
+
+
+def test_an_endpoint_that_is_down_is_unavailable(engine, local_aws, monkeypatch):
+    register(engine, A)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(SourceUnavailable, match="AWS_ENDPOINT_URL"):
+        AccountSessions(engine).get_ec2_client(A, "us-east-1")
+
+
+def test_without_credentials_of_our_own_the_error_says_so(engine, local_aws, monkeypatch):
+    register(engine, A)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(AccessDenied, match="no AWS credentials of its own"):
+        AccountSessions(engine).get_ec2_client(A, "us-east-1")
+
+
+def test_expired_sessions_are_named(engine, local_aws):
+    register_in_aws(engine, local_aws, A)
+    sessions = AccountSessions(engine)
+    sessions.get_ec2_client(A, "us-east-1")
+    local_aws.expire_sessions(A)
+    with pytest.raises(AccessDenied, match="RequestExpired"):
+        availability_zones(sessions, A, "us-east-1")
+
+
+@pytest.mark.parametrize("denies", [None, "assume", "actions"])
+def test_no_external_id_and_no_token_in_logs_or_errors(engine, local_aws, caplog, denies):
+    caplog.set_level(logging.DEBUG)
+    account = register_in_aws(engine, local_aws, A, denies=denies)
+    sessions = AccountSessions(engine)
+    errors = []
+    tokens = []
+    try:
+        sync_fleet(sessions, engine, A)
+        credentials = sessions.get_cross_account_session(A, "us-east-1").get_credentials()
+        assert credentials is not None
+        frozen = credentials.get_frozen_credentials()
+        tokens = [frozen.secret_key, frozen.token]
+    except AccessDenied as error:
+        errors = [repr(error), str(error), json.dumps([str(part) for part in error.args])]
+    shown = caplog.text + "".join(errors) + repr(sessions) + repr(account)
+    for secret in [account.external_id.get_secret_value(), *tokens]:
+        assert secret not in shown
