@@ -1,0 +1,144 @@
+"""The market in Redis: its keys, and the one decoder that reads them. Writing is publish.py's.
+
+| key | holds | TTL setting |
+|---|---|---|
+| `spot_risk:{region}:{instance_type}` | the Advisor's bucket and saving, by OS | spot_risk_ttl_s |
+| `spot_risk:{region}` | the types the Advisor lists in that region | the same |
+| `instance_metadata:{instance_type}` | a type, and its on-demand price by region and OS | instance_metadata_ttl_s |
+| `instance_metadata` | set of the types that the catalogue knows | the same |
+| `spot_price_history:{region}:{family}` | change points as columns, types and products covered | price_history_ttl_s |
+
+The two lists tell "AWS has nothing for it" (not listed, or covered without a row) from "evicted" (listed, no value) and
+from "never scraped" (no list). Every value carries source, scrape_id and fetched_at and is replaced whole. Missing,
+stale or unreadable values are errors that name the key and the asset to materialise: never a default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spotlab_pipelines.database.redis import redis_errors
+from spotlab_pipelines.market.decode import Reader, decode_advisor, decode_catalogue, decode_lists, decode_prices
+from spotlab_pipelines.market.fitting import Wanted
+
+if TYPE_CHECKING:
+    import redis as redis_client
+
+    from spotlab_pipelines.settings import Settings
+
+INSTANCE_METADATA = "instance_metadata"
+
+
+def risk_key(region: str, instance_type: str | None = None) -> str:
+    """The Advisor's key of a type, or of the region's list."""
+    return f"spot_risk:{region}" if instance_type is None else f"spot_risk:{region}:{instance_type}"
+
+
+def metadata_key(instance_type: str) -> str:
+    """The catalogue's key of a type."""
+    return f"{INSTANCE_METADATA}:{instance_type}"
+
+
+def price_key(region: str, family: str) -> str:
+    """The key of a family's price history."""
+    return f"spot_price_history:{region}:{family}"
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Every known type (catalogue frame), its on-demand prices (on-demand frame), and the scrapes they come from."""
+
+    types: pd.DataFrame
+    on_demand: pd.DataFrame
+    sources: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Market:
+    """What one evaluation reads, all of it fresh.
+
+    Attributes:
+        prices: price changes of the wanted pools, sorted by pool and then time, from the last change before the
+            window on.
+        pools: the pools of `prices` (region, instance_type, az_id, product), in its order.
+        pool_of_change: int64 array of len(prices): the row of `pools` that each change belongs to, non-decreasing.
+        advisor: Advisor rows of the wanted types; what the Advisor does not list has no row.
+        catalogue, on_demand: rows of the wanted types; what AWS does not list has no row.
+        sources: the scrapes that were read: source, scrape_id, fetched_at, keys (how many values).
+    """
+
+    prices: pd.DataFrame
+    pools: pd.DataFrame
+    pool_of_change: np.ndarray
+    advisor: pd.DataFrame
+    catalogue: pd.DataFrame
+    on_demand: pd.DataFrame
+    sources: pd.DataFrame
+
+
+def read_catalogue(redis: redis_client.Redis, settings: Settings, *, now: datetime) -> Catalogue:
+    """Read the whole instance catalogue in one round trip.
+
+    Raises:
+        MarketDataMissing: never scraped, or a listed type was evicted.
+        MarketDataStale: older than instance_metadata_ttl_s at `now`.
+    """
+    reader = Reader(now, settings.instance_metadata_ttl_s, "instance_catalogue")
+    with redis_errors():
+        answer: Any = redis.sort(INSTANCE_METADATA, by="nosort", get=["#", f"{INSTANCE_METADATA}:*"])
+    if not answer:
+        raise reader.missing(f"Redis has no {INSTANCE_METADATA}: the catalogue was never scraped, or has expired.")
+    names = [name.decode() if isinstance(name, bytes) else name for name in answer[::2]]
+    keyed = sorted(((metadata_key(name), name, raw) for name, raw in zip(names, answer[1::2], strict=True)), key=str)
+    types, on_demand = decode_catalogue(reader, keyed)
+    return Catalogue(types, on_demand, reader.sources())
+
+
+def read_market(
+    redis: redis_client.Redis, settings: Settings, *, now: datetime, wanted: Wanted, catalogue: Catalogue
+) -> Market:
+    """Read all that `wanted` names in one round trip; `catalogue` is what `wanted` was derived from.
+
+    Args:
+        now: the evaluation's instant, against which ages are judged; a scrape that is newer than it counts as fresh.
+
+    Raises:
+        MarketDataMissing: a value was never scraped, was evicted, or does not cover the wanted types and products.
+        MarketDataStale: a value is older than its time to live at `now`.
+    """
+    prices = [(price_key(region, name), region) for region, names in wanted.families.items() for name in names]
+    lists = [(risk_key(region), region) for region in wanted.types]
+    risks = [(risk_key(region, name), region, name) for region, names in wanted.types.items() for name in names]
+    keys = [entry[0] for entry in (*prices, *lists, *risks)]
+    with redis_errors():
+        values: Any = redis.mget(keys) if keys else []
+    price_reader = Reader(now, settings.price_history_ttl_s, "spot_prices")
+    covers = {region: (set(wanted.types[region]), set(wanted.products[region])) for region in wanted.types}
+    changes, pools, codes = decode_prices(
+        price_reader, [(*entry, raw) for entry, raw in zip(prices, values, strict=False)], covers
+    )
+    risk_reader = Reader(now, settings.spot_risk_ttl_s, "spot_advisor")
+    listed = decode_lists(
+        risk_reader, [(*entry, raw) for entry, raw in zip(lists, values[len(prices) :], strict=False)]
+    )
+    risk_values = values[len(prices) + len(lists) :]
+    advisor = decode_advisor(
+        risk_reader, [(*entry, raw) for entry, raw in zip(risks, risk_values, strict=True)], listed
+    )
+    every_type = {name for names in wanted.types.values() for name in names}
+    types, on_demand = catalogue.types, catalogue.on_demand
+    here = on_demand["instance_type"].isin(every_type) & on_demand["region"].isin(list(wanted.types))
+    return Market(
+        prices=changes,
+        pools=pools,
+        pool_of_change=codes,
+        advisor=advisor,
+        catalogue=types[types["instance_type"].isin(every_type)].reset_index(drop=True),
+        on_demand=on_demand[here].reset_index(drop=True),
+        sources=pd.concat([price_reader.sources(), risk_reader.sources(), catalogue.sources], ignore_index=True),
+    )

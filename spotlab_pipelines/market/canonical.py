@@ -1,0 +1,86 @@
+"""The identity of a snapshot: one hash over the content of its frames, whatever their row order or file bytes.
+
+Pure: no I/O. A frame's content is its column names, dtypes and values. Columns are taken in the order of their names
+and rows in the order of their values, so equal content gives equal bytes; NaN of any bit pattern is one NaN, and
+0.0 and -0.0 differ, because a replay must be identical bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import orjson
+import pandas as pd
+import pyarrow as pa
+
+from spotlab_pipelines.errors import InvalidInput
+
+JSON_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
+
+
+def content_id(frames: dict[str, pd.DataFrame], metadata: dict[str, Any]) -> str:
+    """Hash frames and JSON-able metadata to 64 hex digits (SHA-256).
+
+    Raises:
+        InvalidInput: a column has a dtype that has no canonical form here.
+    """
+    digest = hashlib.sha256(b"spotlab snapshot 1\n")
+    for name in sorted(frames):
+        digest.update(orjson.dumps([name, len(frames[name])]))
+        _update(digest, frames[name])
+    digest.update(orjson.dumps(metadata, option=JSON_OPTIONS))
+    return digest.hexdigest()
+
+
+def _update(digest: hashlib._Hash, frame: pd.DataFrame) -> None:
+    columns = [(name, *_codes(frame[name])) for name in sorted(frame.columns)]
+    if not columns:
+        return
+    order = np.lexsort([codes for _, _, codes, _ in reversed(columns)])
+    for name, kind, codes, words in columns:
+        digest.update(orjson.dumps([name, kind, words]))
+        digest.update(codes[order].tobytes())
+
+
+def _codes(column: pd.Series) -> tuple[str, np.ndarray, list[str] | None]:
+    """A column as (kind, little-endian 8-byte integers that stand for its values, the words they index if any)."""
+    dtype = column.dtype
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return (
+            f"timestamp[{dtype.unit}, UTC]",
+            column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().view("<i8"),
+            None,
+        )
+    if isinstance(dtype, np.dtype) and dtype.kind == "f":
+        values = column.to_numpy(dtype="<f8", copy=True)
+        values[np.isnan(values)] = np.nan
+        return str(dtype), values.view("<i8"), None
+    if isinstance(dtype, np.dtype) and dtype.kind in "iub":
+        return str(dtype), column.to_numpy().astype("<i8"), None
+    if dtype == np.dtype(object):
+        texts = [None if value is None else orjson.dumps(value, option=JSON_OPTIONS).decode() for value in column]
+        return "json", *_words(pa.array(texts, pa.large_string()))
+    if isinstance(dtype, (pd.StringDtype, pd.CategoricalDtype)):
+        return "str", *_words(pa.array(column, from_pandas=True).cast(pa.large_string()))
+    raise InvalidInput(f"Column {column.name!r} has dtype {dtype}, which a snapshot cannot hold.")
+
+
+def utc_ticks(column: pd.Series) -> np.ndarray:
+    """A tz-aware column as int64 ticks of its own unit since the epoch (the smallest int64 for a missing time)."""
+    return column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().view("<i8")
+
+
+def _words(array: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """Texts as ranks among their sorted distinct values, -1 for null."""
+    # A column that pandas has concatenated comes in chunks, each of which would get a dictionary of its own.
+    whole = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    encoded = whole.dictionary_encode()
+    words = encoded.dictionary.to_pylist()
+    order = sorted(range(len(words)), key=words.__getitem__)
+    ranks = np.empty(len(words) + 1, dtype="<i8")
+    ranks[order] = np.arange(len(words))
+    ranks[-1] = -1
+    codes = encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
+    return ranks[codes], [words[index] for index in order]

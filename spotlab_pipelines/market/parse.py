@@ -1,0 +1,238 @@
+"""From a source's own shape to the frames of `market/`: pure and strict, no I/O.
+
+What does not have the documented shape is SourceMalformed, saying what was expected and what came. An empty parse is
+an error too: a parser that looks for another nesting finds nothing, and nothing must not pass for a market.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import orjson
+import pandas as pd
+
+from spotlab_pipelines.errors import SourceMalformed
+from spotlab_pipelines.market.frames import (
+    ADVISOR_OS,
+    BUCKET_RATE_MAX,
+    BUCKET_RATE_MIN,
+    CATALOGUE_COLUMNS,
+    ON_DEMAND_COLUMNS,
+    POOL_KEY,
+    PRICE_COLUMNS,
+    check_advisor,
+    check_catalogue,
+    check_on_demand,
+    text,
+)
+
+CLOCK_SKEW = timedelta(minutes=5)
+"""How far in the future a price change may lie before it is taken for a fault."""
+
+ARCHITECTURE_PREFERENCE = ("x86_64", "arm64")
+ACCELERATOR_LISTS = (
+    ("GpuInfo", "Gpus"),
+    ("InferenceAcceleratorInfo", "Accelerators"),
+    ("NeuronInfo", "NeuronDevices"),
+    ("FpgaInfo", "Fpgas"),
+    ("MediaAcceleratorInfo", "Accelerators"),
+)
+
+
+def parse_advisor(document: Any) -> pd.DataFrame:
+    """Advisor rows of the feed `{"spot_advisor": {region: {OS: {type: {"s": saving, "r": bucket}}}}, …}`.
+
+    Args:
+        document: the feed as bytes, text or decoded JSON.
+
+    Raises:
+        SourceMalformed: not JSON, another shape, a bucket outside 0..4, or nothing in it.
+    """
+    if isinstance(document, bytes | str):
+        document = _load_json(document)
+    feed = _mapping(document, "a JSON object with the key spot_advisor", "the document")
+    regions = _mapping(feed.get("spot_advisor"), "regions", "spot_advisor")
+    rows = []
+    for region, systems in regions.items():
+        for os, types in _mapping(systems, "operating systems", f"spot_advisor.{region}").items():
+            where = f"spot_advisor.{region}.{os}"
+            if os not in ADVISOR_OS:
+                raise _malformed(f"Linux or Windows below spot_advisor.{region}", repr(os))
+            for name, entry in _mapping(types, "instance types", where).items():
+                rows.append((region, os, name, *_advisor_entry(entry, f"{where}.{name}")))
+    if not rows:
+        raise _malformed("at least one region, OS and instance type below spot_advisor", "none")
+    columns = list(zip(*rows, strict=True))
+    bucket = np.array(columns[3], dtype="int64")
+    frame = pd.DataFrame(
+        {
+            "region": text(columns[0]),
+            "os": text(columns[1]),
+            "instance_type": text(columns[2]),
+            "bucket": bucket,
+            "interrupt_rate_min": np.array(BUCKET_RATE_MIN)[bucket],
+            "interrupt_rate_max": np.array(BUCKET_RATE_MAX)[bucket],
+            "savings_pct": np.array(columns[4], dtype="int64"),
+        }
+    )
+    return check_advisor(frame)
+
+
+def parse_instance_types(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Catalogue frame of EC2's `InstanceTypes` records; a type that comes several times (from regions) counts once.
+
+    Raises:
+        SourceMalformed: a record lacks its type, vCPUs, memory or architecture, or there is none.
+    """
+    rows: dict[str, tuple[Any, ...]] = {}
+    for number, record in enumerate(records):
+        try:
+            name = record["InstanceType"]
+            rows[name] = (
+                name,
+                record["VCpuInfo"]["DefaultVCpus"],
+                record["MemoryInfo"]["SizeInMiB"],
+                _primary(record["ProcessorInfo"]["SupportedArchitectures"]),
+                _accelerators(record),
+                record.get("CurrentGeneration", False),
+                record.get("NetworkInfo", {}).get("NetworkPerformance", ""),
+            )
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise _malformed(
+                "InstanceType, VCpuInfo.DefaultVCpus, MemoryInfo.SizeInMiB and ProcessorInfo.SupportedArchitectures",
+                f"{type(error).__name__} {error} in record {number}",
+                "DescribeInstanceTypes",
+            ) from error
+    if not rows:
+        raise _malformed("at least one instance type", "none", "DescribeInstanceTypes")
+    frame = pd.DataFrame(sorted(rows.values()), columns=list(CATALOGUE_COLUMNS))
+    return check_catalogue(frame.astype({"vcpus": "int64", "memory_mib": "int64", "current_generation": bool}))
+
+
+def parse_price_list(items: Iterable[str | Mapping[str, Any]], *, region: str, os: str) -> pd.DataFrame:
+    """On-demand frame of the Pricing API's `PriceList` items (JSON texts) of one region and operating system.
+
+    Of each product the hourly on-demand price in USD above 0 is taken; products without one (reservations, hosts)
+    have no row. `os` is the Pricing API's word: Linux, RHEL, SUSE or Windows.
+
+    Raises:
+        SourceMalformed: an item is not JSON or has another shape, or two prices of a type contradict each other.
+    """
+    rows = set()
+    for item in items:
+        product = _load_json(item) if isinstance(item, bytes | str) else item
+        try:
+            name = product["product"]["attributes"]["instanceType"]
+            for term in product.get("terms", {}).get("OnDemand", {}).values():
+                for dimension in term["priceDimensions"].values():
+                    price = float(dimension["pricePerUnit"].get("USD", "0"))
+                    if dimension["unit"] in ("Hrs", "Hours") and price > 0:
+                        rows.add((region, os, name, price, "pricing"))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise _malformed(
+                "product.attributes.instanceType and terms.OnDemand.*.priceDimensions.*.pricePerUnit.USD",
+                f"{type(error).__name__} {error}",
+                f"Price list of {region}, {os}",
+            ) from error
+    columns = list(zip(*sorted(rows), strict=True)) or [()] * 5
+    arrays = [text(columns[0]), text(columns[1]), text(columns[2]), np.array(columns[3], "float64"), text(columns[4])]
+    return check_on_demand(
+        pd.DataFrame(dict(zip(ON_DEMAND_COLUMNS, arrays, strict=True))), f"Price list of {region}, {os}"
+    )
+
+
+def parse_price_history(
+    rows: Sequence[Mapping[str, Any]], *, region: str, zone_ids: Mapping[str, str], now: datetime
+) -> pd.DataFrame:
+    """Price changes frame of DescribeSpotPriceHistory's rows, repeats dropped, sorted by pool and time.
+
+    Args:
+        zone_ids: the asking account's zone name -> zone id; names are aliases of its own.
+        now: when the rows were asked for; a change may lie at most CLOCK_SKEW after it.
+
+    Raises:
+        SourceMalformed: a field is missing, a price is not above 0 and finite, a time lies in the future, or a zone is
+            not the account's; pool and row are named.
+    """
+    what = f"DescribeSpotPriceHistory in {region}"
+    try:
+        raw = {
+            "zone": text([row["AvailabilityZone"] for row in rows]),
+            "instance_type": text([row["InstanceType"] for row in rows]),
+            "product": text([row["ProductDescription"] for row in rows]).str.removesuffix(" (Amazon VPC)"),
+            "changed_at": pd.Series(
+                pd.to_datetime([row["Timestamp"] for row in rows], utc=True, format="ISO8601")
+            ).dt.as_unit("us"),
+            "spot_price_usd_per_hour": pd.to_numeric(
+                pd.Series([row["SpotPrice"] for row in rows], dtype=object), errors="coerce"
+            ).astype("float64"),
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        fields = "AvailabilityZone, InstanceType, ProductDescription, SpotPrice and Timestamp"
+        raise _malformed(fields, f"{type(error).__name__} {error}", what) from error
+    frame = pd.DataFrame(raw)
+    frame["region"] = text([region] * len(frame))
+    frame["az_id"] = frame["zone"].map(zone_ids).astype("str")
+    price = frame["spot_price_usd_per_hour"]
+    _refuse(frame, ~((price > 0) & (price < np.inf)), "a price above 0", [row["SpotPrice"] for row in rows], what)
+    late = frame["changed_at"] > now + CLOCK_SKEW
+    _refuse(frame, late, f"a time up to {now.isoformat()}", frame["changed_at"], what)
+    _refuse(frame, frame["az_id"].isna(), f"one of the account's zones {sorted(zone_ids)}", frame["zone"], what)
+    frame = frame[list(PRICE_COLUMNS)].drop_duplicates()
+    return frame.sort_values([*POOL_KEY, "changed_at", "spot_price_usd_per_hour"], ignore_index=True)
+
+
+def _refuse(frame: pd.DataFrame, bad: pd.Series, expected: str, values: Any, what: str) -> None:
+    if bad.any():
+        row = int(np.argmax(bad))
+        pool = frame.iloc[row]
+        came = values.iloc[row] if isinstance(values, pd.Series) else values[row]
+        where = f"{pool['instance_type']} {pool['product']} in {pool['zone']}"
+        raise _malformed(expected, f"{str(came)!r} for pool {where} in row {row} ({int(bad.sum())} such rows)", what)
+
+
+def _advisor_entry(entry: Any, where: str) -> tuple[int, int]:
+    values = _mapping(entry, "s and r", where)
+    bucket, saving = values.get("r"), values.get("s")
+    if type(bucket) is not int or not 0 <= bucket <= 4:
+        raise _malformed(f"a bucket 0..4 at {where}.r", repr(bucket))
+    if type(saving) is not int or saving > 100:
+        raise _malformed(f"a whole percentage at {where}.s", repr(saving))
+    return bucket, saving
+
+
+def _primary(architectures: Sequence[str]) -> str:
+    preferred = [name for name in ARCHITECTURE_PREFERENCE if name in architectures]
+    return preferred[0] if preferred else architectures[0]
+
+
+def _accelerators(record: Mapping[str, Any]) -> str:
+    devices = [device for group, key in ACCELERATOR_LISTS for device in record.get(group, {}).get(key, [])]
+    names = [f"{device.get('Count', 1)}x {device.get('Manufacturer', '')} {device['Name']}" for device in devices]
+    return ", ".join(sorted(" ".join(name.split()) for name in names))
+
+
+def _mapping(value: Any, expected: str, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        shown = repr(value)
+        raise _malformed(f"{expected} at {where}", shown if len(shown) <= 80 else f"{shown[:80]}…")
+    return value
+
+
+def _load_json(document: bytes | str) -> Any:
+    try:
+        return orjson.loads(document)
+    except orjson.JSONDecodeError as error:
+        start = document[:60] if isinstance(document, str) else document[:60].decode("utf-8", "replace")
+        came = f"{len(document)} characters that begin {start!r} ({error})" if document else "nothing"
+        raise _malformed("a complete JSON document", came) from error
+
+
+def _malformed(expected: str, came: str, what: str = "Spot Advisor") -> SourceMalformed:
+    return SourceMalformed(
+        f"{what}: expected {expected}, got {came}.",
+        remedy="Nothing was written; look at what the source returned and scrape again.",
+    )

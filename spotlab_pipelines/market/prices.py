@@ -1,0 +1,212 @@
+"""Spot price history: one account's scrape of the families it runs or could run, and reading longer windows.
+
+Histories are shared by all accounts, because pools are told apart by zone id: a family that another account's scrape
+has just brought is not fetched again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pandas as pd
+import sqlalchemy as sa
+
+from spotlab_pipelines.accounts.aws_answers import aws_errors, paginate
+from spotlab_pipelines.accounts.fleet import availability_zones, load_fleet
+from spotlab_pipelines.accounts.registry import Account, get_account
+from spotlab_pipelines.accounts.sessions import AccountSessions
+from spotlab_pipelines.database.redis import redis_errors
+from spotlab_pipelines.market.archive import Archive
+from spotlab_pipelines.market.cache import price_key, read_catalogue
+from spotlab_pipelines.market.fitting import wanted_market
+from spotlab_pipelines.market.frames import POOL_KEY, check_prices
+from spotlab_pipelines.market.parse import parse_price_history
+from spotlab_pipelines.market.publish import Envelope, publish_prices
+from spotlab_pipelines.market.scrapes import ScrapeRecord, ScrapeReport, recorded
+
+if TYPE_CHECKING:
+    import redis as redis_client
+
+    from spotlab_pipelines.settings import Settings
+
+SOURCE = "spot_prices"
+PARALLEL_CALLS = 8
+TYPES_PER_LISTING = 40
+FRESH_SHARE = 0.5
+"""A cached family is fetched again when it is older than this share of its time to live: it must still be fresh when
+the evaluation reads it."""
+
+Cover = dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...]]]
+"""(region, family) -> (types, products)."""
+
+
+def scrape_prices(
+    settings: Settings,
+    sessions: AccountSessions,
+    engine: sa.Engine,
+    redis: redis_client.Redis,
+    archive: Archive,
+    account_id: str,
+) -> ScrapeReport:
+    """Fetch the price history of the families that the account's fleet runs in or could run in.
+
+    All regions are fetched and validated before anything is written: one that fails leaves the archive and Redis as
+    they were. In the archive each region has its own file; with several, `archive_path` has a * for the region.
+
+    Raises:
+        MarketDataMissing, MarketDataStale: the instance catalogue, which says what fits, is not there.
+        AccessDenied, Throttled, SourceUnavailable, PageLoop: a region could not be read.
+        SourceMalformed: a price or a time that cannot be; pool and row are named.
+    """
+    account = get_account(engine, account_id)
+    with recorded(engine, SOURCE, account_id=account_id) as record:
+        wanted = _wanted(settings, engine, redis, account_id, record.fetched_at)
+        covered = _not_fresh(settings, redis, wanted, record.fetched_at)
+        since = record.fetched_at - settings.price_window
+        frame = fetch_price_history(sessions, account, covered, start=since, end=record.fetched_at)
+        record.row_count = len(frame)
+        record.archive_path = _archive_by_region(archive, record, frame, sorted({region for region, _ in covered}))
+        if covered:
+            publish_prices(
+                redis,
+                frame,
+                Envelope(SOURCE, str(record.id), record.fetched_at),
+                ttl_s=settings.price_history_ttl_s,
+                since=since,
+                covered=covered,
+            )
+    return record.report(
+        frame,
+        account_id=account_id,
+        regions=sorted({region for region, _ in wanted}),
+        families_fetched=len(covered),
+        families_reused=len(wanted) - len(covered),
+        pools=int(frame.duplicated(list(POOL_KEY)).eq(False).sum()),
+        window_start=since.isoformat(),
+    )
+
+
+def fetch_price_history(
+    sessions: AccountSessions, account: Account, covered: Cover, *, start: datetime, end: datetime
+) -> pd.DataFrame:
+    """Read price changes in [start, end] and each pool's last change before `start`, in parallel listings.
+
+    Args:
+        covered: (region, family) -> (types, products) to read. AWS keeps 90 days.
+
+    Returns:
+        Price changes frame, sorted by pool and time; empty if `covered` is.
+
+    Raises:
+        AccessDenied, Throttled, SourceUnavailable, PageLoop: a listing could not be read.
+        SourceMalformed: a price or a time that cannot be; pool and row are named.
+    """
+    listings = _listings(covered)
+    regions = sorted({region for region, _, _ in listings})
+    with ThreadPoolExecutor(PARALLEL_CALLS) as pool:
+        zones = dict(
+            zip(
+                regions,
+                pool.map(lambda region: availability_zones(sessions, account.account_id, region), regions),
+                strict=True,
+            )
+        )
+
+        def fetch(listing: tuple[str, tuple[str, ...], tuple[str, ...]]) -> pd.DataFrame:
+            region, types, products = listing
+            client = sessions.get_ec2_client(account.account_id, region)
+            with aws_errors(f"DescribeSpotPriceHistory of account {account.account_id} in {region}", account):
+                pages = paginate(
+                    client.describe_spot_price_history,
+                    "SpotPriceHistory",
+                    max_pages=sessions.max_pages,
+                    InstanceTypes=list(types),
+                    ProductDescriptions=list(products),
+                    StartTime=start,
+                    EndTime=end,
+                    MaxResults=1000,
+                )
+                return parse_price_history(list(pages), region=region, zone_ids=zones[region], now=end)
+
+        frames = list(pool.map(fetch, listings))
+    frame = pd.concat(frames, ignore_index=True) if frames else _no_prices()
+    frame = frame.sort_values([*POOL_KEY, "changed_at"], kind="stable", ignore_index=True)
+    return check_prices(frame, f"DescribeSpotPriceHistory of account {account.account_id}")
+
+
+def _wanted(settings: Settings, engine: sa.Engine, redis: redis_client.Redis, account_id: str, now: datetime) -> Cover:
+    """What the account's fleet wants, with the products that settings name in any case."""
+    fleet = load_fleet(engine, account_id)
+    if fleet.empty:
+        return {}
+    catalogue = read_catalogue(redis, settings, now=now)
+    wanted = wanted_market(fleet, catalogue.types, settings.flexibility_factor)
+    cover: Cover = {}
+    for region, families in wanted.families.items():
+        products = tuple(sorted({*wanted.products[region], *settings.products}))
+        for family in families:
+            types = tuple(name for name in wanted.types[region] if name.partition(".")[0] == family)
+            cover[region, family] = (types, products)
+    return cover
+
+
+def _not_fresh(settings: Settings, redis: redis_client.Redis, wanted: Cover, now: datetime) -> Cover:
+    """Those of `wanted` that Redis does not hold fresh, for the whole window, and with all types and products."""
+    if not wanted:
+        return {}
+    with redis_errors():
+        values: Any = redis.mget([price_key(*key) for key in wanted])
+    return {
+        key: cover
+        for (key, cover), value in zip(wanted.items(), values, strict=True)
+        if value is None or not _is_fresh(settings, value, cover, now)
+    }
+
+
+def _is_fresh(settings: Settings, raw: bytes, cover: tuple[tuple[str, ...], tuple[str, ...]], now: datetime) -> bool:
+    try:
+        value = orjson.loads(raw)
+        fetched_at = datetime.fromisoformat(value["fetched_at"])
+        window = fetched_at - datetime.fromisoformat(value["since"])
+        held = {*value["types"], *value["products"]}
+    except (KeyError, TypeError, ValueError):
+        return False
+    age_s = (now - fetched_at).total_seconds()
+    covers = held >= {*cover[0], *cover[1]}
+    return covers and age_s <= FRESH_SHARE * settings.price_history_ttl_s and window >= settings.price_window
+
+
+def _listings(covered: Cover) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    """Group what is to be read by region and products, in listings short enough to run side by side."""
+    grouped: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (region, _), (types, products) in covered.items():
+        grouped.setdefault((region, products), []).extend(types)
+    return [
+        (region, tuple(types[start : start + TYPES_PER_LISTING]), products)
+        for (region, products), types in grouped.items()
+        for start in range(0, len(types), TYPES_PER_LISTING)
+    ]
+
+
+def _archive_by_region(
+    archive: Archive, record: ScrapeRecord, frame: pd.DataFrame, regions: Sequence[str]
+) -> str | None:
+    paths = [
+        archive.write_scrape(
+            kind=SOURCE,
+            region=region,
+            fetched_at=record.fetched_at,
+            scrape_id=record.id,
+            frame=frame[frame["region"] == region].reset_index(drop=True),
+        )
+        for region in regions
+    ]
+    return paths[0].replace(f"region={regions[0]}", "region=*") if len(paths) > 1 else next(iter(paths), None)
+
+
+def _no_prices() -> pd.DataFrame:
+    return parse_price_history([], region="", zone_ids={}, now=datetime.now(UTC))

@@ -1,0 +1,204 @@
+"""The archive: bit for bit, whole or not at all, and a snapshot's id is its content."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from spotlab_pipelines.database.evaluations import EvaluationKey
+from spotlab_pipelines.errors import IntegrityError, InvalidInput, NotFound, StoreUnavailable
+from spotlab_pipelines.market.archive import Archive
+from spotlab_pipelines.market.canonical import content_id
+
+KEY = EvaluationKey("111122223333", datetime(2026, 11, 2, 12, 30, 0, 123456, tzinfo=UTC))
+FLOATS = [0.1, 1 / 3, np.nan, np.inf, -0.0, 5e-324]
+
+
+def example() -> pd.DataFrame:
+    days: Any = ["2026-11-02T00:00:00.000001Z", None, *["2026-11-01T00:00:00Z"] * 4]
+    times = pd.to_datetime(days, format="ISO8601").as_unit("us")
+    return pd.DataFrame(
+        {
+            "name": pd.Series(["b", None, "a", "ä", "", "b"], dtype="str"),
+            "at": times,
+            "rate": FLOATS,
+            "count": np.arange(6),
+            "flag": [True, False] * 3,
+            "tags": pd.Series([{"k": 0.1}, None, {}, {"z": None, "a": [1]}, {"k": "v"}, {}], dtype=object),
+        }
+    )
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return Archive(str(tmp_path / "archive"))
+
+
+def test_a_table_comes_back_bit_for_bit(archive):
+    frame = example()
+    archive.write_table("features", KEY, frame, {"timings_ms": {"features": 12.3}})
+    back = archive.read_table("features", KEY)
+    pd.testing.assert_frame_equal(back, frame, check_exact=True)
+    assert back["rate"].to_numpy().tobytes() == np.array(FLOATS).tobytes()
+    assert archive.read_metadata("features", KEY) == {"timings_ms": {"features": 12.3}}
+
+
+def test_an_empty_table_keeps_its_columns_and_types(archive):
+    archive.write_table("features", KEY, example().iloc[:0])
+    pd.testing.assert_frame_equal(archive.read_table("features", KEY), example().iloc[:0])
+    assert archive.read_metadata("features", KEY) == {}
+
+
+def test_a_table_is_found_by_its_logical_key_and_replaced_whole(archive):
+    archive.write_table("features", KEY, example())
+    archive.write_table("features", KEY, example().head(1))
+    east = EvaluationKey(KEY.account_id, KEY.window_start.astimezone(timezone(timedelta(hours=9))))
+    assert len(archive.read_table("features", east)) == 1
+
+
+@pytest.mark.parametrize("other", [("decisions", KEY), ("features", EvaluationKey("999988887777", KEY.window_start))])
+def test_an_absent_table_is_not_found(archive, other):
+    archive.write_table("features", KEY, example())
+    with pytest.raises(NotFound, match=str(other[0])):
+        archive.read_table(*other)
+    with pytest.raises(NotFound):
+        archive.read_metadata(*other)
+
+
+def test_scrapes_lie_by_kind_region_and_date_and_any_tool_reads_them(archive, tmp_path):
+    fetched_at = datetime(2026, 11, 1, 23, 30, tzinfo=timezone(timedelta(hours=-2)))
+    path = archive.write_scrape(
+        kind="spot_prices", region="us-east-1", fetched_at=fetched_at, scrape_id="s1", frame=example()
+    )
+    assert path == "scrapes/kind=spot_prices/region=us-east-1/date=2026-11-02/s1.parquet"
+    plain = pq.ParquetFile(tmp_path / "archive" / path).read().to_pandas()
+    assert plain["tags"].iloc[0] == '{"k":0.1}'
+    assert plain["at"].equals(example()["at"])
+
+
+def test_nothing_half_written_stays(archive, tmp_path):
+    path = archive.write_table("features", KEY, example())
+    blocked = tmp_path / "archive" / path
+    blocked.unlink()
+    (blocked / "in the way").mkdir(parents=True)
+    with pytest.raises(StoreUnavailable, match="could not be written"):
+        archive.write_table("features", KEY, example())
+    assert [entry for entry in (tmp_path / "archive").rglob("*") if entry.is_file()] == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StoreUnavailable, match="SPOTLAB_ARCHIVE_URL"):
+        Archive(str(tmp_path / "file" / "archive")).write_table("features", KEY, example())
+
+
+def test_another_kind_of_url_is_refused():
+    with pytest.raises(InvalidInput, match="ftp://x"):
+        Archive("ftp://x/y").read_table("features", KEY)
+
+
+def test_a_snapshot_comes_back_and_is_stored_once(archive, tmp_path):
+    frames = {"prices": example(), "instances": example().head(2)}
+    snapshot_id = archive.write_snapshot(frames, {"open_bucket_rate": 0.3})
+    assert len(snapshot_id) == 64
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert archive.write_snapshot(frames, {"open_bucket_rate": 0.3}) == snapshot_id
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == files
+    back, metadata = archive.read_snapshot(snapshot_id)
+    assert metadata == {"open_bucket_rate": 0.3}
+    assert sorted(back) == ["instances", "prices"]
+    pd.testing.assert_frame_equal(back["prices"], frames["prices"], check_exact=True)
+
+
+def test_a_snapshots_id_does_not_depend_on_the_order_of_rows_or_columns():
+    frame = example()
+    shuffled = frame.sample(frac=1, random_state=3)[frame.columns[::-1]].reset_index(drop=True)
+    assert content_id({"a": frame}, {"x": 1, "y": 2}) == content_id({"a": shuffled}, {"y": 2, "x": 1})
+
+
+def changed(column, value):
+    frame = example()
+    frame.at[3, column] = value
+    return frame
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        changed("rate", 7.0),
+        example().assign(rate=[*FLOATS[:4], 0.0, FLOATS[5]]),
+        changed("name", None),
+        changed("name", "a"),
+        changed("at", pd.Timestamp("2026-11-01T00:00:00.000001Z")),
+        changed("count", 7),
+        changed("flag", True),
+        changed("tags", {"a": [1], "z": 0}),
+        example().rename(columns={"rate": "rates"}),
+        example().astype({"count": "float64"}),
+        example().head(5),
+        pd.concat([example(), example().tail(1)], ignore_index=True),
+    ],
+)
+def test_any_other_content_has_another_id(frame):
+    assert content_id({"a": frame}, {}) != content_id({"a": example()}, {})
+
+
+def test_names_of_frames_and_metadata_are_part_of_the_id():
+    one = content_id({"a": example()}, {})
+    assert len({one, content_id({"b": example()}, {}), content_id({"a": example()}, {"x": 1})}) == 3
+
+
+def test_the_id_is_fixed_for_all_times():
+    """Replays compare ids across years: a change here needs a new version of the canonical form."""
+    frame = pd.DataFrame({"pool": pd.Series(["b", "a"], dtype="str"), "price": [0.25, 0.5]})
+    assert content_id({"prices": frame}, {"v": 1}) == content_id({"prices": frame.iloc[::-1]}, {"v": 1})
+    assert content_id({"prices": frame}, {"v": 1}).startswith("0e1b7c27c6e7f0a0")
+
+
+def test_a_snapshot_that_was_changed_is_refused(archive, tmp_path):
+    snapshot_id = archive.write_snapshot({"prices": example()}, {})
+    other = Archive(str(tmp_path / "other"))
+    other_id = other.write_snapshot({"prices": changed("rate", 0.2)}, {})
+    folder = tmp_path / "archive" / "snapshots" / snapshot_id
+    (folder / "prices.parquet").write_bytes(
+        (tmp_path / "other" / "snapshots" / other_id / "prices.parquet").read_bytes()
+    )
+    with pytest.raises(IntegrityError, match=other_id):
+        archive.read_snapshot(snapshot_id)
+
+
+def test_an_absent_snapshot_is_not_found(archive):
+    with pytest.raises(NotFound, match="0" * 64):
+        archive.read_snapshot("0" * 64)
+
+
+@pytest.fixture
+def bucket_url(local_aws):
+    """An empty bucket of the local AWS."""
+    import boto3
+
+    boto3.client("s3").create_bucket(Bucket="archive")
+    return "s3://archive/spotlab"
+
+
+def test_an_archive_on_s3_is_the_same(bucket_url, archive):
+    remote = Archive(bucket_url)
+    with pytest.raises(NotFound):
+        remote.read_table("features", KEY)
+    for place in (remote, archive):
+        place.write_table("features", KEY, example(), {"x": 1})
+    pd.testing.assert_frame_equal(remote.read_table("features", KEY), archive.read_table("features", KEY))
+    assert remote.read_metadata("features", KEY) == {"x": 1}
+    frames = {"prices": example()}
+    snapshot_id = remote.write_snapshot(frames, {})
+    assert snapshot_id == archive.write_snapshot(frames, {})
+    pd.testing.assert_frame_equal(remote.read_snapshot(snapshot_id)[0]["prices"], example())
+
+
+def test_a_bucket_that_is_not_there_is_named(local_aws):
+    with pytest.raises(StoreUnavailable, match="SPOTLAB_ARCHIVE_URL"):
+        Archive("s3://no-such-bucket/x").write_table("features", KEY, example())

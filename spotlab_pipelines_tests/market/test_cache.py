@@ -1,0 +1,286 @@
+"""The cache: what is written is what is read, and what is missing, old or broken is an error with a name."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import pandas as pd
+import pytest
+
+from spotlab_pipelines.errors import MarketDataMissing, MarketDataStale, StoreUnavailable
+from spotlab_pipelines.market.cache import price_key, read_catalogue, read_market, risk_key
+from spotlab_pipelines.market.fitting import Wanted
+from spotlab_pipelines.market.frames import check_advisor, check_catalogue, check_on_demand, check_prices
+from spotlab_pipelines.market.parse import parse_advisor, parse_instance_types
+from spotlab_pipelines.market.publish import Envelope, publish_advisor, publish_catalogue, publish_prices
+
+NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
+SINCE = NOW - timedelta(days=7)
+LINUX = "Linux/UNIX"
+ENVELOPE = Envelope("test", "scrape-1", NOW)
+WANTED = Wanted(
+    types={"us-east-1": ("c5.large", "m5.large", "m5.xlarge")},
+    families={"us-east-1": ("c5", "m5")},
+    products={"us-east-1": (LINUX,)},
+)
+COVERED = {
+    ("us-east-1", "c5"): (["c5.large"], [LINUX]),
+    ("us-east-1", "m5"): (["m5.large", "m5.xlarge"], [LINUX, "Windows"]),
+}
+
+
+def types():
+    sizes = {"c5.large": (2, 4096), "m5.large": (2, 8192), "m5.xlarge": (4, 16384)}
+    return parse_instance_types(
+        {
+            "InstanceType": name,
+            "VCpuInfo": {"DefaultVCpus": vcpus},
+            "MemoryInfo": {"SizeInMiB": memory},
+            "ProcessorInfo": {"SupportedArchitectures": ["x86_64"]},
+        }
+        for name, (vcpus, memory) in sizes.items()
+    )
+
+
+def on_demand():
+    rows = [("us-east-1", "Linux", "m5.large", 0.096, "pricing"), ("eu-west-1", "RHEL", "m5.large", 0.167, "pricing")]
+    frame = pd.DataFrame(rows, columns=["region", "os", "instance_type", "on_demand_usd_per_hour", "price_source"])
+    return frame.astype(dict.fromkeys(["region", "os", "instance_type", "price_source"], "str"))
+
+
+def prices():
+    rows = [
+        ("us-east-1", "m5.xlarge", "use1-az1", LINUX, NOW - timedelta(hours=3), 0.07),
+        ("us-east-1", "m5.large", "use1-az2", LINUX, NOW - timedelta(hours=1), 0.1 + 0.2),
+        ("us-east-1", "m5.large", "use1-az1", LINUX, NOW - timedelta(hours=2, microseconds=1), 1 / 3),
+        ("us-east-1", "m5.large", "use1-az1", LINUX, NOW - timedelta(days=9), 0.04),
+        ("us-east-1", "m5.large", "use1-az1", "Windows", NOW - timedelta(days=1), 0.09),
+    ]
+    columns = ["region", "instance_type", "az_id", "product", "changed_at", "spot_price_usd_per_hour"]
+    frame = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[:4], "str"))
+    return frame.assign(changed_at=frame["changed_at"].dt.as_unit("us"))
+
+
+FEED = {"us-east-1": {"Linux": {"m5.large": {"s": 62, "r": 1}, "m5.xlarge": {"s": -3, "r": 4}}}}
+
+
+@pytest.fixture
+def filled(redis, settings):
+    """Redis with a small market, all of it fetched at NOW."""
+    publish_catalogue(redis, types(), on_demand(), ENVELOPE, ttl_s=settings.instance_metadata_ttl_s)
+    feed = parse_advisor({"spot_advisor": FEED})
+    publish_advisor(redis, feed, ENVELOPE, ttl_s=settings.spot_risk_ttl_s, regions=["eu-west-1"])
+    publish_prices(redis, prices(), ENVELOPE, ttl_s=settings.price_history_ttl_s, since=SINCE, covered=COVERED)
+    return redis
+
+
+def read(redis, settings, *, now=NOW, wanted=WANTED):
+    return read_market(redis, settings, now=now, wanted=wanted, catalogue=read_catalogue(redis, settings, now=now))
+
+
+def test_the_market_comes_back_bit_for_bit(filled, settings):
+    market = read(filled, settings)
+    expected = prices().query("product == 'Linux/UNIX'")
+    expected = expected.sort_values(["region", "instance_type", "az_id", "product", "changed_at"], ignore_index=True)
+    pd.testing.assert_frame_equal(market.prices, expected, check_exact=True)
+    pd.testing.assert_frame_equal(market.catalogue, types())
+    assert market.advisor[["instance_type", "bucket", "interrupt_rate_max", "savings_pct"]].to_numpy().tolist() == [
+        ["m5.large", 1, 0.10, 62],
+        ["m5.xlarge", 4, 1.0, -3],
+    ]
+    assert market.on_demand["on_demand_usd_per_hour"].tolist() == [0.096]
+    for check, frame in [
+        (check_prices, market.prices),
+        (check_advisor, market.advisor),
+        (check_catalogue, market.catalogue),
+        (check_on_demand, market.on_demand),
+    ]:
+        check(frame)
+
+
+def test_each_change_knows_its_pool(filled, settings):
+    market = read(filled, settings)
+    assert market.pool_of_change.tolist() == [0, 0, 1, 2]
+    named = market.pools.take(market.pool_of_change).reset_index(drop=True)
+    pd.testing.assert_frame_equal(named, market.prices[list(market.pools.columns)])
+
+
+def test_the_catalogue_knows_all_regions(filled, settings):
+    catalogue = read_catalogue(filled, settings, now=NOW)
+    assert sorted(catalogue.on_demand["region"]) == ["eu-west-1", "us-east-1"]
+    assert catalogue.types["instance_type"].tolist() == ["c5.large", "m5.large", "m5.xlarge"]
+
+
+def test_what_aws_has_nothing_for_is_absent_without_an_error(filled, settings):
+    market = read(filled, settings)
+    assert "c5.large" not in set(market.prices["instance_type"]) | set(market.advisor["instance_type"])
+    ireland = Wanted(types={"eu-west-1": ("m5.large",)}, families={"eu-west-1": ()}, products={"eu-west-1": (LINUX,)})
+    assert read(filled, settings, wanted=ireland).advisor.empty
+
+
+def test_the_sources_of_a_market_are_named(filled, settings):
+    sources = read(filled, settings).sources
+    assert set(sources["scrape_id"]) == {"scrape-1"}
+    assert sources["keys"].tolist() == [2, 3, 3]
+    assert (sources["fetched_at"] == NOW).all()
+
+
+def test_fetch_times_with_and_without_fractions_of_a_second_mix(filled, settings):
+    later = replace(ENVELOPE, scrape_id="scrape-2", fetched_at=NOW + timedelta(microseconds=5))
+    publish_prices(
+        filled, prices(), later, ttl_s=3600, since=SINCE, covered={("us-east-1", "c5"): COVERED["us-east-1", "c5"]}
+    )
+    sources = read(filled, settings).sources
+    assert sorted(sources["fetched_at"])[-1] == pd.Timestamp(later.fetched_at)
+
+
+def test_a_market_is_two_round_trips(filled, settings, monkeypatch):
+    sent = []
+    execute = type(filled).execute_command
+    monkeypatch.setattr(
+        type(filled), "execute_command", lambda self, *a, **k: sent.append(a[0]) or execute(self, *a, **k)
+    )
+    read(filled, settings)
+    assert sent == ["SORT", "MGET"]
+
+
+@pytest.mark.parametrize(
+    ("key", "asset"),
+    [
+        ("spot_price_history:us-east-1:m5", "spot_prices"),
+        ("spot_risk:us-east-1", "spot_advisor"),
+        ("spot_risk:us-east-1:m5.large", "spot_advisor"),
+        ("instance_metadata:m5.large", "instance_catalogue"),
+        ("instance_metadata", "instance_catalogue"),
+    ],
+)
+def test_a_missing_value_names_its_key_and_what_to_materialise(filled, settings, key, asset):
+    assert filled.delete(key) == 1
+    with pytest.raises(MarketDataMissing, match=f"Redis has no {key}[: ].*Materialise {asset}"):
+        read(filled, settings)
+
+
+def test_an_empty_redis_is_missing_not_empty(redis, settings):
+    with pytest.raises(MarketDataMissing, match="never scraped"):
+        read_catalogue(redis, settings, now=NOW)
+
+
+def test_a_family_that_was_never_scraped_is_missing(filled, settings):
+    wanted = replace(WANTED, families={"us-east-1": ("c5", "r5")})
+    with pytest.raises(MarketDataMissing, match="spot_price_history:us-east-1:r5"):
+        read(filled, settings, wanted=wanted)
+
+
+@pytest.mark.parametrize(("what", "lacks"), [("types", "m5.metal"), ("products", "SUSE Linux")])
+def test_a_value_that_does_not_cover_what_is_wanted_is_missing(filled, settings, what, lacks):
+    values = getattr(WANTED, what)["us-east-1"]
+    wanted = replace(WANTED, **{what: {"us-east-1": (*values, lacks)}})
+    with pytest.raises(MarketDataMissing, match=f"does not cover {lacks}"):
+        read(filled, settings, wanted=wanted)
+
+
+def test_values_are_fresh_up_to_their_time_to_live_and_stale_after(filled, settings):
+    read(filled, settings, now=NOW + timedelta(seconds=3600))
+    with pytest.raises(MarketDataStale, match=r"spot_price_history:us-east-1:c5 was fetched 3601 s ago.*may be 3600 s"):
+        read(filled, settings, now=NOW + timedelta(seconds=3601))
+    with pytest.raises(MarketDataStale, match=r"instance_metadata:.*Materialise instance_catalogue"):
+        read(filled, settings, now=NOW + timedelta(seconds=86401))
+
+
+def test_a_scrape_after_the_evaluations_window_start_is_fresh(filled, settings):
+    assert len(read(filled, settings, now=NOW - timedelta(hours=5)).prices) == 4
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b"{}",
+        b'{"source": "x", "scrape_id": "y", "fetched_at": "yesterday"}',
+        b'{"source": "x", "scrape_id": "y", "fetched_at": "2026-11-02T12:00:00"}',
+        b'{"source": "x", "scrape_id": "y", "fetched_at": "2026-11-02T12:00:00+00:00"}',
+    ],
+)
+@pytest.mark.parametrize(
+    "key",
+    [
+        "spot_price_history:us-east-1:m5",
+        "spot_risk:us-east-1",
+        "spot_risk:us-east-1:m5.large",
+        "instance_metadata:m5.large",
+    ],
+)
+def test_a_value_of_another_shape_is_refused_by_its_key(filled, settings, key, broken):
+    filled.set(key, broken)
+    with pytest.raises(MarketDataMissing, match=f"{key} in Redis cannot be read"):
+        read(filled, settings)
+
+
+def alter(value, path, new):
+    *way, last = path
+    inner = value
+    for step in way:
+        inner = inner[step]
+    inner[last] = new
+
+
+@pytest.mark.parametrize(
+    ("path", "new"),
+    [
+        (["changes", "spot_price_usd_per_hour"], [0.04, 0.0, 0.09, 0.3, 0.07]),
+        (["changes", "spot_price_usd_per_hour"], [0.04, None, 0.09, 0.3, 0.07]),
+        (["changes", "spot_price_usd_per_hour"], [0.04, "x", 0.09, 0.3, 0.07]),
+        (["changes", "spot_price_usd_per_hour"], [0.04]),
+        (["changes", "changed_at_us"], ["now"] * 5),
+        (["changes", "pool"], [0, 0, 1, 2, 4]),
+        (["changes", "pool"], [-1, 0, 1, 2, 3]),
+        (["changes", "pool"], [3, 2, 1, 0, 0]),
+        (["pools", "az_id"], ["use1-az1"]),
+    ],
+)
+def test_columns_that_cannot_be_are_refused(filled, settings, path, new):
+    key = price_key("us-east-1", "m5")
+    value = orjson.loads(filled.get(key))
+    alter(value, path, new)
+    filled.set(key, orjson.dumps(value))
+    with pytest.raises(MarketDataMissing, match=f"{key} in Redis cannot be read"):
+        read(filled, settings)
+
+
+def test_a_bucket_that_cannot_be_is_refused(filled, settings):
+    key = risk_key("us-east-1", "m5.large")
+    value = orjson.loads(filled.get(key))
+    value["os"]["Linux"]["bucket"] = 5
+    filled.set(key, orjson.dumps(value))
+    with pytest.raises(MarketDataMissing, match=r"buckets are 0\.\.4"):
+        read(filled, settings)
+
+
+def test_values_expire_and_carry_their_origin(filled, settings):
+    for key in filled.keys():  # noqa: SIM118 - Redis, not a dict
+        ttl = settings.instance_metadata_ttl_s if key.startswith(b"instance_metadata") else 3600
+        assert ttl - 60 < filled.ttl(key) <= ttl
+        if key != b"instance_metadata":
+            assert {"source", "scrape_id", "fetched_at"} <= orjson.loads(filled.get(key)).keys()
+
+
+def test_a_new_catalogue_forgets_types_that_are_gone(filled, settings):
+    publish_catalogue(filled, types().head(1), on_demand(), ENVELOPE, ttl_s=3600)
+    assert read_catalogue(filled, settings, now=NOW).types["instance_type"].tolist() == ["c5.large"]
+
+
+def test_a_type_that_left_the_advisor_is_absent_although_its_old_value_lives(filled, settings):
+    feed = parse_advisor({"spot_advisor": {"us-east-1": {"Linux": {"m5.large": {"s": 1, "r": 0}}}}})
+    publish_advisor(filled, feed, ENVELOPE, ttl_s=3600, regions=[])
+    assert filled.exists(risk_key("us-east-1", "m5.xlarge"))
+    assert read(filled, settings).advisor["instance_type"].tolist() == ["m5.large"]
+
+
+def test_redis_that_does_not_answer_is_named(settings):
+    import redis as redis_py
+
+    nobody = redis_py.Redis(port=9)
+    with pytest.raises(StoreUnavailable):
+        read_catalogue(nobody, settings, now=NOW)

@@ -1,0 +1,230 @@
+"""The parsers take the documented shapes and nothing else, and say what was expected and what came."""
+
+import copy
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spotlab_pipelines.errors import SourceMalformed
+from spotlab_pipelines.market.frames import PRICE_COLUMNS
+from spotlab_pipelines.market.parse import (
+    CLOCK_SKEW,
+    parse_advisor,
+    parse_instance_types,
+    parse_price_history,
+    parse_price_list,
+)
+
+FEED: dict[str, Any] = {
+    "global_rate": "<10%",
+    "ranges": [{"index": 0, "label": "<5%", "dots": 0, "max": 5}],
+    "instance_types": {"m5.large": {"cores": 2, "ram_gb": 8.0, "emr": True}},
+    "spot_advisor": {
+        "us-east-1": {
+            "Linux": {"m5.large": {"s": 62, "r": 0}, "c5.xlarge": {"s": -7, "r": 4}},
+            "Windows": {"m5.large": {"s": 0, "r": 2}},
+        },
+        "eu-west-1": {"Linux": {"m5.large": {"s": 70, "r": 1}}, "Windows": {}},
+    },
+}
+NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
+ZONES = {"us-east-1a": "use1-az4", "us-east-1b": "use1-az1"}
+
+
+def test_the_advisor_is_read_with_the_labels_ranges():
+    frame = parse_advisor(json.dumps(FEED))
+    assert frame.drop(columns=["interrupt_rate_min", "interrupt_rate_max"]).to_numpy().tolist() == [
+        ["us-east-1", "Linux", "m5.large", 0, 62],
+        ["us-east-1", "Linux", "c5.xlarge", 4, -7],
+        ["us-east-1", "Windows", "m5.large", 2, 0],
+        ["eu-west-1", "Linux", "m5.large", 1, 70],
+    ]
+    assert frame["interrupt_rate_min"].tolist() == [0.0, 0.20, 0.10, 0.05]
+    assert frame["interrupt_rate_max"].tolist() == [0.05, 1.0, 0.15, 0.10]
+
+
+def with_entry(entry):
+    feed = copy.deepcopy(FEED)
+    feed["spot_advisor"]["us-east-1"]["Linux"]["m5.large"] = entry
+    return feed
+
+
+@pytest.mark.parametrize(
+    ("document", "came"),
+    [
+        (json.dumps(FEED)[:-40], "characters that begin"),
+        ("<!DOCTYPE html><html><body>Service unavailable</body></html>", "<!DOCTYPE html>"),
+        ("", "got nothing"),
+        (b"", "got nothing"),
+        ("[]", r"got \[\]"),
+        ("{}", "got None"),
+        ({"spot_advisor": {}}, "got none"),
+        ({"spot_advisor": {"us-east-1": {"Linux": {}}}}, "got none"),
+        ({"spot_advisor": {"us-east-1": {"us-east-1a": {"Linux": {"m5.large": {"s": 1, "r": 1}}}}}}, "us-east-1a"),
+        ({"spot_advisor": {"us-east-1": {"Linux": ["m5.large"]}}}, "m5.large"),
+        (with_entry({"s": 1}), "got None"),
+        (with_entry({"s": 1, "r": 5}), "got 5"),
+        (with_entry({"s": 1, "r": -1}), "got -1"),
+        (with_entry({"s": 1, "r": True}), "got True"),
+        (with_entry({"s": "62", "r": 1}), "got '62'"),
+        (with_entry({"s": 101, "r": 1}), "got 101"),
+        (with_entry("62"), "got '62'"),
+    ],
+)
+def test_what_is_not_the_advisors_shape_is_refused(document, came):
+    with pytest.raises(SourceMalformed, match=came) as caught:
+        parse_advisor(document)
+    assert "expected" in str(caught.value)
+    assert caught.value.remedy
+
+
+def record(**changes):
+    return {
+        "InstanceType": "g4dn.xlarge",
+        "VCpuInfo": {"DefaultVCpus": 4},
+        "MemoryInfo": {"SizeInMiB": 16384},
+        "ProcessorInfo": {"SupportedArchitectures": ["i386", "x86_64"]},
+        "GpuInfo": {"Gpus": [{"Name": "T4", "Manufacturer": "NVIDIA", "Count": 1}]},
+        "CurrentGeneration": True,
+        "NetworkInfo": {"NetworkPerformance": "Up to 25 Gigabit"},
+    } | changes
+
+
+def test_an_instance_type_is_read_with_its_primary_architecture_and_accelerators():
+    frame = parse_instance_types([record(), record()])
+    assert frame.to_dict("records") == [
+        {
+            "instance_type": "g4dn.xlarge",
+            "vcpus": 4,
+            "memory_mib": 16384,
+            "architecture": "x86_64",
+            "accelerators": "1x NVIDIA T4",
+            "current_generation": True,
+            "network_performance": "Up to 25 Gigabit",
+        }
+    ]
+
+
+def test_a_type_without_accelerators_has_none():
+    (kind,) = parse_instance_types([record(GpuInfo={})])["accelerators"]
+    assert kind == ""
+
+
+@pytest.mark.parametrize(
+    "records", [[], [{}], [record(VCpuInfo={})], [record(ProcessorInfo={"SupportedArchitectures": []})]]
+)
+def test_incomplete_instance_types_are_refused(records):
+    with pytest.raises(SourceMalformed, match="DescribeInstanceTypes: expected"):
+        parse_instance_types(records)
+
+
+def test_memory_and_vcpus_must_be_above_zero():
+    with pytest.raises(SourceMalformed, match="vcpus"):
+        parse_instance_types([record(VCpuInfo={"DefaultVCpus": 0})])
+
+
+def product(name, *prices, unit="Hrs"):
+    dimensions = {str(n): {"unit": unit, "pricePerUnit": {"USD": price}} for n, price in enumerate(prices)}
+    return {
+        "product": {"attributes": {"instanceType": name}},
+        "terms": {"OnDemand": {"x": {"priceDimensions": dimensions}}},
+    }
+
+
+def test_the_price_list_gives_hourly_prices_above_zero():
+    items = [
+        json.dumps(product("m5.large", "0.0960000000")),
+        product("c5.large", "0.0000000000"),
+        product("r5.large", "3.5", unit="Quantity"),
+        {"product": {"attributes": {"instanceType": "z"}}, "terms": {"Reserved": {}}},
+    ]
+    frame = parse_price_list(items, region="us-east-1", os="RHEL")
+    assert frame.to_dict("records") == [
+        {
+            "region": "us-east-1",
+            "os": "RHEL",
+            "instance_type": "m5.large",
+            "on_demand_usd_per_hour": 0.096,
+            "price_source": "pricing",
+        }
+    ]
+
+
+def test_an_empty_price_list_has_no_rows_and_the_same_shape():
+    empty = parse_price_list([], region="us-east-1", os="SUSE")
+    full = parse_price_list([product("m5.large", "1")], region="us-east-1", os="SUSE")
+    assert empty.empty
+    pd.testing.assert_series_equal(empty.dtypes, full.dtypes)
+
+
+@pytest.mark.parametrize("items", [["{"], [{"product": {}}], [product("m5.large", "free")]])
+def test_another_price_list_is_refused(items):
+    with pytest.raises(SourceMalformed, match="expected"):
+        parse_price_list(items, region="us-east-1", os="Linux")
+
+
+def test_two_prices_for_one_type_contradict_each_other():
+    with pytest.raises(SourceMalformed, match="unique"):
+        parse_price_list([product("m5.large", "1"), product("m5.large", "2")], region="us-east-1", os="Linux")
+
+
+def change(price: Any = "0.0415", minutes: float = -60, zone="us-east-1a", product="Linux/UNIX", kind="m5.large"):
+    return {
+        "AvailabilityZone": zone,
+        "InstanceType": kind,
+        "ProductDescription": product,
+        "SpotPrice": price,
+        "Timestamp": NOW + timedelta(minutes=minutes),
+    }
+
+
+def history(*rows):
+    return parse_price_history(rows, region="us-east-1", zone_ids=ZONES, now=NOW)
+
+
+def test_price_changes_are_read_by_zone_id_sorted_and_once():
+    frame = history(change(minutes=-5), change("0.04", -60), change("0.04", -60), change("0.05", -9, "us-east-1b"))
+    assert list(frame.columns) == list(PRICE_COLUMNS)
+    assert frame["az_id"].tolist() == ["use1-az1", "use1-az4", "use1-az4"]
+    assert frame["spot_price_usd_per_hour"].tolist() == [0.05, 0.04, 0.0415]
+    assert frame["changed_at"].is_monotonic_increasing is False
+    assert frame["changed_at"].dtype == "datetime64[us, UTC]"
+
+
+def test_the_vpc_suffix_of_products_is_dropped():
+    assert history(change(product="Linux/UNIX (Amazon VPC)"))["product"].tolist() == ["Linux/UNIX"]
+
+
+def test_no_rows_give_an_empty_frame_of_the_same_shape():
+    pd.testing.assert_series_equal(history().dtypes, history(change()).dtypes)
+
+
+@pytest.mark.parametrize("price", ["0", "0.000000", "-0.01", "NaN", "nan", "inf", "", "cheap", None, np.nan])
+def test_a_price_that_cannot_be_is_refused_with_pool_and_row(price):
+    with pytest.raises(SourceMalformed, match="a price above 0") as caught:
+        history(change(), change(price, zone="us-east-1b", kind="c5.large"))
+    assert "c5.large Linux/UNIX in us-east-1b in row 1" in str(caught.value)
+
+
+def test_a_price_from_the_future_is_refused_beyond_clock_skew():
+    skew = CLOCK_SKEW.total_seconds() / 60
+    assert len(history(change(minutes=skew - 1))) == 1
+    with pytest.raises(SourceMalformed, match=r"a time up to .* for pool m5.large"):
+        history(change(minutes=skew + 1))
+
+
+def test_a_zone_that_is_not_the_accounts_is_refused():
+    with pytest.raises(SourceMalformed, match="us-east-1z"):
+        history(change(zone="us-east-1z"))
+
+
+@pytest.mark.parametrize("field", ["AvailabilityZone", "InstanceType", "ProductDescription", "SpotPrice", "Timestamp"])
+def test_a_row_without_a_field_is_refused(field):
+    row = change()
+    del row[field]
+    with pytest.raises(SourceMalformed, match=field):
+        history(row)

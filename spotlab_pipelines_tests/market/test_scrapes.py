@@ -1,0 +1,327 @@
+"""Scrapes from end to end: source → archive → Redis → a row; broken sources write nothing but that row."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+
+from spotlab_pipelines.accounts.fleet import sync_fleet
+from spotlab_pipelines.accounts.sessions import AccountSessions
+from spotlab_pipelines.database.tables import Scrape
+from spotlab_pipelines.errors import (
+    AccessDenied,
+    MarketDataMissing,
+    NotFound,
+    PageLoop,
+    SettingsError,
+    SourceMalformed,
+    SourceUnavailable,
+)
+from spotlab_pipelines.market.advisor import fetch_document, scrape_advisor
+from spotlab_pipelines.market.archive import Archive
+from spotlab_pipelines.market.cache import read_catalogue, read_market
+from spotlab_pipelines.market.catalogue import scrape_catalogue, wanted_market
+from spotlab_pipelines.market.frames import POOL_KEY
+from spotlab_pipelines.market.prices import scrape_prices
+from spotlab_pipelines_tests.accounts.registering import FLEET, register_in_aws
+from spotlab_pipelines_tests.local_aws.accounts import FleetInstance
+
+A, B = "111122223333", "444455556666"
+BOTH_REGIONS = ("us-east-1", "eu-west-1")
+IRELAND = FleetInstance("m5.large", "eu-west-1", "euw1-az1")
+
+
+@pytest.fixture
+def settings(settings):
+    """One day of prices: a week of them takes botocore seconds to read."""
+    return settings.model_copy(update={"price_window_days": 1})
+
+
+@pytest.fixture
+def archive(settings):
+    return Archive(settings.archive_location)
+
+
+@pytest.fixture
+def sessions(engine, local_aws):
+    return AccountSessions(engine)
+
+
+@pytest.fixture
+def advised(settings, local_aws):
+    """The settings with the local AWS's Advisor."""
+    return settings.model_copy(update={"advisor_url": local_aws.advisor_url})
+
+
+@pytest.fixture
+def scrape(settings, sessions, engine, redis, archive):
+    """Scrape one account's prices."""
+    return lambda account_id=A: scrape_prices(settings, sessions, engine, redis, archive, account_id)
+
+
+@pytest.fixture
+def ready(settings, sessions, engine, redis, archive, local_aws):
+    """An account with a synced fleet in two regions, and a scraped catalogue."""
+    register_in_aws(engine, local_aws, A, fleet=[*FLEET, IRELAND], regions=BOTH_REGIONS)
+    sync_fleet(sessions, engine, A)
+    return scrape_catalogue(settings, sessions, engine, redis, archive)
+
+
+@pytest.fixture
+def second(ready, sessions, engine, local_aws):
+    """Another account like the first."""
+    register_in_aws(engine, local_aws, B, fleet=[*FLEET, IRELAND], regions=BOTH_REGIONS)
+    sync_fleet(sessions, engine, B)
+
+
+def rows(engine, source):
+    with engine.connect() as connection:
+        return connection.execute(sa.select(Scrape).where(Scrape.source == source).order_by(Scrape.fetched_at)).all()
+
+
+def files(archive, kind):
+    from pathlib import Path
+
+    return sorted(Path(archive.url).glob(f"scrapes/kind={kind}/**/*.parquet"))
+
+
+def calls_of(local_aws, monkeypatch, action):
+    seen = []
+    take = local_aws.app.faults.take
+    monkeypatch.setattr(
+        local_aws.app.faults, "take", lambda name, **where: (seen.append(name == action), take(name, **where))[1]
+    )
+    return lambda: sum(seen)
+
+
+def test_the_advisor_goes_to_archive_redis_and_scrapes(advised, engine, redis, archive):
+    report = scrape_advisor(advised, engine, redis, archive)
+    (row,) = rows(engine, "spot_advisor")
+    assert (str(row.id), row.row_count, row.archive_path, row.error) == (
+        report.scrape_id,
+        report.row_count,
+        report.archive_path,
+        None,
+    )
+    (file,) = files(archive, "spot_advisor")
+    assert len(pd.read_parquet(file)) == report.row_count > 0
+    assert len(report.preview) == 10
+    value = json.loads(redis.get("spot_risk:us-east-1:m5.large"))
+    assert value["scrape_id"] == report.scrape_id
+    assert set(value["os"]) <= {"Linux", "Windows"}
+
+
+@pytest.mark.parametrize(
+    "body", ["", '{"spot_advisor": {"us-east-1": {"Li', "<html><body>Moved</body></html>", "{}", '{"spot_advisor": {}}']
+)
+def test_a_broken_advisor_leaves_everything_as_it_was(advised, engine, redis, archive, local_aws, body):
+    scrape_advisor(advised, engine, redis, archive)
+    before = {key: redis.get(key) for key in redis.scan_iter()}
+    local_aws.add_fault("Advisor", status=200, body=body, content_type="application/json")
+    with pytest.raises(SourceMalformed, match="Spot Advisor: expected") as caught:
+        scrape_advisor(advised, engine, redis, archive)
+    assert {key: redis.get(key) for key in redis.scan_iter()} == before
+    assert len(files(archive, "spot_advisor")) == 1
+    good, failed = rows(engine, "spot_advisor")
+    assert (good.error, failed.row_count, failed.archive_path) == (None, 0, None)
+    assert failed.error == f"SourceMalformed: {caught.value}"
+
+
+def test_an_advisor_that_hiccups_is_asked_again(advised, engine, redis, archive, local_aws):
+    local_aws.add_fault("Advisor", times=2, status=503, body="Slow down")
+    assert scrape_advisor(advised, engine, redis, archive).row_count > 0
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_an_advisor_that_refuses_is_unavailable(advised, engine, redis, archive, local_aws, status):
+    local_aws.add_fault("Advisor", times=None, status=status, body="no")
+    with pytest.raises(SourceUnavailable, match="SPOTLAB_ADVISOR_URL"):
+        scrape_advisor(advised, engine, redis, archive)
+    assert len(rows(engine, "spot_advisor")) == 1
+    assert redis.dbsize() == 0
+
+
+def test_the_advisor_may_lie_in_a_bucket(local_aws):
+    import boto3
+
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="feeds")
+    s3.put_object(Bucket="feeds", Key="a/advisor.json", Body=b"{}")
+    assert fetch_document("s3://feeds/a/advisor.json", 1) == b"{}"
+    with pytest.raises(SourceUnavailable, match="s3://feeds/b"):
+        fetch_document("s3://feeds/b.json", 1)
+
+
+def test_another_kind_of_advisor_url_is_refused():
+    with pytest.raises(SettingsError, match="ftp://"):
+        fetch_document("ftp://example.com/advisor.json", 1)
+
+
+def test_regions_that_the_advisor_does_not_know_are_listed_as_empty(advised, engine, redis, archive, local_aws):
+    register_in_aws(engine, local_aws, A, regions=["us-east-1", "ap-southeast-3"])
+    scrape_advisor(advised, engine, redis, archive)
+    assert json.loads(redis.get("spot_risk:ap-southeast-3"))["types"] == []
+
+
+def test_the_catalogue_holds_types_and_prices_of_all_accounts_regions(ready, settings, redis, archive, market):
+    catalogue = read_catalogue(redis, settings, now=datetime.now(UTC))
+    assert set(catalogue.on_demand["region"]) == set(BOTH_REGIONS)
+    assert len(catalogue.types) == ready.details["instance_types"]
+    (file,) = files(archive, "instance_catalogue")
+    assert len(pd.read_parquet(file)) == ready.row_count
+    mine = catalogue.on_demand.set_index(["region", "os", "instance_type"])["on_demand_usd_per_hour"]
+    recorded = market.on_demand
+    assert len(mine) == len(recorded.drop_duplicates())
+    linux = mine.loc[("us-east-1", "Linux", "m5.large")]
+    assert linux == pytest.approx(0.096)
+
+
+def test_a_catalogue_without_an_active_account_says_so(settings, engine, redis, archive, local_aws):
+    with pytest.raises(NotFound, match="accounts add"):
+        scrape_catalogue(settings, AccountSessions(engine), engine, redis, archive)
+
+
+def test_a_catalogue_that_is_denied_is_recorded_and_writes_nothing(
+    settings, sessions, engine, redis, archive, local_aws
+):
+    register_in_aws(engine, local_aws, A, denies="actions")
+    with pytest.raises(AccessDenied, match="DescribeInstanceTypes"):
+        scrape_catalogue(settings, sessions, engine, redis, archive)
+    (row,) = rows(engine, "instance_catalogue")
+    assert row.error.startswith("AccessDenied: ")
+    assert redis.dbsize() == 0
+    assert files(archive, "instance_catalogue") == []
+
+
+def test_prices_are_those_of_the_market_over_the_window(ready, scrape, settings, engine, redis, archive, market):
+    report = scrape()
+    (row,) = rows(engine, "spot_prices")
+    assert (row.account_id, row.row_count, row.error) == (A, report.row_count, None)
+    archived = pd.concat([pd.read_parquet(file) for file in files(archive, "spot_prices")], ignore_index=True)
+    assert len(archived) == report.row_count
+    assert not archived.duplicated([*POOL_KEY, "changed_at"]).any()
+    since, prices = report.fetched_at - settings.price_window, market.prices
+    truth = prices[(prices["changed_at"] <= report.fetched_at) & (prices["product"] == "Linux/UNIX")]
+    truth = truth[truth["instance_type"].isin(archived["instance_type"])]
+    opening = truth[truth["changed_at"] < since].sort_values("changed_at").drop_duplicates(list(POOL_KEY), keep="last")
+    expected = pd.concat([opening, truth[truth["changed_at"] >= since]])
+    order = [*POOL_KEY, "changed_at"]
+    merged = archived.sort_values(order, ignore_index=True)
+    expected = expected.sort_values(order, ignore_index=True)
+    assert len(merged) == len(expected)
+    assert (merged[list(POOL_KEY)] == expected[list(POOL_KEY)]).all().all()
+    assert abs(merged["spot_price_usd_per_hour"] - expected["spot_price_usd_per_hour"]).max() < 1e-6
+
+
+def test_an_evaluation_can_read_all_it_wants_after_the_scrapes(
+    ready, advised, scrape, engine, redis, archive, sessions
+):
+    scrape_advisor(advised, engine, redis, archive)
+    scrape()
+    now = datetime.now(UTC)
+    catalogue = read_catalogue(redis, advised, now=now)
+    wanted = wanted_market(sync_fleet(sessions, engine, A), catalogue.types, advised.flexibility_factor)
+    found = read_market(redis, advised, now=now, wanted=wanted, catalogue=catalogue)
+    assert set(found.prices["region"]) == set(BOTH_REGIONS)
+    assert {"m5.large", "c5.xlarge"} <= set(found.advisor["instance_type"])
+    assert len(found.pools) == found.pool_of_change.max() + 1
+
+
+def test_a_family_that_is_fresh_is_not_fetched_again_by_any_account(second, scrape, local_aws, monkeypatch):
+    first = scrape(A)
+    count = calls_of(local_aws, monkeypatch, "DescribeSpotPriceHistory")
+    second = scrape(B)
+    assert count() == 0
+    assert second.row_count == 0
+    assert second.details["families_reused"] == first.details["families_fetched"] > 0
+    assert second.archive_path is None
+
+
+def test_a_family_is_fetched_again_if_it_is_old_or_does_not_cover(ready, scrape, redis):
+    scrape()
+    key = "spot_price_history:us-east-1:m5"
+    good = json.loads(redis.get(key))
+    old = (datetime.now(UTC) - timedelta(seconds=1900)).isoformat()
+    insufficient = [
+        good | {"products": []},
+        good | {"types": good["types"][1:]},
+        good | {"since": good["fetched_at"]},
+        good | {"fetched_at": old},
+        {"nonsense": True},
+    ]
+    for value in insufficient:
+        redis.set(key, json.dumps(value))
+        assert scrape().details["families_fetched"] == 1, value
+    redis.set(key, json.dumps(good))
+    assert scrape().details["families_fetched"] == 0
+
+
+def test_a_price_that_cannot_be_writes_nothing(ready, scrape, engine, redis, archive, local_aws):
+    pool = {"region": "eu-west-1", "instance_type": "m5.large", "az_id": "euw1-az1"}
+    for price in ("0", "-0.5", "NaN"):
+        local_aws.clear_faults()
+        local_aws.inject_price(**pool, price=price, changed_at=datetime.now(UTC) - timedelta(hours=1))
+        with pytest.raises(SourceMalformed, match=f"got '{price}' for pool m5.large Linux/UNIX in eu-west-1"):
+            scrape()
+    assert files(archive, "spot_prices") == []
+    assert redis.keys("spot_price_history:*") == []
+    recorded = [(row.row_count, row.error.split(":")[0]) for row in rows(engine, "spot_prices")]
+    assert recorded == [(0, "SourceMalformed")] * 3
+
+
+def test_a_price_from_the_future_writes_nothing(ready, scrape, redis, local_aws):
+    future = datetime.now(UTC) + timedelta(hours=2)
+    local_aws.inject_price(region="eu-west-1", instance_type="m5.large", az_id="euw1-az1", price="1", changed_at=future)
+    with pytest.raises(SourceMalformed, match="expected a time up to"):
+        scrape()
+    assert redis.keys("spot_price_history:*") == []
+
+
+def test_a_page_loop_ends_by_name_and_writes_nothing(ready, scrape, redis, local_aws):
+    local_aws.add_fault("DescribeSpotPriceHistory", region="eu-west-1", times=None, page_loop=True)
+    with pytest.raises(PageLoop, match="came before"):
+        scrape()
+    assert redis.keys("spot_price_history:*") == []
+
+
+def test_another_account_goes_on_when_one_is_denied(second, scrape, local_aws, redis):
+    local_aws.set_denies(A, "actions")
+    with pytest.raises(AccessDenied, match=A):
+        scrape(A)
+    assert redis.keys("spot_price_history:*") == []
+    assert scrape(B).row_count > 0
+
+
+def test_prices_need_the_catalogue_first(engine, sessions, local_aws, scrape):
+    register_in_aws(engine, local_aws, A)
+    sync_fleet(sessions, engine, A)
+    with pytest.raises(MarketDataMissing, match="Materialise instance_catalogue"):
+        scrape()
+
+
+def test_an_account_without_instances_wants_no_prices(engine, sessions, local_aws, scrape):
+    register_in_aws(engine, local_aws, A, fleet=[])
+    sync_fleet(sessions, engine, A)
+    assert scrape().row_count == 0
+
+
+def test_no_external_id_reaches_redis_the_archive_or_the_record(
+    second, scrape, advised, engine, redis, archive, local_aws
+):
+    from pathlib import Path
+
+    from spotlab_pipelines.accounts.registry import list_accounts
+
+    scrape_advisor(advised, engine, redis, archive)
+    scrape(A)
+    local_aws.set_denies(B, "assume")
+    with pytest.raises(AccessDenied):
+        sync_fleet(AccountSessions(engine), engine, B)
+    written = b"".join(redis.get(key) for key in redis.scan_iter() if redis.type(key) == b"string")
+    written += b"".join(path.read_bytes() for path in Path(archive.url).rglob("*") if path.is_file())
+    with engine.connect() as connection:
+        written += repr(connection.execute(sa.select(Scrape)).all()).encode()
+    for account in list_accounts(engine):
+        assert account.external_id.get_secret_value().encode() not in written
