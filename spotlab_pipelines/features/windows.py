@@ -1,0 +1,124 @@
+"""From price changes to what was known of each pool's price at an instant. Pure: no clock, no I/O, no settings.
+
+AWS reports change points, not samples: a price holds until the next change. Nothing after the instant is looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+
+from spotlab_pipelines.errors import InvalidInput
+from spotlab_pipelines.market.canonical import utc_ticks
+from spotlab_pipelines.market.frames import POOL_KEY
+
+
+def price_windows(changes: pd.DataFrame, as_of: datetime, window: timedelta) -> pd.DataFrame:
+    """Each pool's price at `as_of` and its extremes over the window before it.
+
+    See `PriceHistory.window_at`; use that class to look at many instants of the same changes.
+    """
+    return PriceHistory.from_changes(changes).window_at(as_of, window)
+
+
+@dataclass(frozen=True)
+class PriceHistory:
+    """Price changes sorted by pool and time, ready to be looked at from any instant.
+
+    Attributes:
+        pools: the pool keys, one row a pool.
+        pool: (n,) index into `pools` of each change, ascending.
+        changed_at: (n,) microseconds since the epoch, ascending within a pool.
+        price: (n,) USD per hour.
+    """
+
+    pools: pd.DataFrame
+    pool: np.ndarray
+    changed_at: np.ndarray
+    price: np.ndarray
+
+    @classmethod
+    def from_changes(cls, changes: pd.DataFrame) -> PriceHistory:
+        """Sort price changes; the order of the rows and repeats of a row do not matter.
+
+        If a pool has two prices at one instant, the higher one holds: whoever compares costs must not be flattered.
+
+        Args:
+            changes: region, instance_type, az_id, product, changed_at, spot_price_usd_per_hour.
+        """
+        code, pools = pool_codes(changes)
+        return cls.from_coded(pools, code, changes)
+
+    @classmethod
+    def from_coded(cls, pools: pd.DataFrame, code: np.ndarray, changes: pd.DataFrame) -> PriceHistory:
+        """The same where the pools are known: `code` (n,) gives each change's row in `pools`, in any order."""
+        moment = utc_ticks(changes["changed_at"].dt.as_unit("us"))
+        price = changes["spot_price_usd_per_hour"].to_numpy(dtype=float)
+        order = np.lexsort((price, moment, code))
+        return cls(pools=pools, pool=code[order], changed_at=moment[order], price=price[order])
+
+    def window_at(self, as_of: datetime, window: timedelta) -> pd.DataFrame:
+        """What was known at `as_of` about the window (as_of − window, as_of].
+
+        The opening price is the last one set at or before the window's start; it counts for the extremes, since it was
+        in force when the window opened, but not as a change in the window. A pool whose first change came later than
+        `as_of` has no row; one whose first change came inside the window has no opening price.
+
+        Returns:
+            One row a pool, in the order of `pools`: the key, spot_price_usd_per_hour, price_min_usd_per_hour,
+            price_max_usd_per_hour, price_changes (in the window), price_changed_at (may lie before the window).
+        """
+        if as_of.utcoffset() is None:
+            raise InvalidInput(f"A window is looked at from an instant with a time zone; got {as_of!r}.")
+        end = pd.Timestamp(as_of).value // 1000
+        start = end - int(window / timedelta(microseconds=1))
+        known = self.changed_at <= end
+        in_window = known & (self.changed_at > start)
+        is_opening = known & ~in_window
+        # Of the changes up to the start only the last one of a pool still holds.
+        followed = np.zeros_like(is_opening)
+        followed[:-1] = is_opening[1:] & (self.pool[1:] == self.pool[:-1])
+        kept = np.flatnonzero(in_window | (is_opening & ~followed))
+        pool, price = self.pool[kept], self.price[kept]
+        first = np.flatnonzero(np.r_[True, pool[1:] != pool[:-1]]) if len(kept) else kept
+        last = np.r_[first[1:], len(kept)].astype(np.intp) - 1 if len(kept) else kept
+        changes = np.add.reduceat(in_window[kept].astype(np.int64), first) if len(kept) else first.astype(np.int64)
+        result = self.pools.take(pool[first])
+        return pd.DataFrame(
+            {
+                **{column: result[column].array for column in POOL_KEY},
+                "spot_price_usd_per_hour": price[last],
+                "price_min_usd_per_hour": np.minimum.reduceat(price, first) if len(kept) else price,
+                "price_max_usd_per_hour": np.maximum.reduceat(price, first) if len(kept) else price,
+                "price_changes": changes,
+                "price_changed_at": from_epoch_us(self.changed_at[kept][last]),
+            }
+        )
+
+
+def pool_codes(frame: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
+    """Number the pools of `frame` in the order of their keys.
+
+    Returns:
+        (n,) numbers of the rows' pools, and the frame of distinct pool keys, sorted, whose row i is pool i.
+    """
+    combined = np.zeros(len(frame), dtype=np.int64)
+    levels = []
+    for column in POOL_KEY:
+        code, values = pd.factorize(frame[column], sort=True)
+        combined = combined * max(len(values), 1) + code
+        levels.append(values)
+    distinct, code = np.unique(combined, return_inverse=True)
+    keys: dict[str, pd.Index] = {}
+    for column, values in zip(reversed(POOL_KEY), reversed(levels), strict=True):
+        distinct, rest = np.divmod(distinct, max(len(values), 1))
+        keys[column] = values.take(rest)
+    return code.astype(np.intp), pd.DataFrame({column: keys[column] for column in POOL_KEY})
+
+
+def from_epoch_us(values: np.ndarray) -> pd.DatetimeIndex:
+    """Microseconds since the epoch as UTC-aware times."""
+    return pd.DatetimeIndex(values.astype("datetime64[us]")).tz_localize("UTC")

@@ -1,0 +1,50 @@
+"""Small frames by hand, for the tests of several rooms."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pandas as pd
+
+NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
+WEEK = timedelta(days=7)
+LINUX = "Linux/UNIX"
+
+
+def changes(*rows: tuple[str, str, float, float], product: str = LINUX, region: str = "us-east-1") -> pd.DataFrame:
+    """Price changes from (instance type, zone id, hours before NOW, price)."""
+    return pd.DataFrame(
+        {
+            "region": pd.Series([region] * len(rows), dtype="str"),
+            "instance_type": pd.Series([row[0] for row in rows], dtype="str"),
+            "az_id": pd.Series([row[1] for row in rows], dtype="str"),
+            "product": pd.Series([product] * len(rows), dtype="str"),
+            "changed_at": pd.to_datetime([NOW - timedelta(hours=row[2]) for row in rows], utc=True).as_unit("us"),
+            "spot_price_usd_per_hour": pd.Series([row[3] for row in rows], dtype=float),
+        }
+    )
+
+
+def pools(*rows: dict[str, Any]) -> pd.DataFrame:
+    """A pools frame; each row overrides a pool that has everything."""
+    base = {
+        "region": "us-east-1",
+        "instance_type": "m5.large",
+        "az_id": "use1-az1",
+        "product": LINUX,
+        "spot_price_usd_per_hour": 0.04,
+        "price_min_usd_per_hour": 0.03,
+        "price_max_usd_per_hour": 0.05,
+        "price_changes": 2,
+        "price_changed_at": pd.Timestamp(NOW),
+        "on_demand_usd_per_hour": 0.1,
+        "interrupt_rate_min": 0.05,
+        "interrupt_rate_max": 0.10,
+    }
+    frame = pd.DataFrame([{**base, **row} for row in rows], columns=list(base))
+    frame.insert(2, "family", frame["instance_type"].str.partition(".")[0])
+    texts = ["region", "instance_type", "family", "az_id", "product"]
+    floats = [name for name in frame.columns if name.endswith(("per_hour", "rate_min", "rate_max"))]
+    times = pd.to_datetime(frame["price_changed_at"], utc=True).dt.as_unit("us")
+    return frame.astype(dict.fromkeys(texts, "str") | dict.fromkeys(floats, float)).assign(price_changed_at=times)

@@ -1,0 +1,153 @@
+"""A market in Redis and a fleet in Postgres without any AWS, for what comes after the scrapes: tests and benchmarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import sqlalchemy as sa
+
+from spotlab_pipelines.database.evaluations import EvaluationKey, begin_evaluation
+from spotlab_pipelines.database.tables import Account, Instance, User
+from spotlab_pipelines.market.frames import BUCKET_RATE_MAX, BUCKET_RATE_MIN, family_of
+from spotlab_pipelines.market.publish import Envelope, publish_advisor, publish_catalogue, publish_prices
+from spotlab_pipelines_tests.features.examples import LINUX
+
+if TYPE_CHECKING:
+    import redis as redis_client
+
+    from spotlab_pipelines.settings import Settings
+
+REGION = "us-east-1"
+ACCOUNT = "111111111111"
+
+
+@dataclass(frozen=True)
+class SeededMarket:
+    """Types that all fit each other, in every zone, with random prices; frames as the scrapes give them."""
+
+    types: pd.DataFrame
+    on_demand: pd.DataFrame
+    advisor: pd.DataFrame
+    changes: pd.DataFrame
+    zones: tuple[str, ...]
+
+
+def seeded_market(
+    *, families: int = 3, sizes: int = 2, zones: int = 3, changes_per_pool: int = 12, seed: int = 1, now: datetime
+) -> SeededMarket:
+    """Prices between 30 and 60 % of 0.10 USD per hour, changed over the last ten days."""
+    generator = np.random.default_rng(seed)
+    names = [f"m{family}.s{size}" for family in range(families) for size in range(sizes)]
+    zone_ids = tuple(f"use1-az{zone + 1}" for zone in range(zones))
+    types = pd.DataFrame(
+        {
+            "instance_type": pd.Series(names, dtype="str"),
+            "vcpus": 2,
+            "memory_mib": 8192,
+            "architecture": pd.Series(["x86_64"] * len(names), dtype="str"),
+            "accelerators": pd.Series([""] * len(names), dtype="str"),
+            "current_generation": True,
+            "network_performance": pd.Series(["Up to 10 Gigabit"] * len(names), dtype="str"),
+        }
+    )
+    on_demand = pd.DataFrame(
+        {
+            "region": pd.Series([REGION] * len(names), dtype="str"),
+            "os": pd.Series(["Linux"] * len(names), dtype="str"),
+            "instance_type": types["instance_type"],
+            "on_demand_usd_per_hour": 0.10,
+            "price_source": pd.Series(["pricing"] * len(names), dtype="str"),
+        }
+    )
+    bucket = generator.integers(0, 5, len(names))
+    advisor = pd.DataFrame(
+        {
+            "region": on_demand["region"],
+            "os": on_demand["os"],
+            "instance_type": types["instance_type"],
+            "bucket": bucket,
+            "interrupt_rate_min": np.array(BUCKET_RATE_MIN)[bucket],
+            "interrupt_rate_max": np.array(BUCKET_RATE_MAX)[bucket],
+            "savings_pct": 60,
+        }
+    )
+    count = len(names) * zones * changes_per_pool
+    ages = generator.uniform(0, 10 * 86400, count)
+    changes = pd.DataFrame(
+        {
+            "region": pd.Series([REGION] * count, dtype="str"),
+            "instance_type": pd.Series(np.repeat(names, zones * changes_per_pool), dtype="str"),
+            "az_id": pd.Series(np.tile(np.repeat(zone_ids, changes_per_pool), len(names)), dtype="str"),
+            "product": pd.Series([LINUX] * count, dtype="str"),
+            "changed_at": pd.to_datetime([now - timedelta(seconds=age) for age in ages], utc=True).as_unit("us"),
+            "spot_price_usd_per_hour": np.round(generator.uniform(0.03, 0.06, count), 4),
+        }
+    )
+    return SeededMarket(types, on_demand, advisor, changes, zone_ids)
+
+
+def publish(redis: redis_client.Redis, settings: Settings, market: SeededMarket, *, fetched_at: datetime) -> None:
+    """Put a market into Redis as the scrapes would."""
+
+    def envelope(source: str) -> Envelope:
+        return Envelope(source, f"00000000-0000-0000-0000-{abs(hash(source)) % 10**12:012d}", fetched_at)
+
+    publish_catalogue(redis, market.types, market.on_demand, envelope("catalogue"), ttl_s=86400)
+    publish_advisor(redis, market.advisor, envelope("advisor"), ttl_s=3600, regions=[REGION])
+    names = market.types["instance_type"]
+    covered = {
+        (REGION, str(family)): (members.tolist(), [LINUX]) for family, members in names.groupby(family_of(names))
+    }
+    since = fetched_at - settings.price_window
+    publish_prices(redis, market.changes, envelope("prices"), ttl_s=3600, since=since, covered=covered)
+
+
+def seed_account(engine: sa.Engine, market: SeededMarket, *, instances: int, environment: str = "LAB") -> None:
+    """An account with a fleet spread over the market's pools; every ninth instance is on demand."""
+    names, zones = market.types["instance_type"].tolist(), market.zones
+    with engine.begin() as connection:
+        owner = connection.execute(
+            sa.insert(User).values(email=f"owner-{ACCOUNT}@example.com").returning(User.id)
+        ).scalar_one()
+        connection.execute(
+            sa.insert(Account).values(
+                account_id=ACCOUNT,
+                name="seeded",
+                owner_id=owner,
+                environment=environment,
+                role_arn=f"arn:aws:iam::{ACCOUNT}:role/SpotLab",
+                external_id="an-external-id-for-tests-only",
+                regions=[REGION],
+                evaluation_interval_s=1800,
+                interruption_cost_usd=1.0,
+            )
+        )
+        connection.execute(
+            sa.insert(Instance),
+            [
+                {
+                    "account_id": ACCOUNT,
+                    "instance_id": f"i-{number:017x}",
+                    "region": REGION,
+                    "az_id": zones[number // len(names) % len(zones)],
+                    "instance_type": names[number % len(names)],
+                    "product": LINUX,
+                    "lifecycle": "on-demand" if number % 9 == 8 else "spot",
+                    "state": "running",
+                    "tags": {"Name": f"worker-{number}"},
+                    "launched_at": datetime(2026, 1, 1, tzinfo=UTC),
+                }
+                for number in range(instances)
+            ],
+        )
+
+
+def begun(engine: sa.Engine, window_start: datetime) -> EvaluationKey:
+    """The key of an evaluation of the seeded account that has begun."""
+    key = EvaluationKey(ACCOUNT, window_start)
+    begin_evaluation(engine, key, None)
+    return key

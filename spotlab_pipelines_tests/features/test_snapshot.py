@@ -1,0 +1,216 @@
+"""From Redis to committed decisions' tables: frozen before anything is predicted, and refused if anything is stale."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+import redis as redis_py
+import sqlalchemy as sa
+
+from spotlab_pipelines.database.evaluations import EvaluationKey
+from spotlab_pipelines.database.tables import Instance
+from spotlab_pipelines.errors import IntegrityError, MarketDataMissing, MarketDataStale, ModelUnknown, NotFound
+from spotlab_pipelines.experiments.log import log_evaluation
+from spotlab_pipelines.features.frames import check_features
+from spotlab_pipelines.features.snapshot import freeze_snapshot, recompute_features
+from spotlab_pipelines.features.windows import price_windows
+from spotlab_pipelines.inference.registry import ModelRegistry
+from spotlab_pipelines.inference.scoring import score_evaluation
+from spotlab_pipelines.market.archive import Archive
+from spotlab_pipelines.market.cache import price_key, risk_key
+from spotlab_pipelines.placement.decide import decide_evaluation
+from spotlab_pipelines.settings import Settings
+from spotlab_pipelines_tests.features.seeded import (
+    ACCOUNT,
+    REGION,
+    SeededMarket,
+    begun,
+    publish,
+    seed_account,
+    seeded_market,
+)
+from spotlab_pipelines_tests.inference.models import logistic, register, register_both
+
+
+@pytest.fixture
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@pytest.fixture
+def seeded(engine: sa.Engine, redis: redis_py.Redis, settings: Settings, now: datetime) -> SeededMarket:
+    seeded = seeded_market(now=now)
+    publish(redis, settings, seeded, fetched_at=now)
+    seed_account(engine, seeded, instances=20)
+    return seeded
+
+
+@pytest.fixture
+def archive(settings: Settings) -> Archive:
+    return Archive(settings.archive_location)
+
+
+@pytest.fixture
+def key(engine: sa.Engine, seeded: SeededMarket, now: datetime) -> EvaluationKey:
+    return begun(engine, now)
+
+
+@pytest.fixture
+def registry(engine: sa.Engine, settings: Settings, mlflow_database: str) -> ModelRegistry:
+    return ModelRegistry(engine, settings)
+
+
+World = tuple[Settings, sa.Engine, redis_py.Redis, Archive]
+
+
+@pytest.fixture
+def world(settings: Settings, engine: sa.Engine, redis: redis_py.Redis, archive: Archive) -> World:
+    return settings, engine, redis, archive
+
+
+def test_features_are_those_of_the_window_and_are_recomputed_bit_for_bit(
+    world: World, key: EvaluationKey, seeded: SeededMarket, archive: Archive
+):
+    report = freeze_snapshot(*world, key)
+    assert (report.instances, report.pools, report.features) == (20, 18, 18)
+    assert report.excluded == {}
+    features = check_features(archive.read_table("features", key))
+    again, _ = recompute_features(archive, report.snapshot_id)
+    pd.testing.assert_frame_equal(again, features, check_exact=True)
+    windows = price_windows(seeded.changes, key.window_start, timedelta(days=7))
+    np.testing.assert_array_equal(features["spot_price_usd_per_hour"], windows["spot_price_usd_per_hour"])
+    assert archive.read_metadata("features", key)["snapshot_id"] == report.snapshot_id
+    frames, metadata = archive.read_snapshot(report.snapshot_id)
+    assert set(frames) == {"instances", "prices", "advisor", "catalogue", "on_demand", "sources"}
+    assert metadata["feature_version"] == "v1"
+
+
+def test_a_price_after_the_window_start_is_not_looked_at(
+    world: World, key: EvaluationKey, seeded: SeededMarket, archive: Archive, now: datetime
+):
+    before = freeze_snapshot(*world, key)
+    first = archive.read_table("features", key)
+    later = seeded.changes.assign(changed_at=now + timedelta(seconds=30), spot_price_usd_per_hour=9.0).astype(
+        {"changed_at": "datetime64[us, UTC]"}
+    )
+    changes = pd.concat([seeded.changes, later], ignore_index=True)
+    publish(world[2], world[0], dataclasses.replace(seeded, changes=changes), fetched_at=now)
+    after = freeze_snapshot(*world, key)
+    pd.testing.assert_frame_equal(archive.read_table("features", key), first)
+    assert before.snapshot_id != after.snapshot_id
+
+
+def test_the_same_market_gives_the_same_snapshot(world: World, key: EvaluationKey):
+    assert freeze_snapshot(*world, key).snapshot_id == freeze_snapshot(*world, key).snapshot_id
+
+
+@pytest.mark.parametrize("lost", ["everything", "prices", "risk", "catalogue"])
+def test_redis_that_lost_something_between_scrape_and_features(
+    world: World, key: EvaluationKey, archive: Archive, lost: str
+):
+    keys = {
+        "prices": price_key(REGION, "m1"),
+        "risk": risk_key(REGION, "m1.s0"),
+        "catalogue": "instance_metadata:m1.s0",
+    }
+    if lost == "everything":
+        world[2].flushall()
+    else:
+        assert world[2].delete(keys[lost]) == 1
+    with pytest.raises(MarketDataMissing, match=r"Materialise \w+"):
+        freeze_snapshot(*world, key)
+    with pytest.raises(NotFound):
+        archive.read_table("features", key)
+
+
+def test_redis_that_went_stale_between_scrape_and_features(
+    world: World, key: EvaluationKey, seeded: SeededMarket, archive: Archive, now: datetime
+):
+    publish(world[2], world[0], seeded, fetched_at=now - timedelta(hours=2))
+    with pytest.raises(MarketDataStale, match="7200 s ago"):
+        freeze_snapshot(*world, key)
+    with pytest.raises(NotFound):
+        archive.read_table("pools", key)
+
+
+def test_a_late_evaluation_does_not_pass_off_stale_data_as_fresh(
+    world: World, engine: sa.Engine, seeded: SeededMarket, now: datetime
+):
+    publish(world[2], world[0], seeded, fetched_at=now - timedelta(hours=2))
+    with pytest.raises(MarketDataStale):
+        freeze_snapshot(*world, begun(engine, now - timedelta(hours=2)))
+
+
+def test_an_account_without_instances_has_an_empty_evaluation(
+    world: World, engine: sa.Engine, key: EvaluationKey, registry: ModelRegistry, archive: Archive
+):
+    with engine.begin() as connection:
+        connection.execute(sa.update(Instance).values(state="terminated"))
+    register_both(registry)
+    assert freeze_snapshot(*world, key).features == 0
+    assert score_evaluation(registry, archive, key).pools == 0
+    assert decide_evaluation(world[0], engine, archive, key).instances == 0
+    assert log_evaluation(engine, archive, key).written == 0
+
+
+def test_the_way_from_redis_to_the_log(
+    world: World, engine: sa.Engine, key: EvaluationKey, registry: ModelRegistry, archive: Archive
+):
+    champion, challenger = register_both(registry)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.update(Instance).where(Instance.instance_id == f"i-{3:017x}").values(assigned_version=challenger)
+        )
+        # A pool that the market does not know: its instance is skipped by name.
+        connection.execute(sa.update(Instance).where(Instance.instance_id == f"i-{4:017x}").values(az_id="use1-az6"))
+    report = freeze_snapshot(*world, key)
+    assert report.excluded == {"no current price": 1}
+    scored = score_evaluation(registry, archive, key)
+    assert scored.versions == {champion: "champion", challenger: "challenger"}
+    assert scored.probabilities.shape == (36, 3)
+    assert (np.diff(scored.probabilities, axis=1) >= 0).all()
+    decided = decide_evaluation(world[0], engine, archive, key)
+    assert decided.acting["SKIP"] == 1
+    decisions = archive.read_table("decisions", key)
+    assert len(decisions) == 40
+    acting = decisions[decisions["acting"]].set_index("instance_id")["model_version"]
+    assert acting[f"i-{3:017x}"] == challenger
+    assert (acting == champion).sum() == 19
+    skipped = decisions[decisions["decision"] == "SKIP"]
+    assert skipped["reason"].str.contains("use1-az6:Linux/UNIX has no features: no current price").all()
+    logged = log_evaluation(engine, archive, key)
+    assert (logged.written, logged.snapshot_id) == (120, report.snapshot_id)
+
+
+def test_an_unknown_or_missing_version_stops_before_anything_is_predicted(
+    world: World, engine: sa.Engine, key: EvaluationKey, registry: ModelRegistry, archive: Archive
+):
+    freeze_snapshot(*world, key)
+    with pytest.raises(ModelUnknown, match="spotlab models bootstrap"):
+        score_evaluation(registry, archive, key)
+    register_both(registry)
+    register(registry, "logistic", logistic(5))
+    with engine.begin() as connection:
+        connection.execute(sa.update(Instance).values(assigned_version="logistic/2"))
+    freeze_snapshot(*world, key)
+    with pytest.raises(ModelUnknown, match="logistic/2 is candidate"):
+        score_evaluation(registry, archive, key)
+    with pytest.raises(NotFound):
+        archive.read_table("predictions", key)
+
+
+def test_predictions_of_another_try_are_not_decided_on(
+    world: World, engine: sa.Engine, key: EvaluationKey, registry: ModelRegistry, archive: Archive
+):
+    register_both(registry)
+    freeze_snapshot(*world, key)
+    score_evaluation(registry, archive, key)
+    with engine.begin() as connection:
+        connection.execute(sa.update(Instance).where(Instance.account_id == ACCOUNT).values(shadow=True))
+    freeze_snapshot(*world, key)
+    with pytest.raises(IntegrityError, match="another try"):
+        decide_evaluation(world[0], engine, archive, key)
