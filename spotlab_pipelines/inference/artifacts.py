@@ -1,0 +1,79 @@
+"""A model's files: their hash, and the only way they are opened. MLflow is not needed for it.
+
+A file is opened only after its folder's hash was found equal to the pinned one, and then with our own fixed list of
+types, never with what the file or its MLmodel says about itself. No pickle is read, ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spotlab_pipelines.errors import ModelTampered
+
+if TYPE_CHECKING:
+    from spotlab_pipelines.inference.estimators import HorizonEstimator
+
+TRUSTED_TYPES = [
+    "spotlab_pipelines.inference.estimators.AdvisorRateModel",
+    "spotlab_pipelines.inference.estimators.LogisticModel",
+]
+"""The only types beyond skops' own (numpy, scikit-learn) that an artifact may hold."""
+
+MODEL_FILE = "model.skops"
+
+
+def artifact_sha256(folder: Path) -> str:
+    """The hash of a folder: of every file's relative name, length and bytes, in the order of the names.
+
+    Raises:
+        ModelTampered: the folder is not there, is empty or holds a link.
+    """
+    return _sha256(_read(folder))
+
+
+@lru_cache(maxsize=32)
+def load_estimator(version: str, sha256: str, folder: Path) -> HorizonEstimator:
+    """Open a version's artifact, if its hash is the pinned one. Kept in memory by version and hash.
+
+    Raises:
+        ModelTampered: the files are not the ones that were approved; nothing was opened.
+    """
+    files = _read(folder)
+    found = _sha256(files)
+    if found != sha256:
+        raise ModelTampered(
+            f"The artifact of {version} was approved with sha256 {sha256}; found {found}. It was not opened.",
+            remedy="Restore the files, or register the model anew.",
+        )
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    try:
+        # The very bytes that were hashed, not the file, which may have changed since.
+        return skops.io.loads(files[MODEL_FILE], trusted=TRUSTED_TYPES)
+    except (UntrustedTypesFoundException, KeyError, ValueError) as error:
+        raise ModelTampered(
+            f"The artifact of {version} cannot be opened with our list of trusted types: {error}."
+        ) from error
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    paths = sorted(folder.rglob("*"))
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths if path.is_file()}
+    if not files or any(path.is_symlink() for path in (folder, *paths)):
+        raise ModelTampered(
+            f"Expected a model's files, and no links, in {folder}; found {len(files)} files.",
+            remedy="Restore the folder, or run `spotlab models bootstrap` to fit and register anew.",
+        )
+    return files
+
+
+def _sha256(files: dict[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        encoded = name.encode()
+        digest.update(len(encoded).to_bytes(8) + encoded + len(content).to_bytes(8) + content)
+    return digest.hexdigest()

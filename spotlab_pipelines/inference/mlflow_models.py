@@ -1,0 +1,130 @@
+"""MLflow's side of the registry: a version's files, run and page, and the roles that people see there.
+
+Nothing is served from here: registry.py reads Postgres and the files.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from spotlab_pipelines.inference.artifacts import TRUSTED_TYPES
+from spotlab_pipelines.inference.mlflow_store import experiment_id
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+
+    from spotlab_pipelines.inference.estimators import HorizonEstimator
+    from spotlab_pipelines.settings import Settings
+
+EXPERIMENT = "models"
+CHAMPION_ALIAS = "champion"
+ROLE_TAG = "spotlab.role"
+# Stated, because finding them out takes MLflow three seconds a model.
+PIP_REQUIREMENTS = ["scikit-learn>=1.9,<1.10", "skops>=0.16,<0.17", "numpy>=2.4,<2.5", "spotlab-pipelines"]
+
+
+@dataclass(frozen=True)
+class KeptModel:
+    """What MLflow made of a model: its version number in the family, run, logged model, and its folder of files."""
+
+    number: int
+    run_id: str
+    model_id: str
+    folder: Path
+
+
+def keep_model(
+    client: MlflowClient,
+    settings: Settings,
+    estimator: HorizonEstimator,
+    *,
+    family: str,
+    feature_spec: str,
+    example: pd.DataFrame,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+) -> KeptModel:
+    """Log a fitted estimator as a run, a logged model and the next version of the registered model `family`."""
+    from mlflow.entities import Metric, Param
+
+    experiment = experiment_id(client, settings, EXPERIMENT)
+    tags = {
+        "spotlab.feature_spec": feature_spec,
+        "spotlab.horizons_h": ",".join(str(int(horizon)) for horizon in estimator.horizons_h),
+    }
+    texts = {name: str(value) for name, value in params.items()}
+    run = client.create_run(experiment, run_name=f"fit {family}", tags=tags)
+    run_id = run.info.run_id
+    model = client.create_logged_model(
+        experiment, name=family, source_run_id=run_id, tags=tags, params=texts, model_type="interruption"
+    )
+    now_ms = int(time.time() * 1000)
+    client.log_batch(
+        run_id,
+        metrics=[Metric(name, float(value), now_ms, 0, model_id=model.model_id) for name, value in metrics.items()],
+        params=[Param(name, value) for name, value in texts.items()],
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        _save(estimator, folder, example, run_id=run_id, model_id=model.model_id)
+        client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, "READY")
+    _create_family(client, family)
+    version = client.create_model_version(
+        family, source=str(model.artifact_location), run_id=run_id, tags=tags, model_id=model.model_id
+    )
+    client.set_terminated(run_id)
+    return KeptModel(
+        number=int(version.version),
+        run_id=run_id,
+        model_id=model.model_id,
+        folder=Path(unquote(urlsplit(client.get_logged_model(model.model_id).artifact_location).path)),
+    )
+
+
+def show_role(client: MlflowClient, *, family: str, number: int, role: str, was_champion: bool) -> None:
+    """Let MLflow show a version's role: a tag on the version, and the alias of the champion."""
+    client.set_model_version_tag(family, str(number), ROLE_TAG, role)
+    if role == "champion":
+        client.set_registered_model_alias(family, CHAMPION_ALIAS, str(number))
+    elif was_champion:
+        client.delete_registered_model_alias(family, CHAMPION_ALIAS)
+
+
+def _save(estimator: HorizonEstimator, folder: Path, example: pd.DataFrame, *, run_id: str, model_id: str) -> None:
+    with warnings.catch_warnings():
+        # MLflow warns of type hints of its own when it is imported, and compares columns with a range, which pandas 3.1
+        # will treat otherwise some day: neither is news to anybody here.
+        warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType")
+        warnings.filterwarnings("ignore", message="Operation with range is deprecated")
+        from mlflow import sklearn as mlflow_sklearn
+        from mlflow.models import Model, infer_signature
+
+        mlflow_sklearn.save_model(
+            estimator,
+            str(folder),
+            mlflow_model=Model(run_id=run_id, model_id=model_id),
+            serialization_format="skops",
+            skops_trusted_types=TRUSTED_TYPES,
+            signature=infer_signature(example, estimator.predict(example)),
+            input_example=example,
+            pip_requirements=PIP_REQUIREMENTS,
+        )
+
+
+def _create_family(client: MlflowClient, family: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(family)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise

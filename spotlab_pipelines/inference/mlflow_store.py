@@ -1,0 +1,114 @@
+"""The one way into MLflow's store: straight to its Postgres database, through a client with no global state.
+
+`inference/registry.py`, `experiments/tracking.py` and `training/` take their client here and translate MLflow's errors
+with `mlflow_errors`. What they log and register is theirs; MLflow's server is only for people who look.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from spotlab_pipelines.database.engine import database_errors, database_url
+from spotlab_pipelines.errors import IntegrityError, StoreUnavailable
+from spotlab_pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CONNECT_TIMEOUT_S = 5
+
+_prepared: set[tuple[int, str]] = set()
+_preparing = threading.Lock()
+
+
+def mlflow_url(settings: Settings) -> str:
+    """MLflow's database as MLflow takes it (psycopg 2, on which MLflow is tested). Carries the password."""
+    return database_url(settings, "mlflow", driver="psycopg2")
+
+
+def mlflow_client(settings: Settings) -> MlflowClient:
+    """A client on MLflow's database, whose tables are created if this is the first use of it, on any machine.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    # Read while mlflow is imported: nothing is sent home, no pickle is opened, creating tables is no news.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    from mlflow import MlflowClient
+
+    url = mlflow_url(settings)
+    with _preparing:
+        if (os.getpid(), url) not in _prepared:
+            with _first_use(url):
+                MlflowClient(tracking_uri=url, registry_uri=url).search_registered_models(max_results=1)
+            _prepared.add((os.getpid(), url))
+    return MlflowClient(tracking_uri=url, registry_uri=url)
+
+
+def artifact_location(settings: Settings, folder: str) -> str:
+    """The absolute file URI of a folder below `mlruns_dir`, for an experiment's artifacts."""
+    return (settings.mlruns_dir.absolute() / folder).as_uri()
+
+
+def experiment_id(client: MlflowClient, settings: Settings, name: str) -> str:
+    """The id of the experiment called `name`, created with its artifacts below `mlruns_dir` where it is missing.
+
+    Two processes that create it at once get the same one.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with mlflow_errors():
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return client.create_experiment(name, artifact_location=artifact_location(settings, name))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = client.get_experiment_by_name(name)
+    if found is None:
+        raise IntegrityError(f"MLflow neither has nor creates the experiment {name!r}.")
+    if found.lifecycle_stage == "deleted":
+        raise IntegrityError(
+            f"The MLflow experiment {name!r} was deleted.", remedy="Restore it in MLflow's UI, or purge it."
+        )
+    return found.experiment_id
+
+
+@contextmanager
+def mlflow_errors() -> Iterator[None]:
+    """Raise StoreUnavailable where MLflow's database stopped answering; anything else passes."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with database_errors():
+            yield
+    except MlflowException as error:
+        cause = error.__cause__
+        lost = isinstance(cause, DBAPIError) and cause.connection_invalidated
+        if lost or error.error_code == "TEMPORARILY_UNAVAILABLE":
+            raise StoreUnavailable(
+                "MLflow's database does not answer.", remedy="Start it with `spotlab up`, then try again."
+            ) from error
+        raise
+
+
+@contextmanager
+def _first_use(url: str) -> Iterator[None]:
+    """Hold a lock in MLflow's database while MLflow creates its tables: two processes that do so at once fail.
+
+    The connection also finds out early that nothing answers, where MLflow itself would go on trying for 100 s.
+    """
+    engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"connect_timeout": CONNECT_TIMEOUT_S})
+    with mlflow_errors(), engine.connect() as connection:
+        connection.execute(sa.text("select pg_advisory_lock(hashtextextended('spotlab/mlflow/schema', 0))"))
+        yield

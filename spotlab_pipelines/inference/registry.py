@@ -1,0 +1,241 @@
+"""The versions that may be served: Postgres' `model_registry` says which, MLflow keeps them for people to compare.
+
+Serving never asks MLflow. An alias or a version that differs there is not followed; promoting here moves MLflow's alias
+in the same act. Which models exist and how they are fitted is training's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import array
+
+from spotlab_pipelines.database.engine import database_errors
+from spotlab_pipelines.database.tables import ModelVersion
+from spotlab_pipelines.errors import IntegrityError, InvalidInput, ModelTampered, ModelUnknown
+from spotlab_pipelines.inference.adapter import BaseModelAdapter
+from spotlab_pipelines.inference.artifacts import artifact_sha256, load_estimator
+from spotlab_pipelines.inference.mlflow_models import keep_model, show_role
+from spotlab_pipelines.inference.mlflow_store import mlflow_client, mlflow_errors
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from spotlab_pipelines.inference.estimators import HorizonEstimator
+    from spotlab_pipelines.settings import Settings
+
+FIRST_MODELS = "Run `spotlab models bootstrap`, which fits and registers the first versions."
+
+
+@dataclass(frozen=True)
+class ServingVersion:
+    """A row of the registry, as far as serving needs it. `artifact_uri` is relative to `mlruns_dir`."""
+
+    version: str
+    family: str
+    number: int
+    role: str
+    status: str
+    feature_spec: str
+    horizons_h: tuple[int, ...]
+    artifact_uri: str
+    artifact_sha256: str
+    mlflow_run_id: str
+    mlflow_model_id: str | None
+    metrics: dict[str, Any]
+    registered_by: str
+
+
+class ModelRegistry:
+    """What may be served, by Postgres; the artifacts below `settings.mlruns_dir`."""
+
+    def __init__(self, engine: sa.Engine, settings: Settings) -> None:
+        self._engine = engine
+        self._settings = settings
+
+    def versions(self) -> list[ServingVersion]:
+        """Every registered version, whatever its status: the champion, challengers, then the others by name."""
+        return self._select()
+
+    def serving(self) -> list[ServingVersion]:
+        """The versions that every evaluation scores: the champion first, then the challengers by name.
+
+        Raises:
+            ModelUnknown: there is no champion.
+        """
+        found = self._select(ModelVersion.role != "none")
+        if not found or found[0].role != "champion":
+            raise ModelUnknown("Expected one champion in the model registry; there is none.", remedy=FIRST_MODELS)
+        return found
+
+    def get(self, version: str) -> ServingVersion:
+        """The approved version of that name.
+
+        Raises:
+            ModelUnknown: no such version, or it is not approved.
+        """
+        found = self._select(ModelVersion.version == version)
+        if not found:
+            raise ModelUnknown(
+                f"Expected a registered version such as logistic/1; there is no {version!r}.",
+                remedy="`spotlab models list` shows them all.",
+            )
+        if found[0].status != "approved":
+            raise ModelUnknown(f"{version} is {found[0].status}; only approved versions are served.")
+        return found[0]
+
+    def load_model(self, version: str) -> BaseModelAdapter:
+        """The adapter of an approved version, its artifact checked against the pinned hash before it is opened.
+
+        Raises:
+            ModelUnknown: no such version, or it is not approved.
+            ModelTampered: the files are not the approved ones; they were not opened.
+        """
+        return self.open(self.get(version))
+
+    def open(self, row: ServingVersion) -> BaseModelAdapter:
+        """The adapter of a row that was read just now; see `load_model`."""
+        estimator = load_estimator(row.version, row.artifact_sha256, self.artifact_folder(row))
+        adapter = BaseModelAdapter(version=row.version, feature_version=row.feature_spec, estimator=estimator)
+        if adapter.horizons_h != row.horizons_h:
+            raise IntegrityError(
+                f"{row.version} is registered for the horizons {row.horizons_h}; its model has {adapter.horizons_h}."
+            )
+        return adapter
+
+    def artifact_folder(self, row: ServingVersion) -> Path:
+        """Where the version's files are."""
+        return self._settings.mlruns_dir.absolute() / row.artifact_uri
+
+    def is_intact(self, row: ServingVersion) -> bool:
+        """Whether the version's files are there and are the ones that were registered."""
+        try:
+            return artifact_sha256(self.artifact_folder(row)) == row.artifact_sha256
+        except ModelTampered:
+            return False
+
+    def register(
+        self,
+        estimator: HorizonEstimator,
+        *,
+        family: str,
+        feature_spec: str,
+        example: pd.DataFrame,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        registered_by: str,
+    ) -> ServingVersion:
+        """Keep a fitted estimator as the family's next version, a candidate: it is served once it is approved.
+
+        Args:
+            example: a few rows of features, for the signature and the input example.
+            params, metrics: what is logged beside it; metrics are kept in Postgres too.
+
+        Raises:
+            StoreUnavailable: Postgres or MLflow does not answer.
+        """
+        client = mlflow_client(self._settings)
+        with mlflow_errors():
+            kept = keep_model(
+                client,
+                self._settings,
+                estimator,
+                family=family,
+                feature_spec=feature_spec,
+                example=example[list(estimator.feature_names)].astype(float),
+                params=params,
+                metrics=metrics,
+            )
+        root = self._settings.mlruns_dir.absolute()
+        row = {
+            "version": f"{family}/{kept.number}",
+            "family": family,
+            "number": kept.number,
+            "feature_spec": feature_spec,
+            "horizons_h": [int(horizon) for horizon in estimator.horizons_h],
+            "artifact_uri": kept.folder.relative_to(root).as_posix(),
+            "artifact_sha256": artifact_sha256(kept.folder),
+            "mlflow_run_id": kept.run_id,
+            "mlflow_model_id": kept.model_id,
+            "metrics": dict(metrics),
+            "registered_by": registered_by,
+        }
+        with database_errors(), self._engine.begin() as connection:
+            connection.execute(sa.insert(ModelVersion).values(**row))
+        return self._select(ModelVersion.version == row["version"])[0]
+
+    def approve(self, version: str, *, role: str = "none") -> ServingVersion:
+        """Allow a version to be served; `role` may make it a challenger. Only `promote` makes a champion.
+
+        Raises:
+            ModelUnknown: no such version.
+            InvalidInput: the role is neither `challenger` nor `none`.
+            ModelTampered: its files are not the ones that were registered.
+        """
+        if role not in ("challenger", "none"):
+            raise InvalidInput(f"A version is approved as challenger or none; got {role!r}.", remedy="Use promote.")
+        return self._set(version, status="approved", role=role)
+
+    def promote(self, version: str) -> ServingVersion:
+        """Make an approved version the champion; the champion of before goes on as a challenger.
+
+        Raises:
+            ModelUnknown: no such version, or it is not approved.
+            ModelTampered: its files are not the ones that were registered.
+        """
+        self.get(version)
+        return self._set(version, status="approved", role="champion")
+
+    def retire(self, version: str) -> None:
+        """Stop serving a version; what it predicted stays on record.
+
+        Raises:
+            ModelUnknown: no such version.
+        """
+        self._set(version, status="retired", role="none", check=False)
+
+    def _set(self, version: str, *, status: str, role: str, check: bool = True) -> ServingVersion:
+        """Change a version's row and what MLflow shows of it; nothing is committed unless MLflow took its part."""
+        client = mlflow_client(self._settings)
+        with database_errors(), self._engine.begin() as connection:
+            # One change of roles at a time: two promotions at once could leave MLflow behind.
+            connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended('spotlab/models', 0))"))
+            before = {row.version: row for row in _select(connection)}
+            if version not in before:
+                raise ModelUnknown(f"There is no version {version!r}.", remedy="`spotlab models list` shows them all.")
+            if check and not self.is_intact(before[version]):
+                raise ModelTampered(f"The files of {version} are not the registered ones.", remedy=FIRST_MODELS)
+            changed = {version: (status, role)}
+            if role == "champion":
+                # The champion of before goes first: there may be only one at any moment.
+                of_before = [row.version for row in before.values() if row.role == "champion"]
+                changed = {name: ("approved", "challenger") for name in of_before if name != version} | changed
+            for name, (new_status, new_role) in changed.items():
+                row = before[name]
+                connection.execute(
+                    sa.update(ModelVersion)
+                    .where(ModelVersion.version == name)
+                    .values(status=new_status, role=new_role, updated_at=sa.func.now())
+                )
+                with mlflow_errors():
+                    was_champion = row.role == "champion"
+                    show_role(client, family=row.family, number=row.number, role=new_role, was_champion=was_champion)
+            return _select(connection, ModelVersion.version == version)[0]
+
+    def _select(self, *where: sa.ColumnElement[bool]) -> list[ServingVersion]:
+        with database_errors(), self._engine.connect() as connection:
+            return _select(connection, *where)
+
+
+def _select(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> list[ServingVersion]:
+    """Rows of the registry: the champion first, then challengers, then the rest, each by version."""
+    columns = [getattr(ModelVersion, field.name) for field in fields(ServingVersion)]
+    rank = sa.func.array_position(array(["champion", "challenger", "none"]), ModelVersion.role)
+    rows = connection.execute(
+        sa.select(*columns).where(*where).order_by(rank, ModelVersion.family, ModelVersion.number)
+    )
+    return [ServingVersion(**{**row._mapping, "horizons_h": tuple(row.horizons_h)}) for row in rows]

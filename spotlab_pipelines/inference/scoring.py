@@ -1,0 +1,118 @@
+"""Scoring an evaluation: champion, challengers and assigned versions predict on the same frozen features."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from spotlab_pipelines.errors import IntegrityError
+from spotlab_pipelines.market.frames import POOL_KEY
+from spotlab_pipelines.settings import HORIZONS_H
+
+if TYPE_CHECKING:
+    from spotlab_pipelines.database.evaluations import EvaluationKey
+    from spotlab_pipelines.inference.registry import ModelRegistry, ServingVersion
+    from spotlab_pipelines.market.archive import Archive
+
+
+@dataclass(frozen=True)
+class ScoringReport:
+    """What `score_evaluation` predicted. `probabilities` is (versions × pools, horizons)."""
+
+    account_id: str
+    window_start: datetime
+    champion: str
+    versions: dict[str, str]
+    pools: int
+    mean_probability: dict[str, float]
+    timings_ms: dict[str, float]
+    probabilities: np.ndarray = field(repr=False)
+    preview: pd.DataFrame = field(repr=False)
+
+
+def score_evaluation(registry: ModelRegistry, archive: Archive, key: EvaluationKey) -> ScoringReport:
+    """Predict for every pool with features, by every version that is served or assigned, and write `predictions`.
+
+    Raises:
+        NotFound: the evaluation has no features.
+        ModelUnknown: there is no champion, or an instance is assigned a version that is not approved.
+        ModelTampered: an artifact is not the approved one.
+        FeatureVersionMismatch, FeatureMissing, FeatureOutOfRange: a model cannot take these features.
+            Whatever is raised, nothing was written.
+    """
+    started = time.perf_counter()
+    features = archive.read_table("features", key)
+    frozen = archive.read_metadata("features", key)
+    rows = versions_to_score(registry, archive.read_table("instances", key)["assigned_version"])
+    loaded = time.perf_counter()
+    predictions = predict(registry, rows, features, frozen["feature_version"])
+    predicted = time.perf_counter()
+    timings = {"models": _ms(loaded - started), "predictions": _ms(predicted - loaded)}
+    metadata = {
+        "snapshot_id": frozen["snapshot_id"],
+        "scored_at": datetime.now(UTC).isoformat(),
+        "timings_ms": timings,
+        "versions": [{"version": row.version, "role": row.role, "sha256": row.artifact_sha256} for row in rows],
+    }
+    archive.write_table("predictions", key, predictions, metadata)
+    columns = [f"p_{horizon}h" for horizon in HORIZONS_H]
+    means = predictions.groupby("model_version", sort=False)["p_6h"].mean()
+    return ScoringReport(
+        account_id=key.account_id,
+        window_start=key.window_start,
+        champion=rows[0].version,
+        versions={row.version: row.role for row in rows},
+        pools=len(features),
+        mean_probability={str(version): float(mean) for version, mean in means.items()},
+        timings_ms=timings,
+        probabilities=predictions[columns].to_numpy(),
+        preview=predictions.head(10),
+    )
+
+
+def versions_to_score(registry: ModelRegistry, assigned: pd.Series) -> list[ServingVersion]:
+    """The champion, the challengers, and versions without a role that an instance is assigned to.
+
+    Raises:
+        ModelUnknown: there is no champion, or an assigned version is unknown or not approved.
+    """
+    rows = registry.serving()
+    served = {row.version for row in rows}
+    others = sorted(set(assigned.dropna()) - served)
+    return rows + [registry.get(version) for version in others]
+
+
+def predict(
+    registry: ModelRegistry, rows: list[ServingVersion], features: pd.DataFrame, feature_version: str
+) -> pd.DataFrame:
+    """The predictions of every version on the same features, one block of pools after the other.
+
+    Raises:
+        IntegrityError: a version does not predict the horizons that the log has.
+    """
+    models = [registry.open(row) for row in rows]
+    for model in models:
+        if model.horizons_h != HORIZONS_H:
+            raise IntegrityError(
+                f"{model.version} predicts {model.horizons_h} h; the log has {HORIZONS_H} h.",
+                remedy=f"Retire {model.version} and fit it anew.",
+            )
+    probabilities = np.concatenate([model.predict_batch(features, feature_version) for model in models])
+    pool = np.tile(np.arange(len(features)), len(models))
+    names = pd.Series([model.version for model in models], dtype="str").array
+    return pd.DataFrame(
+        {
+            **{column: features[column].array.take(pool) for column in POOL_KEY},
+            "model_version": names.take(np.repeat(np.arange(len(models)), len(features))),
+            **{f"p_{horizon}h": probabilities[:, column] for column, horizon in enumerate(HORIZONS_H)},
+        }
+    )
+
+
+def _ms(seconds: float) -> float:
+    return round(1000 * seconds, 3)

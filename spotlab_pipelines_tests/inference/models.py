@@ -1,0 +1,48 @@
+"""Models that need no training, for tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from spotlab_pipelines.features.specs import V1
+from spotlab_pipelines.inference.estimators import AdvisorRateModel, HorizonEstimator, LogisticModel
+from spotlab_pipelines.inference.registry import ModelRegistry, ServingVersion
+
+
+def example() -> pd.DataFrame:
+    """Two rows of features of spec v1."""
+    return pd.DataFrame(
+        {
+            "price_position": [0.2, 0.9],
+            "discount_depth": [0.6, -0.1],
+            "family_stress_index": [0.3, 0.7],
+            "historic_interrupt_rate": [0.025, 0.3],
+        }
+    )
+
+
+def logistic(seed: int = 0) -> LogisticModel:
+    """A logistic over all of v1, fitted on invented rows."""
+    generator = np.random.default_rng(seed)
+    matrix = generator.random((300, 4))
+    labels = (generator.random((300, 3)) < matrix[:, 2:3] * [0.2, 0.5, 0.8]).astype(float)
+    return LogisticModel(feature_names=list(V1.names)).fit(matrix, labels)
+
+
+def register(registry: ModelRegistry, family: str, estimator: HorizonEstimator, **changed: Any) -> ServingVersion:
+    """Register a candidate."""
+    base = {"feature_spec": "v1", "params": {"C": 1.0}, "metrics": {"auc_6h": 0.7}, "registered_by": "a test"}
+    return registry.register(estimator, family=family, example=example(), **{**base, **changed})
+
+
+def register_both(registry: ModelRegistry) -> tuple[str, str]:
+    """advisor-rate/1 as champion and logistic/1 as challenger; returns their versions."""
+    champion = register(registry, "advisor-rate", AdvisorRateModel()).version
+    registry.approve(champion)
+    registry.promote(champion)
+    challenger = register(registry, "logistic", logistic()).version
+    registry.approve(challenger, role="challenger")
+    return champion, challenger

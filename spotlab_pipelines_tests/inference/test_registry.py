@@ -1,0 +1,164 @@
+"""The registry on a real Postgres and MLflow: what is served, what is refused unopened, and what MLflow shows."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skops.io
+import sqlalchemy as sa
+from sklearn.linear_model import LinearRegression
+
+from spotlab_pipelines.errors import InvalidInput, ModelTampered, ModelUnknown
+from spotlab_pipelines.inference.artifacts import artifact_sha256, load_estimator
+from spotlab_pipelines.inference.estimators import AdvisorRateModel
+from spotlab_pipelines.inference.mlflow_store import mlflow_client
+from spotlab_pipelines.inference.registry import ModelRegistry
+from spotlab_pipelines.settings import Settings
+from spotlab_pipelines_tests.inference.models import example, logistic, register, register_both
+
+
+@pytest.fixture
+def registry(engine: sa.Engine, settings: Settings, mlflow_database: str) -> ModelRegistry:
+    load_estimator.cache_clear()
+    return ModelRegistry(engine, settings)
+
+
+def test_without_a_champion_serving_says_what_to_run(registry: ModelRegistry):
+    with pytest.raises(ModelUnknown, match="spotlab models bootstrap"):
+        registry.serving()
+
+
+def test_an_unknown_or_unapproved_version_is_refused(registry: ModelRegistry):
+    with pytest.raises(ModelUnknown, match="'logistic/9'"):
+        registry.load_model("logistic/9")
+    candidate = register(registry, "logistic", logistic())
+    assert (candidate.version, candidate.status, candidate.role) == ("logistic/1", "candidate", "none")
+    with pytest.raises(ModelUnknown, match="candidate"):
+        registry.load_model("logistic/1")
+    with pytest.raises(ModelUnknown, match="candidate"):
+        registry.promote("logistic/1")
+    with pytest.raises(InvalidInput, match="promote"):
+        registry.approve("logistic/1", role="champion")
+
+
+def test_serving_gives_the_champion_first_and_loads_what_was_registered(registry: ModelRegistry):
+    champion, challenger = register_both(registry)
+    assert [(row.version, row.role) for row in registry.serving()] == [
+        (champion, "champion"),
+        (challenger, "challenger"),
+    ]
+    found = registry.load_model(challenger).predict_batch(example(), "v1")
+    np.testing.assert_array_equal(found, np.maximum.accumulate(logistic().predict(example().to_numpy()), axis=1))
+    assert registry.load_model(champion).horizons_h == (1, 6, 12)
+
+
+def test_loaded_models_are_kept_by_version_and_hash(registry: ModelRegistry, engine: sa.Engine, settings: Settings):
+    champion, _ = register_both(registry)
+    first = registry.load_model(champion)
+    again = ModelRegistry(engine, settings).load_model(champion)
+    assert again._estimator is first._estimator
+
+
+def test_mlflow_shows_the_same_and_is_ignored_by_serving(registry: ModelRegistry, settings: Settings):
+    champion, challenger = register_both(registry)
+    client = mlflow_client(settings)
+    assert int(client.get_model_version_by_alias("advisor-rate", "champion").version) == 1
+    version = client.get_model_version("logistic", "1")
+    assert version.tags["spotlab.role"] == "challenger"
+    assert version.tags["spotlab.feature_spec"] == "v1"
+    model = client.get_logged_model(str(registry.get(challenger).mlflow_model_id))
+    assert {metric.key: metric.value for metric in model.metrics or []} == {"auc_6h": 0.7}
+    client.set_registered_model_alias("logistic", "champion", "1")
+    assert registry.serving()[0].version == champion
+
+
+def test_promoting_moves_the_alias_and_keeps_the_old_champion_as_challenger(
+    registry: ModelRegistry, settings: Settings
+):
+    register_both(registry)
+    assert registry.promote("logistic/1").role == "champion"
+    assert [(row.version, row.role) for row in registry.serving()] == [
+        ("logistic/1", "champion"),
+        ("advisor-rate/1", "challenger"),
+    ]
+    client = mlflow_client(settings)
+    assert list(client.get_registered_model("logistic").aliases) == ["champion"]
+    assert client.get_registered_model("advisor-rate").aliases == {}
+    assert client.get_model_version("advisor-rate", "1").tags["spotlab.role"] == "challenger"
+    registry.retire("advisor-rate/1")
+    assert [row.version for row in registry.serving()] == ["logistic/1"]
+    with pytest.raises(ModelUnknown, match="retired"):
+        registry.load_model("advisor-rate/1")
+
+
+def test_a_second_version_gets_the_next_number(registry: ModelRegistry):
+    assert register(registry, "logistic", logistic(0)).version == "logistic/1"
+    assert register(registry, "logistic", logistic(1)).version == "logistic/2"
+
+
+def test_an_altered_artifact_is_refused_unopened(registry: ModelRegistry):
+    _, challenger = register_both(registry)
+    folder = registry.artifact_folder(registry.get(challenger))
+    # A file that would be opened without complaint, if only it were looked at.
+    skops.io.dump(logistic(9), folder / "model.skops")
+    with pytest.raises(ModelTampered, match="not opened"):
+        registry.load_model(challenger)
+    assert not registry.is_intact(registry.get(challenger))
+
+
+def test_an_added_file_or_a_lost_folder_is_refused(registry: ModelRegistry):
+    champion, challenger = register_both(registry)
+    folder = registry.artifact_folder(registry.get(champion))
+    (folder / "model.pkl").write_bytes(b"anything")
+    with pytest.raises(ModelTampered):
+        registry.load_model(champion)
+    shutil.rmtree(registry.artifact_folder(registry.get(challenger)))
+    with pytest.raises(ModelTampered, match="found 0 files"):
+        registry.load_model(challenger)
+    with pytest.raises(ModelTampered, match="spotlab models bootstrap"):
+        registry.promote(challenger)
+
+
+def test_a_type_that_we_did_not_list_is_refused_whatever_the_hash(tmp_path: Path):
+    class_of_ours = LinearRegression()
+    class_of_ours.extra = __import__("pathlib").PurePosixPath("/")  # type: ignore[attr-defined]
+    skops.io.dump(class_of_ours, tmp_path / "model.skops")
+    with pytest.raises(ModelTampered, match="trusted types"):
+        load_estimator("logistic/1", artifact_sha256(tmp_path), tmp_path)
+
+
+def test_the_hash_covers_names_and_bytes(tmp_path: Path):
+    (tmp_path / "a").write_bytes(b"12")
+    (tmp_path / "b").write_bytes(b"3")
+    first = artifact_sha256(tmp_path)
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "b").write_bytes(b"23")
+    second = artifact_sha256(tmp_path)
+    (tmp_path / "b").rename(tmp_path / "c")
+    assert len({first, second, artifact_sha256(tmp_path)}) == 3
+    (tmp_path / "d").symlink_to(tmp_path / "c")
+    with pytest.raises(ModelTampered, match="link"):
+        artifact_sha256(tmp_path)
+
+
+def test_artifacts_move_with_their_folder(
+    registry: ModelRegistry, engine: sa.Engine, settings: Settings, tmp_path: Path
+):
+    champion, _ = register_both(registry)
+    row = registry.get(champion)
+    assert not Path(row.artifact_uri).is_absolute()
+    elsewhere = settings.model_copy(update={"mlruns_dir": tmp_path / "moved"})
+    settings.mlruns_dir.rename(elsewhere.mlruns_dir)
+    assert ModelRegistry(engine, elsewhere).is_intact(row)
+
+
+def test_advisor_rate_is_kept_with_signature_and_example(registry: ModelRegistry):
+    row = register(registry, "advisor-rate", AdvisorRateModel())
+    kept = (registry.artifact_folder(row) / "MLmodel").read_text()
+    assert "historic_interrupt_rate" in kept
+    assert "signature" in kept
+    assert "saved_input_example_info" in kept
+    assert "skops" in kept
