@@ -1,0 +1,1 @@
+"""What to do with each instance: the LINEAR rules over the frozen features and predictions."""

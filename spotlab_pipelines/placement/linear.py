@@ -1,0 +1,278 @@
+"""LINEAR: for each instance by itself, the cheapest safe pool that fits it. Pure and vectorised.
+
+Instances in the same pool, under the same version, lifecycle and mode get the same answer, so each such case is decided
+once. What candidates are is market.py's, the words of a reason are reasons.py's, tables and settings are decide.py's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from spotlab_pipelines.placement.market import NONE, BestTwo, MarketArrays, best_two, market_arrays, pool_id
+from spotlab_pipelines.placement.reasons import KIND, reasons
+
+DECISION_OF_KIND = np.array(["SWITCH", "STAY", "FALLBACK_ON_DEMAND", "SKIP", "SKIP", "SKIP", "SKIP"], dtype=object)
+"""The decision that each kind of reason in reasons.py belongs to."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a decision depends on besides the market. Money in USD, horizons in hours, the rest as fractions."""
+
+    horizons_h: tuple[int, ...]
+    decision_horizon_h: int
+    interruption_cost_usd: float
+    minimum_gain: float
+    safe_interruption_rate_max: float
+    environment: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One version's part in an evaluation: champion, challenger or none (only for instances assigned to it)."""
+
+    version: str
+    role: str
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What one evaluation knows when it comes to deciding.
+
+    Attributes:
+        instances: the running fleet.
+        pools: every pool of the snapshot; gives on-demand prices by (region, instance_type, product).
+        features, exclusions: what the feature engine gave.
+        predictions: pool key, model_version, p_<H>h.
+        fits: own_type, instance_type: which type may stand in for which.
+        scored: the versions that predicted, the champion first.
+        feature_names: the columns of `features` that models see.
+    """
+
+    instances: pd.DataFrame
+    pools: pd.DataFrame
+    features: pd.DataFrame
+    exclusions: pd.DataFrame
+    predictions: pd.DataFrame
+    fits: pd.DataFrame
+    scored: list[Scored]
+    feature_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Cases:
+    """The distinct cases to decide; (n,) arrays. `instance` is one that stands for all of a case."""
+
+    instance: np.ndarray
+    version: np.ndarray
+    group: np.ndarray
+    pool: np.ndarray
+    is_spot: np.ndarray
+    linear: np.ndarray
+    on_demand: np.ndarray
+
+
+def decide_linear(evaluated: Evaluated, rules: Rules) -> pd.DataFrame:
+    """Decide for every instance and every version that scored it.
+
+    The expected cost of a pool is its Spot price + p_H × interruption cost / H, USD per hour; that of an on-demand
+    instance is its on-demand price. Candidates are the pools of the instance's region and product whose type fits, that
+    are safe (upper end of the Advisor's bucket at most `safe_interruption_rate_max`), have a prediction and are not the
+    pool the instance is in. The best is the cheapest; ties go to the lower Spot price, then to the pool's id.
+
+    With gain = (cost now − cost of the best) / on-demand price of the current type: SWITCH if the gain is at least
+    `minimum_gain` and above 0; else STAY if the current pool is safe or the instance on-demand; else
+    FALLBACK_ON_DEMAND. SKIP if it cannot be weighed: no features or prediction for its pool, or a mode but LINEAR.
+
+    Returns:
+        One row per (instance, version); experiments/frames.py checks its shape. `gain` is that of the best candidate
+        whatever was decided, null without one; to_* are null unless something moves.
+    """
+    market = market_arrays(
+        evaluated.features,
+        evaluated.predictions,
+        [scored.version for scored in evaluated.scored],
+        horizons_h=rules.horizons_h,
+        decision_horizon_h=rules.decision_horizon_h,
+        interruption_cost_usd=rules.interruption_cost_usd,
+        safe_interruption_rate_max=rules.safe_interruption_rate_max,
+    )
+    instance, version, acting = _rows(evaluated.instances, evaluated.scored)
+    cases, case_of_row, groups = _distinct(evaluated, market, instance, version)
+    best = best_two(groups, market, evaluated.fits)
+    decided = _decide(cases, evaluated, market, best, rules).take(case_of_row).reset_index(drop=True)
+    return _with_rows(decided, evaluated, rules, instance=instance, version=version, acting=acting)
+
+
+def _rows(instances: pd.DataFrame, scored: list[Scored]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The (instance, version) pairs that get a decision, and whether the version acts for the instance."""
+    versions = pd.Index([one.version for one in scored])
+    assigned = instances["assigned_version"]
+    own = np.where(assigned.isna(), 0, versions.get_indexer(pd.Index(assigned)))
+    is_own = own[:, None] == np.arange(len(scored))
+    has_role = np.array([one.role != "none" for one in scored])
+    instance, version = np.nonzero(is_own | has_role)
+    return instance, version, is_own[instance, version]
+
+
+def _distinct(
+    evaluated: Evaluated, market: MarketArrays, instance: np.ndarray, version: np.ndarray
+) -> tuple[_Cases, np.ndarray, pd.DataFrame]:
+    """The distinct cases, the case of each row, and the groups (region, instance_type, product) of the cases."""
+    fleet = evaluated.instances
+    ids = pool_id(fleet)
+    is_spot = (fleet["lifecycle"] == "spot").to_numpy(dtype=bool)
+    linear = (fleet["pipeline_mode"] == "LINEAR").to_numpy(dtype=bool)
+    place, _ = pd.factorize(ids)
+    mode, modes = pd.factorize(fleet["pipeline_mode"])
+    alike = (place * 2 + is_spot) * max(len(modes), 1) + mode
+    _, first, case_of_row = np.unique(
+        alike[instance] * len(evaluated.scored) + version, return_index=True, return_inverse=True
+    )
+    group, groups = _keys(fleet)
+    shown = instance[first]
+    cases = _Cases(
+        instance=shown,
+        version=version[first],
+        group=group[shown],
+        pool=np.where(is_spot, market.ids.get_indexer(ids), NONE)[shown],
+        is_spot=is_spot[shown],
+        linear=linear[shown],
+        on_demand=_on_demand(groups, evaluated.pools)[group[shown]],
+    )
+    return cases, case_of_row, groups
+
+
+def _decide(cases: _Cases, evaluated: Evaluated, market: MarketArrays, best: BestTwo, rules: Rules) -> pd.DataFrame:
+    version, pool, spot = cases.version, cases.pool, cases.is_spot
+    cost = np.where(spot, _at(market.cost, version, pool), cases.on_demand)
+    price = np.where(spot, _at(market.spot, pool), cases.on_demand)
+    first, second = best.pool[cases.group, version, 0], best.pool[cases.group, version, 1]
+    target = np.where((pool != NONE) & (first == pool), second, first)
+    own_is_compared = (pool != NONE) & best.candidate[cases.group, pool] & ~np.isnan(cost) if len(market.ids) else False
+    count = best.count[cases.group, version] - own_is_compared
+    target_cost = _at(market.cost, version, target)
+    gain = (cost - target_cost) / cases.on_demand
+    safe = ~spot | (_at(market.safe.astype(float), pool) == 1)
+    switch = (gain >= rules.minimum_gain) & (gain > 0)
+    kind = np.select(
+        [
+            ~cases.linear,
+            np.isnan(cases.on_demand) & ~spot,
+            spot & (pool == NONE),
+            np.isnan(cost),
+            switch,
+            safe,
+        ],
+        [KIND["cluster"], KIND["unpriced"], KIND["excluded"], KIND["unpredicted"], KIND["switch"], KIND["stay"]],
+        KIND["fallback"],
+    )
+    decision = DECISION_OF_KIND[kind]
+    skipped, moves, falls = decision == "SKIP", decision == "SWITCH", decision == "FALLBACK_ON_DEMAND"
+    count, gain = np.where(skipped, 0, count), np.where(skipped, np.nan, gain)
+    names = np.append(market.ids.to_numpy(dtype=object), "")
+    here = pool_id(evaluated.instances).to_numpy(dtype=object)[cases.instance]
+    columns = {
+        "here": here,
+        "mode": evaluated.instances["pipeline_mode"].to_numpy(dtype=object)[cases.instance],
+        "why": _why(evaluated.exclusions, here),
+        "best": names[target],
+        "count": count,
+        "gain": gain,
+        "cost": cost,
+        "best_cost": target_cost,
+        "on_demand": cases.on_demand,
+        "rate_max": _at(market.features["interrupt_rate_max"].to_numpy(dtype=float), pool),
+    }
+    said = reasons(kind, columns, minimum_gain=rules.minimum_gain, safe_rate=rules.safe_interruption_rate_max)
+    p_current = _at(market.probability, version, pool)
+    p_target = _at(market.probability, version, np.where(moves, target, NONE))
+    to_price = np.where(moves, _at(market.spot, target), np.where(falls, cases.on_demand, np.nan))
+    return pd.DataFrame(
+        {
+            "from_pool": pd.Series(here, dtype="str"),
+            "to_pool": pd.Series(np.where(moves, names[target], np.array(None, dtype=object)), dtype="str"),
+            "from_price_usd_per_hour": price,
+            "to_price_usd_per_hour": to_price,
+            "from_cost_usd_per_hour": cost,
+            "to_cost_usd_per_hour": np.where(moves, target_cost, to_price),
+            "gain": gain,
+            "candidates_considered": count.astype(np.int64),
+            "decision": pd.Series(decision, dtype="str"),
+            "reason": pd.Series(said, dtype="str"),
+            **{f"p_current_{h}h": p_current[:, i] for i, h in enumerate(rules.horizons_h)},
+            **{f"p_target_{h}h": p_target[:, i] for i, h in enumerate(rules.horizons_h)},
+            "features": _feature_dicts(evaluated, pool),
+        }
+    )
+
+
+def _with_rows(
+    decided: pd.DataFrame,
+    evaluated: Evaluated,
+    rules: Rules,
+    *,
+    instance: np.ndarray,
+    version: np.ndarray,
+    acting: np.ndarray,
+) -> pd.DataFrame:
+    fleet, scored = evaluated.instances, evaluated.scored
+    who = {column: fleet[column].array.take(instance) for column in ("account_id", "instance_id", "region")}
+    shadow = ~acting | fleet["shadow"].to_numpy(dtype=bool)[instance] | (rules.environment == "PROD")
+    head = pd.DataFrame(
+        {
+            **who,
+            "model_version": pd.Series([one.version for one in scored], dtype="str").array.take(version),
+            "model_role": pd.Series([one.role for one in scored], dtype="str").array.take(version),
+            "acting": acting,
+            "shadow": shadow,
+            "pipeline_mode": fleet["pipeline_mode"].array.take(instance),
+        }
+    )
+    return pd.concat([head, decided], axis=1)
+
+
+def _at(values: np.ndarray, *index: np.ndarray) -> np.ndarray:
+    """`values` at the index; NaN where the last index is NONE."""
+    *before, last = index
+    if values.shape[len(before)] == 0:
+        return np.full((len(last), *values.shape[len(index) :]), np.nan)
+    found = values[tuple(index)].astype(float)
+    found[last == NONE] = np.nan
+    return found
+
+
+def _keys(fleet: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
+    """The group of each instance, and the groups: distinct (region, instance_type, product)."""
+    key = fleet["region"] + "/" + fleet["instance_type"] + "/" + fleet["product"]
+    code, _ = pd.factorize(key)
+    _, first = np.unique(code, return_index=True)
+    return code, fleet[["region", "instance_type", "product"]].take(first)
+
+
+def _on_demand(groups: pd.DataFrame, pools: pd.DataFrame) -> np.ndarray:
+    """(G,) on-demand price of each group's type, region and product; NaN if unknown."""
+    known = pools[pools["on_demand_usd_per_hour"].notna()].drop_duplicates(["region", "instance_type", "product"])
+    keys = [
+        pd.Index(frame["region"] + "/" + frame["instance_type"] + "/" + frame["product"]) for frame in (known, groups)
+    ]
+    return _at(known["on_demand_usd_per_hour"].to_numpy(dtype=float), keys[0].get_indexer(keys[1]))
+
+
+def _why(exclusions: pd.DataFrame, here: np.ndarray) -> np.ndarray:
+    """Why each pool id was excluded, "not in the snapshot" if it was never there."""
+    reason = np.append(exclusions["reason"].to_numpy(dtype=object), "not in the snapshot")
+    return reason[pool_id(exclusions).get_indexer(pd.Index(here, dtype="str"))]
+
+
+def _feature_dicts(evaluated: Evaluated, pool: np.ndarray) -> np.ndarray:
+    """(n,) the feature values of each pool by name, None where it has none."""
+    used, place = np.unique(pool, return_inverse=True)
+    known = used[used != NONE]
+    records = evaluated.features[list(evaluated.feature_names)].take(known).to_dict("records")
+    result = np.empty(len(used), dtype=object)
+    result[used != NONE] = records
+    return result[place]
