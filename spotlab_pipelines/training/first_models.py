@@ -1,0 +1,169 @@
+"""The first versions of a fresh laboratory: advisor-rate needs no history, logistic needs interruptions.
+
+What they learn from is read by history.py and made into examples by examples.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from spotlab_pipelines.errors import NotEnoughData
+from spotlab_pipelines.features.specs import V1
+from spotlab_pipelines.settings import HORIZONS_H
+from spotlab_pipelines.training.check import blocked_check, days_of
+from spotlab_pipelines.training.history import SAMPLED_EVERY, TRAINING_DAYS, Progress, read_examples
+
+if TYPE_CHECKING:
+    import redis as redis_client
+    import sqlalchemy as sa
+
+    from spotlab_pipelines.accounts.sessions import AccountSessions
+    from spotlab_pipelines.inference.registry import ModelRegistry, ServingVersion
+    from spotlab_pipelines.settings import Settings
+
+FAMILIES = ("advisor-rate", "logistic")
+REGISTERED_BY = "spotlab models bootstrap"
+MINIMUM_EVENTS = 20
+"""Interruptions that the shortest horizon must have seen: fewer teach a regression on four features nothing."""
+
+
+@dataclass(frozen=True)
+class FirstModel:
+    """What became of one family: `version` is None if it was not fitted, and `note` says why or what was done."""
+
+    family: str
+    version: str | None
+    role: str
+    note: str
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def register_first_models(
+    settings: Settings,
+    engine: sa.Engine,
+    sessions: AccountSessions,
+    redis: redis_client.Redis,
+    registry: ModelRegistry,
+    progress: Progress | None = None,
+    *,
+    training_days: int = TRAINING_DAYS,
+) -> list[FirstModel]:
+    """Register advisor-rate as champion and, if the accounts have seen interruptions, logistic as challenger.
+
+    A family that already has an approved version with intact files stays as it is; one whose files are gone is fitted
+    and registered anew and its old version retired. Of the roles, only an empty one is filled.
+
+    Raises:
+        NotFound: no account is registered yet.
+        MarketDataMissing, MarketDataStale: the Advisor or the catalogue was not scraped.
+        SourceUnavailable, Throttled, SourceMalformed: an account's history could not be read.
+    """
+    say = progress or (lambda _: None)
+    _retire_broken(registry)
+    return [
+        _advisor_rate(registry, say),
+        _logistic(settings, engine, sessions, redis, registry, say, training_days),
+    ]
+
+
+def _advisor_rate(registry: ModelRegistry, say: Progress) -> FirstModel:
+    from spotlab_pipelines.inference.estimators import HOURS_PER_MONTH, AdvisorRateModel
+
+    family = FAMILIES[0]
+    found = _approved(registry, family)
+    if found is None:
+        say("registering advisor-rate")
+        example = pd.DataFrame({"historic_interrupt_rate": [0.025, 0.30]})
+        found = registry.register(
+            AdvisorRateModel(),
+            family=family,
+            feature_spec=V1.version,
+            example=example,
+            params={"hours_per_month": HOURS_PER_MONTH},
+            metrics={},
+            registered_by=REGISTERED_BY,
+        )
+        registry.approve(found.version)
+        note = "Registered: the Advisor's monthly rate under a constant hazard."
+    else:
+        note = "Already registered."
+    if not any(row.role == "champion" for row in registry.versions()):
+        found = registry.promote(found.version)
+    return FirstModel(family, found.version, found.role, note)
+
+
+def _logistic(
+    settings: Settings,
+    engine: sa.Engine,
+    sessions: AccountSessions,
+    redis: redis_client.Redis,
+    registry: ModelRegistry,
+    say: Progress,
+    training_days: int,
+) -> FirstModel:
+    from spotlab_pipelines.inference.estimators import LogisticModel
+
+    family = FAMILIES[1]
+    found = _approved(registry, family)
+    if found is not None:
+        return FirstModel(family, found.version, found.role, "Already registered.", found.metrics)
+    try:
+        examples = read_examples(settings, engine, sessions, redis, training_days=training_days, progress=say)
+    except NotEnoughData as error:
+        return FirstModel(family, None, "none", f"Not fitted: {error}")
+    names = list(V1.names)
+    matrix = examples[names].to_numpy(dtype=float)
+    labels = examples[[f"interrupted_{horizon}h" for horizon in HORIZONS_H]].to_numpy(dtype=float)
+    events = int((labels[:, 0] == 1).sum())
+    if events < MINIMUM_EVENTS:
+        return FirstModel(
+            family,
+            None,
+            "none",
+            f"Not fitted: {len(examples)} examples hold {events} interruptions within {HORIZONS_H[0]} h;"
+            f" {MINIMUM_EVENTS} are needed.",
+        )
+    say(f"fitting logistic on {len(examples)} examples with {events} interruptions within {HORIZONS_H[0]} h")
+
+    def make() -> LogisticModel:
+        return LogisticModel(feature_names=names, horizons_h=list(HORIZONS_H))
+
+    metrics = blocked_check(make, matrix, labels, days_of(examples["sampled_at"]))
+    model = make().fit(matrix, labels)
+    found = registry.register(
+        model,
+        family=family,
+        feature_spec=V1.version,
+        example=examples[names].head(5),
+        params={
+            "C": model.C,
+            "examples": len(examples),
+            "first_example": examples["sampled_at"].min().isoformat(),
+            "last_example": examples["sampled_at"].max().isoformat(),
+            "training_days": training_days,
+            "sampled_every": str(SAMPLED_EVERY),
+            "open_bucket_rate": settings.open_bucket_rate,
+        },
+        metrics=metrics,
+        registered_by=REGISTERED_BY,
+    )
+    found = registry.approve(found.version, role="challenger")
+    auc = metrics.get("auc_6h")
+    judged = "" if auc is None else f"; AUC at 6 h {auc:.3f} on days left out"
+    return FirstModel(family, found.version, found.role, f"Fitted on {len(examples)} examples{judged}.", metrics)
+
+
+def _retire_broken(registry: ModelRegistry) -> None:
+    """Retire approved versions whose files are gone or altered: no role may be held by what cannot serve."""
+    for row in registry.versions():
+        if row.family in FAMILIES and row.status == "approved" and not registry.is_intact(row):
+            registry.retire(row.version)
+
+
+def _approved(registry: ModelRegistry, family: str) -> ServingVersion | None:
+    """The family's newest approved version."""
+    found = [row for row in registry.versions() if row.family == family and row.status == "approved"]
+    return max(found, key=lambda row: row.number, default=None)

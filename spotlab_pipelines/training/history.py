@@ -1,0 +1,130 @@
+"""Reading what models learn from: the Spot requests of all active accounts, and the prices of that time.
+
+Reads the world and hands frames to examples.py; fitting is first_models.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from spotlab_pipelines.accounts.registry import Account, list_accounts
+from spotlab_pipelines.accounts.spot_requests import read_spot_requests
+from spotlab_pipelines.errors import AccessDenied, NotEnoughData, NotFound
+from spotlab_pipelines.market.cache import read_catalogue, read_market
+from spotlab_pipelines.market.fitting import Wanted
+from spotlab_pipelines.market.frames import family_of
+from spotlab_pipelines.market.prices import fetch_price_history
+from spotlab_pipelines.settings import HORIZONS_H
+from spotlab_pipelines.training.examples import build_examples
+
+if TYPE_CHECKING:
+    import redis as redis_client
+    import sqlalchemy as sa
+
+    from spotlab_pipelines.accounts.sessions import AccountSessions
+    from spotlab_pipelines.settings import Settings
+
+TRAINING_DAYS = 30
+SAMPLED_EVERY = timedelta(hours=6)
+
+Progress = Callable[[str], None]
+
+
+def read_examples(
+    settings: Settings,
+    engine: sa.Engine,
+    sessions: AccountSessions,
+    redis: redis_client.Redis,
+    *,
+    training_days: int = TRAINING_DAYS,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Point-in-time examples from the Spot requests of all active accounts over the last `training_days`.
+
+    An account that denies us is left out: its history is missing, the others' is not wrong for it.
+
+    Raises:
+        NotFound: no account is registered.
+        NotEnoughData: no account has seen an interruption.
+    """
+    say = progress or (lambda _: None)
+    accounts = list_accounts(engine)
+    if not accounts:
+        raise NotFound("Expected a registered account to learn from.", remedy="Run `spotlab accounts add` first.")
+    say(f"reading the Spot requests of {len(accounts)} accounts")
+    until = datetime.now(UTC)
+    readable, exposures = _exposures(sessions, accounts)
+    if not exposures["interrupted"].any():
+        raise NotEnoughData(
+            f"the Spot requests of {len(accounts)} accounts hold no interruption ({len(exposures)} requests in all)."
+        )
+    since = until - timedelta(days=training_days)
+    exposures = exposures[exposures["ended_at"].isna() | (exposures["ended_at"] > pd.Timestamp(since))]
+    catalogue = read_catalogue(redis, settings, now=until)
+    wanted = _wanted(exposures, catalogue.types)
+    # Without families no price is asked of the cache, which holds a week only.
+    market = read_market(redis, settings, now=until, wanted=wanted, catalogue=catalogue)
+    say(f"reading {training_days} days of prices of {sum(map(len, wanted.types.values()))} instance types")
+    changes = _read_prices(sessions, readable, wanted, start=since - settings.price_window, end=until)
+    say(f"computing features as of every {SAMPLED_EVERY / timedelta(hours=1):g} h")
+    return build_examples(
+        exposures,
+        changes,
+        advisor=market.advisor,
+        on_demand=market.on_demand,
+        every=SAMPLED_EVERY,
+        window=settings.price_window,
+        not_before=pd.Timestamp(since),
+        until=pd.Timestamp(until),
+        horizons_h=HORIZONS_H,
+        open_bucket_rate=settings.open_bucket_rate,
+    )
+
+
+def _exposures(sessions: AccountSessions, accounts: list[Account]) -> tuple[list[Account], pd.DataFrame]:
+    """The accounts that let us in, and their Spot requests.
+
+    Raises:
+        NotEnoughData: none lets us in.
+    """
+    readable, frames = [], []
+    for account in accounts:
+        try:
+            frames.append(read_spot_requests(sessions, account))
+        except AccessDenied:
+            continue
+        readable.append(account)
+    if not readable:
+        raise NotEnoughData(f"none of {len(accounts)} accounts lets its Spot requests be read.")
+    return readable, pd.concat(frames, ignore_index=True).drop_duplicates("spot_request_id", ignore_index=True)
+
+
+def _wanted(exposures: pd.DataFrame, catalogue: pd.DataFrame) -> Wanted:
+    """The whole families of the exposed types, as the family's stress is a mean over them."""
+    types, products = {}, {}
+    for region, part in exposures.groupby("region", sort=True):
+        members = catalogue["instance_type"][
+            family_of(catalogue["instance_type"]).isin(family_of(part["instance_type"]))
+        ]
+        types[str(region)] = tuple(sorted({*members, *part["instance_type"]}))
+        products[str(region)] = tuple(sorted(part["product"].unique()))
+    return Wanted(types=types, families={}, products=products)
+
+
+def _read_prices(
+    sessions: AccountSessions, accounts: list[Account], wanted: Wanted, *, start: datetime, end: datetime
+) -> pd.DataFrame:
+    """The price history of each region, read through the first account that works there: pools are shared by all."""
+    parts = []
+    for region, types in wanted.types.items():
+        reader = next(account for account in accounts if region in account.regions)
+        families: dict[str, list[str]] = {}
+        for name in types:
+            families.setdefault(name.partition(".")[0], []).append(name)
+        cover = {(region, family): (tuple(names), wanted.products[region]) for family, names in families.items()}
+        parts.append(fetch_price_history(sessions, reader, cover, start=start, end=end))
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,92 @@
+"""The first models of a fresh laboratory, against the local AWS: fitted, registered, and not twice."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import redis as redis_py
+import sqlalchemy as sa
+
+from spotlab_pipelines.accounts.registry import add_account
+from spotlab_pipelines.accounts.sessions import AccountSessions
+from spotlab_pipelines.accounts.users import add_user
+from spotlab_pipelines.errors import NotFound
+from spotlab_pipelines.inference.registry import ModelRegistry
+from spotlab_pipelines.market.advisor import scrape_advisor
+from spotlab_pipelines.market.archive import Archive
+from spotlab_pipelines.market.catalogue import scrape_catalogue
+from spotlab_pipelines.settings import Settings
+from spotlab_pipelines.training.first_models import register_first_models
+from spotlab_pipelines_tests.local_aws.server import LocalAws
+
+ACCOUNT = "111111111111"
+REGIONS = ("us-east-1", "eu-west-1")
+
+
+@pytest.fixture
+def laboratory(
+    settings: Settings, engine: sa.Engine, redis: redis_py.Redis, local_aws: LocalAws, mlflow_database: str
+) -> tuple[Settings, sa.Engine, AccountSessions, redis_py.Redis, ModelRegistry]:
+    """An account whose market was scraped; nothing is registered."""
+    settings = settings.model_copy(update={"advisor_url": local_aws.advisor_url})
+    add_user(engine, "owner@example.com")
+    account = add_account(
+        engine,
+        account_id=ACCOUNT,
+        name="one",
+        owner_email="owner@example.com",
+        role_arn=f"arn:aws:iam::{ACCOUNT}:role/SpotLab",
+        regions=REGIONS,
+    )
+    local_aws.add_account(ACCOUNT, external_id=account.external_id.get_secret_value(), regions=REGIONS)
+    sessions = AccountSessions(engine)
+    archive = Archive(settings.archive_location)
+    scrape_advisor(settings, engine, redis, archive)
+    scrape_catalogue(settings, sessions, engine, redis, archive)
+    return settings, engine, sessions, redis, ModelRegistry(engine, settings)
+
+
+def test_both_families_are_fitted_once_and_again_when_their_files_are_gone(laboratory):
+    registry = laboratory[4]
+    said: list[str] = []
+    first = register_first_models(*laboratory, progress=said.append, training_days=20)
+    assert [(one.version, one.role) for one in first] == [("advisor-rate/1", "champion"), ("logistic/1", "challenger")]
+    logistic = first[1]
+    assert logistic.metrics["events_1h"] >= 20
+    # The generator's stress drives interruptions and part of the price: prices must tell something on unseen days.
+    assert logistic.metrics["auc_6h"] > 0.55
+    assert any("Spot requests" in line for line in said)
+    rows = registry.serving()
+    assert {row.registered_by for row in rows} == {"spotlab models bootstrap"}
+    assert rows[1].metrics["auc_6h"] == logistic.metrics["auc_6h"]
+
+    again = register_first_models(*laboratory)
+    assert [(one.version, one.role, one.note) for one in again] == [
+        ("advisor-rate/1", "champion", "Already registered."),
+        ("logistic/1", "challenger", "Already registered."),
+    ]
+
+    registry.promote("logistic/1")
+    assert [one.role for one in register_first_models(*laboratory)] == ["challenger", "champion"]
+
+    shutil.rmtree(laboratory[0].mlruns_dir)
+    anew = register_first_models(*laboratory, training_days=20)
+    assert [(one.version, one.role) for one in anew] == [("advisor-rate/2", "champion"), ("logistic/2", "challenger")]
+    assert [row.version for row in registry.serving()] == ["advisor-rate/2", "logistic/2"]
+    assert {row.version for row in registry.versions() if row.status == "retired"} == {"advisor-rate/1", "logistic/1"}
+
+
+def test_without_interruptions_logistic_is_not_fitted_and_says_so(laboratory, local_aws: LocalAws):
+    local_aws.set_denies(ACCOUNT, "actions")
+    found = register_first_models(*laboratory)
+    assert [(one.version, one.role) for one in found] == [("advisor-rate/1", "champion"), (None, "none")]
+    assert found[1].note == "Not fitted: none of 1 accounts lets its Spot requests be read."
+    assert [row.version for row in laboratory[4].serving()] == ["advisor-rate/1"]
+
+
+def test_without_an_account_there_is_nothing_to_learn_from(laboratory, engine: sa.Engine):
+    with engine.begin() as connection:
+        connection.execute(sa.text("update accounts set state = 'disabled'"))
+    with pytest.raises(NotFound, match="spotlab accounts add"):
+        register_first_models(*laboratory)
