@@ -1,0 +1,44 @@
+"""What Dagster loads: one explicit `Definitions`, in-process executor (the steps of one account are serial anyway)."""
+
+import dagster as dg
+
+from spotlab_pipelines.defs.accounts import fleet_instances
+from spotlab_pipelines.defs.experiments import experiment_log
+from spotlab_pipelines.defs.features import pool_features
+from spotlab_pipelines.defs.inference import interruption_predictions
+from spotlab_pipelines.defs.jobs import (
+    advisor_schedule,
+    advisor_scrape,
+    catalogue_schedule,
+    catalogue_scrape,
+    due_evaluations,
+    evaluation,
+    registered_accounts,
+)
+from spotlab_pipelines.defs.market import instance_catalogue, spot_advisor, spot_prices
+from spotlab_pipelines.defs.placement import placement_decisions
+from spotlab_pipelines.defs.resources import default_resources
+
+
+def build_definitions(**resources: object) -> dg.Definitions:
+    """The deployment's definitions; `resources` replaces any of the default ones, for tests."""
+    return dg.Definitions(
+        assets=[
+            spot_advisor,
+            instance_catalogue,
+            fleet_instances,
+            spot_prices,
+            pool_features,
+            interruption_predictions,
+            placement_decisions,
+            experiment_log,
+        ],
+        jobs=[evaluation, advisor_scrape, catalogue_scrape],
+        schedules=[advisor_schedule, catalogue_schedule],
+        sensors=[registered_accounts, due_evaluations],
+        resources={**default_resources(), **resources},
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions()

@@ -1,0 +1,134 @@
+"""What the partitioned assets have in common: their accounts, their window, and how a failing account is treated.
+
+An evaluation's window is fixed once. A scheduled run carries it as a tag; any other run takes the creation time of its
+root run and writes it into that tag, so that a retry or a re-execution works on the same evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from spotlab_pipelines.database.evaluations import EvaluationKey, begin_evaluation, fail_evaluation, failed_accounts
+from spotlab_pipelines.defs.metadata import accounts_metadata
+from spotlab_pipelines.errors import InvalidInput, PermanentError, SpotLabError, TransientError
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+WINDOW_TAG = "spotlab/window_start"
+ACCOUNT_TAG = "spotlab/account"
+MAX_RETRIES = 2
+
+
+def window_start(context: dg.AssetExecutionContext) -> datetime:
+    """The window of this run's evaluations, UTC-aware; the same for a run, its retries and its re-executions."""
+    tag = context.run.tags.get(WINDOW_TAG)
+    if tag is not None:
+        return parse_window(tag)
+    record = context.instance.get_run_record_by_id(context.run.root_run_id or context.run.run_id)
+    if record is None:
+        raise InvalidInput(f"Run {context.run.run_id} names a root run that Dagster no longer has.")
+    window = record.create_timestamp.astimezone(UTC)
+    context.instance.add_run_tags(context.run.run_id, {WINDOW_TAG: window.isoformat()})
+    return window
+
+
+def parse_window(text: str) -> datetime:
+    """Read the window tag: ISO 8601 with a time zone."""
+    try:
+        window = datetime.fromisoformat(text)
+    except ValueError:
+        window = None
+    if window is None or window.utcoffset() is None:
+        raise InvalidInput(
+            f"Run tag {WINDOW_TAG} must be an ISO 8601 time with a zone; got {text!r}.",
+            remedy="Write it like 2026-01-31T12:00:00+00:00.",
+        )
+    return window.astimezone(UTC)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn our errors into Dagster's: a transient one asks for a retry of the step, a permanent one forbids it."""
+    try:
+        yield
+    except PermanentError as error:
+        raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
+    except TransientError as error:
+        raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=2) from error
+
+
+def explained(error: Exception) -> str:
+    """The error as it may be kept: our own messages are safe to show, those of other libraries may carry a secret."""
+    if isinstance(error, SpotLabError):
+        return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: unexpected; the run's log has the traceback."
+
+
+def for_each_account(
+    context: dg.AssetExecutionContext,
+    database: sa.Engine,
+    work: Callable[[EvaluationKey], Any],
+    *,
+    first: bool = False,
+    last: bool = False,
+) -> dg.MaterializeResult:
+    """Call `work` for every account of this run and report what it returned.
+
+    A failing account becomes a row in `evaluations`; the others go on, and later steps leave it out. It is raised when
+    nothing is left to go on with, or at the `last` step, where only the accounts that came through are recorded.
+
+    Args:
+        work: does one account's part; returns a report, a dataclass that `defs/metadata.py` can show.
+        first: this step begins the evaluations.
+        last: this step ends them.
+    """
+    step = context.asset_key.path[-1]
+    with translated():
+        keys = [EvaluationKey(account, window_start(context)) for account in context.partition_keys]
+        failures = {} if first else _reopen(database, keys, step=step, run_id=context.run.run_id)
+        reports: dict[str, Any] = {}
+        errors: dict[str, Exception] = {}
+        for key in keys:
+            if key.account_id in failures:
+                continue
+            if first:
+                begin_evaluation(database, key, context.run.run_id)
+            try:
+                reports[key.account_id] = work(key)
+            except Exception as error:
+                context.log.exception(f"{step} failed for {key}")
+                fail_evaluation(database, key, at_step=step, error=explained(error))
+                errors[key.account_id] = error
+        failures |= {account: explained(error) for account, error in errors.items()}
+        if len(errors) == len(keys) == 1:
+            raise errors.popitem()[1]
+    metadata = accounts_metadata(reports, failures)
+    if failures and (last or not reports):
+        for account in reports:
+            context.log_event(
+                dg.AssetMaterialization(
+                    context.asset_key, partition=account, metadata=accounts_metadata({account: reports[account]}, {})
+                )
+            )
+        raise dg.Failure(
+            f"{len(failures)} of {len(keys)} accounts failed; the others were evaluated. "
+            + " | ".join(f"{account}: {error}" for account, error in sorted(failures.items())),
+            allow_retries=False,
+        )
+    return dg.MaterializeResult(metadata=metadata)
+
+
+def _reopen(database: sa.Engine, keys: list[EvaluationKey], *, step: str, run_id: str) -> dict[str, str]:
+    """Reopen the evaluations that failed at this very step (this is its retry); return those that failed before it."""
+    failures = failed_accounts(database, keys[0].window_start, [key.account_id for key in keys])
+    retried = {account for account, failure in failures.items() if failure.at_step == step}
+    for key in keys:
+        if key.account_id in retried:
+            begin_evaluation(database, key, run_id)
+    return {account: failure.error for account, failure in failures.items() if account not in retried}

@@ -1,0 +1,126 @@
+"""Run the asset graph from a program: what the CLI and the demo call. Runs are recorded in Dagster like any other.
+
+Runs happen in this process, with the in-process executor, against the instance that `dagster.yaml` describes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from spotlab_pipelines.errors import IntegrityError, LocalStackError
+from spotlab_pipelines.settings import PROJECT_ROOT
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+Progress = Callable[[str, str], None]
+"""Called with a step's name and `started`, `done` or `failed`."""
+
+QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+"""Dagster keeps every event in its storage; the caller's terminal is not the place for them."""
+
+STEP_STATES = {"STEP_START": "started", "STEP_SUCCESS": "done", "STEP_FAILURE": "failed"}
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """How a run ended. `error` is the first failing step's own message, without a traceback."""
+
+    run_id: str
+    window_start: datetime
+    success: bool
+    failed_step: str | None = None
+    error: str | None = None
+
+
+@contextmanager
+def open_instance() -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of DAGSTER_HOME, else the one of this checkout's dagster.yaml.
+
+    Raises:
+        LocalStackError: there is neither.
+    """
+    import dagster as dg
+
+    home = Path(os.environ.get("DAGSTER_HOME") or PROJECT_ROOT)
+    if not (home / "dagster.yaml").is_file():
+        raise LocalStackError(
+            f"Expected a dagster.yaml in {home}.", remedy="Run from a checkout, or set DAGSTER_HOME to its folder."
+        )
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        yield instance
+
+
+def scrape_shared_market(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, *, progress: Progress | None = None
+) -> list[RunOutcome]:
+    """Materialise what all accounts share: the Spot Advisor and the instance catalogue."""
+    jobs = ("advisor_scrape", "catalogue_scrape")
+    return [_run(instance, definitions.resolve_job_def(job), progress=progress) for job in jobs]
+
+
+def evaluate_account(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, account_id: str, *, progress: Progress | None = None
+) -> RunOutcome:
+    """Evaluate one account now; the window is the creation time of the run."""
+    from spotlab_pipelines.defs.partitions import account_partitions
+
+    name = str(account_partitions.name)
+    if not instance.has_dynamic_partition(name, account_id):
+        instance.add_dynamic_partitions(name, [account_id])
+    return _run(instance, definitions.resolve_job_def("evaluation"), account_id=account_id, progress=progress)
+
+
+def _run(
+    instance: dg.DagsterInstance,
+    job: dg.JobDefinition,
+    *,
+    account_id: str | None = None,
+    progress: Progress | None = None,
+) -> RunOutcome:
+    from spotlab_pipelines.defs.evaluation import ACCOUNT_TAG, WINDOW_TAG, parse_window
+
+    run_id = str(uuid4())
+    if progress is not None:
+        instance.add_event_listener(run_id, lambda entry: _report(entry, progress))
+    tags: Mapping[str, str] = {} if account_id is None else {ACCOUNT_TAG: account_id}
+    result = job.execute_in_process(
+        run_config=QUIET,
+        instance=instance,
+        partition_key=account_id,
+        tags=tags,
+        run_id=run_id,
+        raise_on_error=False,
+    )
+    record = instance.get_run_record_by_id(run_id)
+    if record is None:
+        raise IntegrityError(f"Dagster has no record of run {run_id}, which it has just executed.")
+    window = record.dagster_run.tags.get(WINDOW_TAG)
+    failures = [event for event in result.all_events if event.is_step_failure]
+    return RunOutcome(
+        run_id=run_id,
+        window_start=parse_window(window) if window else record.create_timestamp.astimezone(UTC),
+        success=result.success,
+        failed_step=failures[0].step_key if failures else None,
+        error=_innermost(failures[0].step_failure_data.error) if failures else None,
+    )
+
+
+def _report(entry: dg.EventLogEntry, progress: Progress) -> None:
+    event = entry.dagster_event
+    if event is not None and event.event_type_value in STEP_STATES and event.step_key is not None:
+        progress(event.step_key, STEP_STATES[event.event_type_value])
+
+
+def _innermost(error: Any) -> str:
+    """The message of the error that started the chain, on one line; Dagster's own class of it is not public."""
+    while error.cause is not None:
+        error = error.cause
+    return error.message.strip().splitlines()[0]
