@@ -1,0 +1,71 @@
+"""How the command line talks: progress and errors in lines on stderr, results as a table or as JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+
+from spotlab_pipelines import errors
+
+PERMANENT, USAGE, TRANSIENT, PROBLEMS = 1, 2, 3, 4
+
+
+def progress(step: str, state: str) -> None:
+    """Report a step of a longer work."""
+    typer.echo(f"{step}: {state}", err=True)
+
+
+def records(frame: Any) -> list[dict[str, Any]]:
+    """The rows of a DataFrame, for `print_rows`; what is missing (NaN, NaT) becomes None, JSON's null."""
+    return [
+        {str(name): None if value != value else value for name, value in row.items()}
+        for row in frame.to_dict("records")
+    ]
+
+
+def complain(error: errors.SpotLabError) -> int:
+    """Report an error in one line; return the exit code that belongs to it."""
+    typer.echo(f"spotlab: {' '.join(str(error).split())}", err=True)
+    return TRANSIENT if isinstance(error, errors.TransientError) else PERMANENT
+
+
+def complain_of(step: str | None, message: str | None) -> int:
+    """Report a run that failed; its error comes as text that begins with the class's name."""
+    text = " ".join((message or "no reason was recorded").split())
+    typer.echo(f"spotlab: {step or 'the run'} failed: {text}", err=True)
+    kind = getattr(errors, text.partition(":")[0].rpartition(".")[2], None)
+    return TRANSIENT if isinstance(kind, type) and issubclass(kind, errors.TransientError) else PERMANENT
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; times and ids as text."""
+    print(json.dumps(value, indent=2, default=str, allow_nan=False))
+
+
+def print_rows(rows: list[dict[str, Any]], *, as_json: bool, empty: str) -> None:
+    """Print rows of the same columns as a table, or as JSON; `empty` is the sentence for none."""
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        print(empty)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*rows[0], header_style="bold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    screen = Console()
+    # Into a pipe or a file, nothing is cut to a terminal's width.
+    (screen if screen.is_terminal else Console(width=10_000)).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

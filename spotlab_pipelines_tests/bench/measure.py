@@ -1,0 +1,44 @@
+"""What a figure is, and how one is taken: the best of several runs of each side, alternating, in one process run."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of docs/benchmarks.md: the product's time against its floor's, in seconds, and the ratio allowed."""
+
+    name: str
+    measured_s: float
+    floor: str
+    floor_s: float
+    limit: float | None
+    note: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """Product over floor."""
+        return self.measured_s / self.floor_s
+
+    @property
+    def passes(self) -> bool:
+        """Whether the ratio is within its limit; a figure without a limit is for information."""
+        return self.limit is None or self.ratio <= self.limit
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call, with the garbage of earlier ones collected first."""
+    gc.collect()
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def best_of(rounds: int, *works: Callable[[], object]) -> tuple[float, ...]:
+    """The best wall time of each work over `rounds`, taken in turn so that a noisy moment hits all alike."""
+    taken = [[seconds(work) for work in works] for _ in range(rounds)]
+    return tuple(min(times) for times in zip(*taken, strict=True))

@@ -1,0 +1,71 @@
+"""The command line against the local AWS: what an owner pastes works, and an account goes the whole way by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from spotlab_pipelines_tests.cli.conftest import Spotlab
+from spotlab_pipelines_tests.local_aws.accounts import FleetInstance
+from spotlab_pipelines_tests.local_aws.server import LocalAws
+
+PROGRAM = str(Path(sys.executable).parent / "spotlab")
+ONE, OTHER = "444455556666", "777788889999"
+
+
+def add(spotlab: Spotlab, account_id: str) -> dict[str, Any]:
+    answer = spotlab(
+        "accounts", "add", "--account-id", account_id, "--name", account_id, "--owner", "bea@example.org",
+        "--role-arn", f"arn:aws:iam::{account_id}:role/SpotLab", "--region", "us-east-1", "--json",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    return answer.json
+
+
+def test_the_pasted_trust_policy_lets_us_in_and_the_doctor_sees_it(
+    spotlab: Spotlab, engine: sa.Engine, local_aws: LocalAws
+) -> None:
+    shown = add(spotlab, ONE)
+    local_aws.add_account(ONE, external_id=None, trust_policy=shown["trust_policy"])
+    local_aws.add_account(OTHER, external_id=add(spotlab, OTHER)["external_id"], denies="assume")
+    answer = spotlab("doctor", "--json")
+    found = {finding["check"]: finding for finding in answer.json}
+    assert found["aws credentials"]["state"] == "OK"
+    assert found[f"account {ONE}"]["state"] == "OK"
+    assert found[f"account {OTHER}"]["state"] == "FAIL"
+    assert "AccessDenied" in found[f"account {OTHER}"]["found"]
+    assert answer.code == 4
+    assert shown["external_id"] not in answer.out
+
+
+@pytest.mark.timeout(600)  # two processes that load Dagster and MLflow anew
+def test_an_account_goes_the_whole_way_by_hand(
+    spotlab: Spotlab, engine: sa.Engine, local_aws: LocalAws, environment: dict[str, str], mlflow_database: str
+) -> None:
+    fleet = [FleetInstance("m5.large", "us-east-1", "use1-az1")]
+    local_aws.add_account(ONE, external_id=add(spotlab, ONE)["external_id"], fleet=fleet)
+    everything = os.environ | environment | local_aws.environment()
+    everything["SPOTLAB_ADVISOR_URL"] = local_aws.advisor_url
+
+    def program(*arguments: str) -> Any:
+        done = subprocess.run(
+            [PROGRAM, *arguments, "--json"], env=everything, capture_output=True, text=True, timeout=400, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    assert spotlab("up").code == 0
+    assert "champion" in {model["role"] for model in program("models", "bootstrap")}
+    assert spotlab("models", "list", "--json").json[0]["role"] == "champion"
+    decisions = program("evaluate", ONE, "--no-scrape")
+    assert {decision["decision"] for decision in decisions} <= {"STAY", "SWITCH", "FALLBACK_ON_DEMAND"}
+    assert sum(decision["acting"] for decision in decisions) == 1
+    (evaluation,) = spotlab("experiments", "list", "--json").json
+    assert (evaluation["account_id"], evaluation["state"]) == (ONE, "logged")

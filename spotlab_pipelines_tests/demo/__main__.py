@@ -1,0 +1,175 @@
+"""`make demo` and `make dev`: the whole flow on a fresh machine, and everything kept up to look around.
+
+Starts the stores and a local AWS, registers accounts and models, evaluates every account through Dagster, prints what
+was decided. Whatever this process started, it stops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from spotlab_pipelines.errors import LocalStackError, SpotLabError
+from spotlab_pipelines.settings import Settings, default_data_dir, get_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from spotlab_pipelines.defs.run import Progress
+    from spotlab_pipelines_tests.demo.servers import Servers
+    from spotlab_pipelines_tests.local_aws.client import LocalAwsClient
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the demo; 0 if every account was evaluated, 1 with one line that says why not."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--market", type=Path, metavar="DIR", help="a market recording; default: the generated one")
+    parser.add_argument("--keep-up", action="store_true", help="then keep Dagster, MLflow and the stores up")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+
+    from spotlab_pipelines_tests.local_aws.client import LocalAwsError
+    from spotlab_pipelines_tests.local_aws.recording import RecordingError
+
+    try:
+        return run(options.market and options.market.resolve(), keep_up=options.keep_up)
+    except (SpotLabError, LocalAwsError, RecordingError) as error:
+        print(f"make {'dev' if options.keep_up else 'demo'}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def run(market: Path | None, *, keep_up: bool) -> int:
+    """Set the stage, evaluate every account, show it; then keep everything up, or end what was started."""
+    from spotlab_pipelines.local import down, up
+    from spotlab_pipelines_tests.demo import stage
+    from spotlab_pipelines_tests.demo.servers import Servers, require_free
+    from spotlab_pipelines_tests.demo.show import console
+
+    began = time.monotonic()
+    settings = settings_for(market)
+    if keep_up:
+        require_free(settings.dagster_port, setting="SPOTLAB_DAGSTER_PORT", what="the Dagster UI")
+        require_free(settings.mlflow_port, setting="SPOTLAB_MLFLOW_PORT", what="MLflow")
+    screen = console()
+    servers = Servers(settings.data_dir / "logs")
+    started: tuple[str, ...] = ()
+    try:
+        with told(screen, "Postgres and Redis are up"):
+            started = up(settings).started
+        folder = stage.market_folder(settings, market)
+        with told(screen, f"A local AWS serves the market recording {folder.name}"):
+            aws = stage.start_local_aws(servers, folder)
+        success = evaluate_everything(screen, get_settings(), aws, folder)
+        screen.print(f"\nDone in {time.monotonic() - began:.0f} s.")
+        if keep_up and success:
+            keep_everything_up(screen, get_settings(), servers)
+        how_to_look_further(screen)
+        return 0 if success else 1
+    finally:
+        servers.stop()
+        down(settings, only=started)
+
+
+def settings_for(market: Path | None) -> Settings:
+    """The process's settings; another market than the default one gets a data directory of its own.
+
+    Accounts, prices and models of one market mean nothing in another.
+    """
+    if market is not None and "SPOTLAB_DATA_DIR" not in os.environ:
+        default = default_data_dir()
+        os.environ["SPOTLAB_DATA_DIR"] = str(default.with_name(f"{default.name}-{market.name}"))
+        get_settings.cache_clear()
+    return get_settings()
+
+
+def evaluate_everything(screen: Console, settings: Settings, aws: LocalAwsClient, folder: Path) -> bool:
+    """Register accounts and models, evaluate every account through Dagster, print what was decided.
+
+    Returns:
+        Whether every account came through.
+    """
+    from spotlab_pipelines.database.engine import connect
+    from spotlab_pipelines.database.migrate import ensure_databases, upgrade
+    from spotlab_pipelines.definitions import defs
+    from spotlab_pipelines.defs.run import evaluate_account, open_instance, scrape_shared_market
+    from spotlab_pipelines_tests.demo import show, stage
+
+    with told(screen, "Databases are migrated"):
+        ensure_databases(settings)
+        upgrade(settings)
+        engine = connect(settings)
+    fleets = stage.fleets_of(settings, folder)
+    with told(screen, "Three LAB accounts and one PROD account of two owners"):
+        accounts = stage.register_cast(settings, engine, fleets)
+        stage.fill_accounts(aws, accounts, fleets)
+    outcomes = {}
+    with open_instance() as instance:
+        with told(screen, "Dagster: Spot Advisor and instance catalogue") as say:
+            shared = scrape_shared_market(instance, defs, progress=say)
+        with told(screen, "The first models, fitted on the accounts' own history and registered in MLflow") as say:
+            models = stage.first_models(settings, engine, say)
+        for model in models:
+            screen.print(f"      {model.version or model.family} ({model.role}): {model.note}", highlight=False)
+        stage.steer(engine, accounts, next((model.version for model in models if model.role == "challenger"), None))
+        for account in accounts:
+            with told(screen, f"Dagster: evaluation of {account.account_id} {account.name}") as say:
+                outcomes[account.account_id] = evaluate_account(instance, defs, account.account_id, progress=say)
+    for account in accounts:
+        show.print_decisions(screen, engine, account, outcomes[account.account_id])
+    show.print_stores(screen, settings, engine)
+    return all(outcome.success for outcome in [*shared, *outcomes.values()])
+
+
+def keep_everything_up(screen: Console, settings: Settings, servers: Servers) -> NoReturn:
+    """Start the two UIs and wait for Ctrl-C."""
+    from spotlab_pipelines_tests.demo.servers import dagster_command, mlflow_command, server_environment
+
+    environment = server_environment(settings)
+    dagster, mlflow = (f"http://127.0.0.1:{port}" for port in (settings.dagster_port, settings.mlflow_port))
+    with told(screen, "The Dagster UI and its daemon"):
+        servers.start("dagster", dagster_command(settings), url=f"{dagster}/server_info", environment=environment)
+    with told(screen, "The MLflow UI"):
+        servers.start("mlflow", mlflow_command(settings), url=f"{mlflow}/health", environment=environment)
+    screen.print(
+        f"\n  Dagster UI  {dagster}\n  MLflow      {mlflow}\n  logs        {servers.log_dir}\n\nCtrl-C ends it all."
+    )
+    ended = servers.wait()
+    raise LocalStackError(f"{ended} has ended by itself.", remedy=f"Its log: {servers.log_dir / ended}.log")
+
+
+@contextmanager
+def told(screen: Console, what: str) -> Iterator[Progress]:
+    """Show that something is under way, the step it is at, and how long it took."""
+    began = time.monotonic()
+    with screen.status(f"{what} ...") as status:
+        yield lambda step, state: status.update(f"{what}: {step} {state}")
+    screen.print(f"  [green]✓[/] {what} ({time.monotonic() - began:.1f} s)")
+
+
+def how_to_look_further(screen: Console) -> None:
+    """The next things to try."""
+    screen.print(
+        "\n[bold]How to look further[/]\n"
+        "  make dev                            Dagster UI on :3000, MLflow on :5000, this same data\n"
+        "  .venv/bin/spotlab experiments list  every evaluation so far\n"
+        "  .venv/bin/spotlab models list       what may be served\n"
+        "  .venv/bin/spotlab doctor            each setting and store, and what to do about it\n"
+        "  make demo                           once more: a second evaluation of the same accounts"
+    )
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""The demo's stage: a local AWS that serves a market recording, and four accounts of two owners on it.
+
+What is set up here is what a real deployment has from elsewhere: AWS, its accounts and their fleets. Everything after
+that is the product's own doing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from spotlab_pipelines.accounts.fleet import sync_fleet
+from spotlab_pipelines.accounts.registry import Account, add_account, list_accounts
+from spotlab_pipelines.accounts.sessions import AccountSessions
+from spotlab_pipelines.accounts.steering import assign_version, set_shadow
+from spotlab_pipelines.accounts.users import add_user
+from spotlab_pipelines.database.redis import connect_redis
+from spotlab_pipelines.inference.registry import ModelRegistry
+from spotlab_pipelines.settings import Settings, get_settings
+from spotlab_pipelines.training.first_models import FirstModel, register_first_models
+from spotlab_pipelines_tests.demo.servers import Servers
+from spotlab_pipelines_tests.local_aws.accounts import FleetInstance
+from spotlab_pipelines_tests.local_aws.client import LocalAwsClient
+from spotlab_pipelines_tests.local_aws.fleet import DemoAccount, demo_fleet
+from spotlab_pipelines_tests.local_aws.generator import DEFAULT_NAME, generate
+from spotlab_pipelines_tests.local_aws.recording import load_recording
+
+ROLE_NAME = "SpotLab"
+NAMES = {
+    "111111111111": "ada-batch",
+    "222222222222": "ada-web",
+    "333333333333": "grace-render",
+    "444444444444": "grace-shop",
+}
+OWNERS = {
+    "111111111111": "ada@example.com",
+    "222222222222": "ada@example.com",
+    "333333333333": "grace@example.com",
+    "444444444444": "grace@example.com",
+}
+
+
+def market_folder(settings: Settings, market: Path | None) -> Path:
+    """The recording to serve: the one asked for, else the generated default, which is made once."""
+    if market is not None:
+        return market
+    folder = settings.data_dir / "markets" / DEFAULT_NAME
+    if not (folder / "recording.json").is_file():
+        generate(folder)
+    return folder
+
+
+def fleets_of(settings: Settings, folder: Path) -> list[DemoAccount]:
+    """The fleets that run on this market: chosen at the first demo and the same in every later one."""
+    kept = settings.data_dir / "markets" / f"{folder.name}-fleets.json"
+    if not kept.is_file():
+        fleets = demo_fleet(load_recording(folder))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps([asdict(fleet) for fleet in fleets], indent=2))
+    return [
+        DemoAccount(**{**fleet, "fleet": tuple(FleetInstance(**instance) for instance in fleet["fleet"])})
+        for fleet in json.loads(kept.read_text())
+    ]
+
+
+def start_local_aws(servers: Servers, folder: Path) -> LocalAwsClient:
+    """Serve the recording from a process of its own, and point this process and its children at it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    aws = LocalAwsClient(f"http://127.0.0.1:{port}")
+    module = "spotlab_pipelines_tests.local_aws"
+    command = [sys.executable, "-m", module, "--market", str(folder), "--port", str(port)]
+    servers.start("local-aws", command, url=aws.advisor_url)
+    os.environ.update(aws.environment())
+    get_settings.cache_clear()
+    return aws
+
+
+def register_cast(settings: Settings, engine: sa.Engine, fleets: list[DemoAccount]) -> list[Account]:
+    """Register the demo's users and accounts; those that are there from an earlier demo stay as they are."""
+    for email in sorted(set(OWNERS.values())):
+        add_user(engine, email)
+    known = {account.account_id: account for account in list_accounts(engine)}
+    for fleet in fleets:
+        if fleet.account_id not in known:
+            known[fleet.account_id] = add_account(
+                engine,
+                account_id=fleet.account_id,
+                name=NAMES[fleet.account_id],
+                owner_email=OWNERS[fleet.account_id],
+                role_arn=f"arn:aws:iam::{fleet.account_id}:role/{ROLE_NAME}",
+                environment=fleet.environment,
+                regions=fleet.regions,
+                interruption_cost_usd=settings.interruption_cost_usd,
+                evaluation_interval_s=settings.evaluation_interval_s,
+            )
+    return [known[fleet.account_id] for fleet in fleets]
+
+
+def fill_accounts(aws: LocalAwsClient, accounts: list[Account], fleets: list[DemoAccount]) -> None:
+    """Give each account its role, which demands the external id that SpotLab generated, and its fleet."""
+    for account, fleet in zip(accounts, fleets, strict=True):
+        aws.add_account(
+            account.account_id,
+            role_name=ROLE_NAME,
+            external_id=account.external_id.get_secret_value(),
+            regions=fleet.regions,
+            fleet=fleet.fleet,
+        )
+
+
+def steer(engine: sa.Engine, accounts: list[Account], challenger: str | None) -> None:
+    """Let the challenger act for every third LAB instance, and only watch one instance of each account."""
+    sessions = AccountSessions(engine)
+    for account in accounts:
+        fleet = sync_fleet(sessions, engine, account.account_id)
+        instance_ids = sorted(fleet["instance_id"])
+        set_shadow(engine, account.account_id, instance_ids[-1:], shadow=True)
+        if challenger is not None and account.environment == "LAB":
+            assign_version(engine, account.account_id, instance_ids[::3], challenger)
+
+
+def first_models(settings: Settings, engine: sa.Engine, say: Callable[[str, str], None]) -> list[FirstModel]:
+    """What `spotlab models bootstrap` does, with its progress."""
+    return register_first_models(
+        settings,
+        engine,
+        AccountSessions(engine),
+        connect_redis(settings),
+        ModelRegistry(engine, settings),
+        lambda what: say(what, ""),
+    )

@@ -1,0 +1,95 @@
+"""Writes docs/settings.md and docs/cli.md from the code, so that they name every setting and command: `make docs`.
+
+The texts are the settings' descriptions and the commands' own help; nothing is written here that is not there.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import typer
+
+from spotlab_pipelines.cli import app
+from spotlab_pipelines.settings import PROJECT_ROOT, Settings
+
+WIDTH = 100
+SETTINGS_INTRODUCTION = """# Settings
+
+Every setting is an environment variable; there is no configuration file. A malformed value stops every command with a
+line that names the variable. AWS's own variables (`AWS_PROFILE`, `AWS_ENDPOINT_URL`, …) are read by AWS's library.
+`make docs` writes this page from `spotlab_pipelines/settings.py`.
+
+| variable | type | default | what it does |
+|---|---|---|---|
+"""
+CLI_INTRODUCTION = """# The command line
+
+`spotlab` runs the services of the rooms by hand. `make docs` writes this page from the commands' own help.
+"""
+DEFAULTS = {"data_dir": "a directory per checkout, in /var/lib/spotlab or ~/.local/share/spotlab"}
+
+
+def settings_page() -> str:
+    """docs/settings.md."""
+    rows = [
+        f"| `SPOTLAB_{name.upper()}` | {_type(field.annotation)} | {_default(name, field)} | {field.description} |\n"
+        for name, field in Settings.model_fields.items()
+    ]
+    return SETTINGS_INTRODUCTION + "".join(rows)
+
+
+def cli_page() -> str:
+    """docs/cli.md."""
+    return CLI_INTRODUCTION + "".join(
+        f"\n## {name}\n\n```text\n{text}\n```\n" for name, text in helps(typer.main.get_command(app), "spotlab")
+    )
+
+
+def helps(command: Any, name: str) -> Iterator[tuple[str, str]]:
+    """The name and the help of a command and of all below it."""
+    context = command.context_class(command, info_name=name, max_content_width=WIDTH, terminal_width=WIDTH)
+    yield name, "\n".join(line.rstrip() for line in command.get_help(context).strip().splitlines())
+    for child in getattr(command, "commands", {}).values():
+        yield from helps(child, f"{name} {child.name}")
+
+
+def pages() -> dict[Path, str]:
+    """The pages and what should be in them."""
+    docs = PROJECT_ROOT / "docs"
+    return {docs / "settings.md": settings_page(), docs / "cli.md": cli_page()}
+
+
+def _type(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(annotation))
+    if isinstance(annotation, types.UnionType):
+        return " or ".join(_type(part) for part in get_args(annotation) if part is not types.NoneType)
+    names = {"SecretStr": "secret text", "str": "text", "int": "whole number", "float": "number", "Path": "path"}
+    name = getattr(get_origin(annotation) or annotation, "__name__", "text")
+    return names.get(name, "comma-separated list" if name == "tuple" else name)
+
+
+def _default(name: str, field: Any) -> str:
+    if name in DEFAULTS:
+        return DEFAULTS[name]
+    value = field.default
+    if value is None:
+        return "unset"
+    if isinstance(value, Path):
+        value = value.relative_to(PROJECT_ROOT)
+    return f"`{','.join(value) if isinstance(value, tuple) else value}`"
+
+
+def main() -> None:
+    """Write the pages that have changed."""
+    for path, text in pages().items():
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            print(f"written: {path.relative_to(PROJECT_ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
