@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from spotlab_pipelines import errors
 from spotlab_pipelines.errors import IntegrityError, LocalStackError
 from spotlab_pipelines.settings import PROJECT_ROOT
 
@@ -31,7 +32,7 @@ STEP_STATES = {"STEP_START": "started", "STEP_SUCCESS": "done", "STEP_FAILURE": 
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How a run ended. `error` is the first failing step's own message, without a traceback."""
+    """How a run ended. `error` is the first failing step's own message after its class, on one line."""
 
     run_id: str
     window_start: datetime
@@ -104,12 +105,17 @@ def _run(
         raise IntegrityError(f"Dagster has no record of run {run_id}, which it has just executed.")
     window = record.dagster_run.tags.get(WINDOW_TAG)
     failures = [event for event in result.all_events if event.is_step_failure]
+    error = failures[0].step_failure_data.error if failures else None
+    if error is None:
+        # What fails before the first step, such as opening a resource, fails the run itself.
+        ended = [event for event in result.all_events if event.is_job_failure]
+        error = ended[0].job_failure_data.error if ended else None
     return RunOutcome(
         run_id=run_id,
         window_start=parse_window(window) if window else record.create_timestamp.astimezone(UTC),
         success=result.success,
         failed_step=failures[0].step_key if failures else None,
-        error=_innermost(failures[0].step_failure_data.error) if failures else None,
+        error=None if error is None else _named(error),
     )
 
 
@@ -119,8 +125,22 @@ def _report(entry: dg.EventLogEntry, progress: Progress) -> None:
         progress(event.step_key, STEP_STATES[event.event_type_value])
 
 
-def _innermost(error: Any) -> str:
-    """The message of the error that started the chain, on one line; Dagster's own class of it is not public."""
-    while error.cause is not None:
-        error = error.cause
-    return error.message.strip().splitlines()[0]
+def _named(error: Any) -> str:
+    """The error to tell, on one line that begins with its class; Dagster's own class of it is not public.
+
+    Our errors are raised from those of libraries and wrapped in Dagster's, so ours is the first of our tree on the way
+    in. Where there is none, nobody foresaw what happened, and the error that started the chain says most.
+    """
+    told = error
+    while told is not None and not _is_ours(told.cls_name):
+        error, told = told, told.cause
+    told = told or error
+    kind, _, text = told.message.strip().partition(": ")
+    if kind.rpartition(".")[2] != told.cls_name:
+        text = told.message
+    return f"{told.cls_name}: {' '.join(text.split())}"
+
+
+def _is_ours(name: str | None) -> bool:
+    kind = getattr(errors, name or "", None)
+    return isinstance(kind, type) and issubclass(kind, errors.SpotLabError)

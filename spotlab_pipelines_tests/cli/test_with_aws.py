@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from spotlab_pipelines_tests.cli.conftest import Spotlab
+from spotlab_pipelines.settings import get_settings
+from spotlab_pipelines_tests.cli.conftest import Answer, Spotlab
 from spotlab_pipelines_tests.local_aws.accounts import FleetInstance
 from spotlab_pipelines_tests.local_aws.server import LocalAws
 
@@ -69,3 +73,67 @@ def test_an_account_goes_the_whole_way_by_hand(
     assert sum(decision["acting"] for decision in decisions) == 1
     (evaluation,) = spotlab("experiments", "list", "--json").json
     assert (evaluation["account_id"], evaluation["state"]) == (ONE, "logged")
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    """An HTML page where the Advisor's feed should be."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html><body>Sign in to the guest network</body></html>")
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+@pytest.fixture
+def html_page() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/feed.json"
+        server.shutdown()
+
+
+@pytest.fixture
+def evaluate_with(
+    spotlab: Spotlab, engine: sa.Engine, local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Answer]:
+    """`spotlab evaluate` of an account that can be entered, with changed settings."""
+    local_aws.add_account(ONE, external_id=add(spotlab, ONE)["external_id"])
+
+    def run(**changes: str) -> Answer:
+        for name, value in changes.items():
+            monkeypatch.setenv(f"SPOTLAB_{name.upper()}", value)
+        get_settings.cache_clear()
+        return spotlab("evaluate", ONE)
+
+    return run
+
+
+def complaint(answer: Answer) -> str:
+    """The one line that says what went wrong, after the lines of progress."""
+    (line,) = [line for line in answer.err.splitlines() if line.startswith("spotlab: ")]
+    return line
+
+
+def test_an_advisor_that_is_a_web_page_is_named_and_permanent(
+    evaluate_with: Callable[..., Answer], html_page: str
+) -> None:
+    answer = evaluate_with(advisor_url=html_page)
+    assert complaint(answer).startswith("spotlab: spot_advisor failed: SourceMalformed: "), answer.err
+    assert complaint(answer).endswith("look at what the source returned and scrape again.")
+    assert answer.code == 1
+
+
+def test_an_advisor_that_is_down_is_named_and_worth_another_try(evaluate_with: Callable[..., Answer]) -> None:
+    answer = evaluate_with(advisor_url="http://127.0.0.1:1/feed.json", http_timeout_s="2")
+    assert complaint(answer).startswith("spotlab: spot_advisor failed: SourceUnavailable: "), answer.err
+    assert "SPOTLAB_ADVISOR_URL" in complaint(answer)
+    assert answer.code == 3
+
+
+def test_a_cache_that_is_down_is_named_and_worth_another_try(evaluate_with: Callable[..., Answer]) -> None:
+    answer = evaluate_with(redis_url="redis://127.0.0.1:1/0")
+    assert ": StoreUnavailable: " in complaint(answer)
+    assert answer.code == 3
