@@ -158,13 +158,17 @@ def accounts_add(
         "evaluation_interval_s": settings.evaluation_interval_s if interval_s is None else interval_s,
     }  # fmt: skip
     with _database(settings) as engine:
+        # Asked first: once the account is in, nothing may come between it and its external id, which is shown only now.
+        principal, unknown_because = _own_principal()
         try:
             account = add_account(engine, **values)
         except NotFound:
             # Only the owner is missing: everything else was checked before. So a mistake leaves no new user behind.
             add_user(engine, owner)
             account = add_account(engine, **values)
-    policy = trust_policy(account, _own_principal())
+    policy = trust_policy(account, principal)
+    if unknown_because is not None:
+        typer.echo(f"Fill in the principal of the trust policy by hand: {unknown_because}", err=True)
     if as_json:
         shown = {"account_id": account_id, "external_id": account.external_id.get_secret_value()}
         print_json(shown | {"trust_policy": json.loads(policy)})
@@ -289,13 +293,15 @@ def _database(settings: Settings) -> Iterator[sa.Engine]:
         yield require_current(settings)
 
 
-def _own_principal() -> str:
-    """SpotLab's own AWS account, for a trust policy; where AWS does not tell, a placeholder for the owner to fill."""
+def _own_principal() -> tuple[str, str | None]:
+    """SpotLab's own AWS account, for a trust policy; where AWS does not tell, a placeholder and the reason."""
     from spotlab_pipelines.accounts.sessions import own_account_id
     from spotlab_pipelines.errors import SpotLabError
 
     try:
-        return own_account_id()
+        return own_account_id(), None
     except SpotLabError as error:
-        typer.echo(f"Fill in the principal of the trust policy by hand: {error}", err=True)
-        return PRINCIPAL_PLACEHOLDER
+        return PRINCIPAL_PLACEHOLDER, " ".join(str(error).split())
+    except Exception as error:
+        # Whatever is wrong with our own credentials, a customer's registration does not depend on it.
+        return PRINCIPAL_PLACEHOLDER, f"SpotLab's own AWS account is not known ({type(error).__name__})."

@@ -15,7 +15,7 @@ import typer
 from pydantic import SecretStr
 
 from spotlab_pipelines import errors
-from spotlab_pipelines.cli import app
+from spotlab_pipelines.cli import PRINCIPAL_PLACEHOLDER, app
 from spotlab_pipelines.local import status
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines.terminal import complain_of
@@ -165,6 +165,20 @@ def test_the_owner_is_shown_what_to_paste(spotlab: Spotlab, engine: sa.Engine) -
     assert "External id: " in answer.out
     assert "sts:AssumeRole" in answer.out
     assert "principal" in answer.err, "without credentials, the owner has to fill it in"
+
+
+def test_the_external_id_is_shown_whatever_aws_says_of_ourselves(
+    spotlab: Spotlab, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "a-profile-that-nobody-wrote")
+    answer = spotlab(*ADD)
+    assert answer.code == 0, answer.err
+    with engine.connect() as connection:
+        secret = connection.scalar(sa.text("select external_id from accounts"))
+    assert answer.out.count(secret) == 2, "once for the owner to read, once in the policy"
+    assert PRINCIPAL_PLACEHOLDER in answer.out
+    assert "principal" in answer.err
+    assert secret not in answer.err
 
 
 @pytest.mark.parametrize(
