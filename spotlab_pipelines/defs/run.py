@@ -9,7 +9,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -65,6 +66,20 @@ def scrape_shared_market(
     """Materialise what all accounts share: the Spot Advisor and the instance catalogue."""
     jobs = ("advisor_scrape", "catalogue_scrape")
     return [_run(instance, definitions.resolve_job_def(job), progress=progress) for job in jobs]
+
+
+def scrape_intervals_s() -> dict[str, int]:
+    """The longest time between two runs of each shared scrape's schedule, in seconds, by asset."""
+    from dagster._utils.schedules import cron_string_iterator
+
+    from spotlab_pipelines.defs.jobs import advisor_schedule, catalogue_schedule
+
+    begin, intervals = datetime(2026, 1, 1, tzinfo=UTC), {}
+    for asset, schedule in (("spot_advisor", advisor_schedule), ("instance_catalogue", catalogue_schedule)):
+        ticks = cron_string_iterator(begin.timestamp(), str(schedule.cron_schedule), "UTC")
+        two_days = takewhile(lambda tick: tick < begin + timedelta(days=2), ticks)
+        intervals[asset] = max(int((later - earlier).total_seconds()) for earlier, later in pairwise(two_days))
+    return intervals
 
 
 def evaluate_account(

@@ -40,6 +40,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Settings], None]]
         for name, value in environment_of(settings).items():
             if name.startswith("SPOTLAB_"):
                 monkeypatch.setenv(name, value)
+        monkeypatch.setenv("SPOTLAB_PRODUCTS", ",".join(settings.products))
         get_settings.cache_clear()
 
     yield change

@@ -13,11 +13,13 @@ import pytest
 import redis as redis_py
 import sqlalchemy as sa
 
-from spotlab_pipelines.database.migrate import downgrade
+from spotlab_pipelines.database.migrate import downgrade, ensure_databases
+from spotlab_pipelines.doctor import look
 from spotlab_pipelines.local import status
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines_tests.cli.conftest import Spotlab
 from spotlab_pipelines_tests.conftest import new_directory
+from spotlab_pipelines_tests.database.filled import ACCOUNT_ID, fill
 
 FEED = {
     "spot_advisor": {"us-east-1": {"Linux": {"m5.large": {"s": 60, "r": 1}}}},
@@ -74,8 +76,10 @@ def states(found: dict[str, Any]) -> dict[str, str]:
 def test_all_is_well_but_for_credentials(examine: Callable[..., dict[str, Any]], engine: sa.Engine) -> None:
     found = examine()
     assert states(found) == {
-        "settings": "OK", "postgres": "OK", "redis": "OK", "archive": "OK", "mlruns": "OK", "advisor": "OK",
-        "dagster port": "OK", "mlflow port": "OK", "aws credentials": "FAIL",
+        "settings": "OK", "postgres": "OK", "dagster database": "WARN", "mlflow database": "WARN", "redis": "OK",
+        "archive": "OK", "mlruns": "OK", "advisor": "OK", "catalogue account": "WARN", "products": "OK",
+        "pricing region": "OK", "times to live": "OK", "dagster port": "OK", "mlflow port": "OK",
+        "aws credentials": "FAIL",
     }  # fmt: skip
     assert found["code"] == 4
     assert "AWS_ACCESS_KEY_ID" in found["aws credentials"]["remedy"]
@@ -165,3 +169,66 @@ def test_the_text_says_the_same(spotlab: Spotlab, engine: sa.Engine, settings: S
     assert "postgres: version" in answer.out
     assert settings.database_url is not None
     assert settings.database_url.get_secret_value().split(":")[2].split("@")[0] not in answer.out
+
+
+def test_what_nobody_foresaw_fails_its_own_look_and_no_other(
+    examine: Callable[..., dict[str, Any]], engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "a-profile-that-nobody-wrote")
+    found = examine()
+    assert states(found)["aws credentials"] == "FAIL"
+    assert states(found)["postgres"] == "OK"
+    assert found["code"] == 4
+    # Whatever an error of a library quotes, such as a password in a URL, is not repeated.
+    finding = look("anything", lambda: str(int("hidden-word")))
+    assert (finding.state, "ValueError" in finding.found) == ("FAIL", True)
+    assert "hidden-word" not in str(finding)
+
+
+def test_databases_of_dagster_and_mlflow(
+    examine: Callable[..., dict[str, Any]], settings: Settings, engine: sa.Engine, mlflow_database: str
+) -> None:
+    found = examine()
+    assert states(found)["mlflow database"] == "OK"
+    assert "spotlab up" in found["dagster database"]["remedy"], "it is not there yet"
+    ensure_databases(settings)
+    assert "its tables come at the first use" in examine()["dagster database"]["found"]
+    engine_of_mlflow = sa.create_engine(mlflow_database)
+    with engine_of_mlflow.begin() as connection:
+        connection.execute(sa.text("drop table alembic_version"))
+    engine_of_mlflow.dispose()
+    assert states(examine())["mlflow database"] == "WARN"
+
+
+@pytest.mark.parametrize(
+    ("account_id", "state", "said"),
+    [("12345", "FAIL", "12 digits"), ("999999999999", "FAIL", "not registered"), (ACCOUNT_ID, "OK", ACCOUNT_ID)],
+)
+def test_the_account_that_reads_the_catalogue(
+    examine: Callable[..., dict[str, Any]], engine: sa.Engine, account_id: str, state: str, said: str
+) -> None:
+    fill(engine)
+    finding = examine(catalogue_account_id=account_id)["catalogue account"]
+    assert (finding["state"], said in finding["found"]) == (state, True), finding
+    if state == "FAIL":
+        assert "SPOTLAB_CATALOGUE_ACCOUNT_ID" in finding["remedy"]
+
+
+def test_products_and_the_region_of_prices(examine: Callable[..., dict[str, Any]], engine: sa.Engine) -> None:
+    found = examine(products=("Linux/UNIX", "Lindows"), pricing_region="mars-north-1")
+    assert "Lindows" in found["products"]["found"]
+    assert "SPOTLAB_PRODUCTS" in found["products"]["remedy"]
+    assert "SPOTLAB_PRICING_REGION" in found["pricing region"]["remedy"]
+    assert states(found)["products"] == states(found)["pricing region"] == "FAIL"
+    assert states(examine(pricing_region="eu-west-1"))["pricing region"] == "WARN"
+
+
+def test_times_to_live_that_end_before_the_second_scrape(
+    examine: Callable[..., dict[str, Any]], engine: sa.Engine
+) -> None:
+    assert states(examine(spot_risk_ttl_s=2400, instance_metadata_ttl_s=43200))["times to live"] == "OK"
+    for changes in ({"spot_risk_ttl_s": 2399}, {"instance_metadata_ttl_s": 43199}):
+        (name,) = changes
+        finding = examine(**changes)["times to live"]
+        assert finding["state"] == "WARN"
+        assert f"SPOTLAB_{name.upper()}" in finding["remedy"]
