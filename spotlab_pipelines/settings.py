@@ -71,6 +71,11 @@ class Settings(BaseSettings):
     dagster_port: int = Field(default=3000, ge=1, le=65535, description="Dagster UI.")
     mlflow_port: int = Field(default=5000, ge=1, le=65535, description="MLflow UI.")
 
+    mlflow_ui_url: str | None = Field(
+        default=None,
+        description="Where people see MLflow, for links in the Dagster UI. Default: the local server on MLflow's port.",
+    )
+
     # Market
     advisor_url: str = Field(
         default="https://spot-bid-advisor.s3.amazonaws.com/spot-advisor-data.json",
@@ -148,6 +153,11 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @property
+    def mlflow_ui(self) -> str:
+        """The address of MLflow's UI, without a slash at its end."""
+        return (self.mlflow_ui_url or f"http://127.0.0.1:{self.mlflow_port}").rstrip("/")
 
     @property
     def archive_location(self) -> str:

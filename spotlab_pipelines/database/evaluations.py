@@ -106,5 +106,19 @@ def failed_accounts(engine: sa.Engine, window_start: datetime, account_ids: list
         return {row.account_id: FailedEvaluation(row.failed_at_step, row.error) for row in rows}
 
 
+def logged_accounts(engine: sa.Engine, window_start: datetime, account_ids: list[str]) -> set[str]:
+    """The accounts among `account_ids` whose evaluation of this window is in the log."""
+    with database_errors(), engine.connect() as connection:
+        return set(
+            connection.scalars(
+                sa.select(Evaluation.account_id).where(
+                    Evaluation.window_start == window_start,
+                    Evaluation.account_id.in_(account_ids),
+                    Evaluation.state == "logged",
+                )
+            )
+        )
+
+
 def _is(key: EvaluationKey) -> tuple[sa.ColumnElement[bool], ...]:
     return (Evaluation.account_id == key.account_id, Evaluation.window_start == key.window_start)

@@ -1,7 +1,8 @@
 """What the partitioned assets have in common: their accounts, their window, and how a failing account is treated.
 
-An evaluation's window is fixed once. A scheduled run carries it as a tag; any other run takes the creation time of its
-root run and writes it into that tag, so that a retry or a re-execution works on the same evaluation.
+An evaluation's window is fixed once. A scheduled run carries it as a tag; any other run takes the time at which it was
+asked for, that of its backfill or else of its root run, and writes it into that tag, so that a retry, a re-execution or
+another run of the same backfill works on the same evaluation.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from spotlab_pipelines.database.evaluations import EvaluationKey, begin_evaluation, fail_evaluation, failed_accounts
+from spotlab_pipelines.database.evaluations import (
+    EvaluationKey,
+    begin_evaluation,
+    fail_evaluation,
+    failed_accounts,
+    logged_accounts,
+)
 from spotlab_pipelines.defs.metadata import accounts_metadata
 from spotlab_pipelines.errors import InvalidInput, PermanentError, SpotLabError, TransientError
 
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
 
 WINDOW_TAG = "spotlab/window_start"
 ACCOUNT_TAG = "spotlab/account"
+BACKFILL_TAG = "dagster/backfill"
 MAX_RETRIES = 2
 
 
@@ -30,12 +38,21 @@ def window_start(context: dg.AssetExecutionContext) -> datetime:
     tag = context.run.tags.get(WINDOW_TAG)
     if tag is not None:
         return parse_window(tag)
-    record = context.instance.get_run_record_by_id(context.run.root_run_id or context.run.run_id)
-    if record is None:
-        raise InvalidInput(f"Run {context.run.run_id} names a root run that Dagster no longer has.")
-    window = record.create_timestamp.astimezone(UTC)
+    window = _asked_for_at(context.instance, context.run)
     context.instance.add_run_tags(context.run.run_id, {WINDOW_TAG: window.isoformat()})
     return window
+
+
+def _asked_for_at(instance: dg.DagsterInstance, run: dg.DagsterRun) -> datetime:
+    # Dagster splits the backfill of "Materialize all" into several runs, one after another: all are one evaluation.
+    backfill_id = run.tags.get(BACKFILL_TAG)
+    backfill = instance.get_backfill(backfill_id) if backfill_id is not None else None
+    if backfill is not None:
+        return datetime.fromtimestamp(backfill.backfill_timestamp, UTC)
+    record = instance.get_run_record_by_id(run.root_run_id or run.run_id)
+    if record is None:
+        raise InvalidInput(f"Run {run.run_id} names a root run that Dagster no longer has.")
+    return record.create_timestamp.astimezone(UTC)
 
 
 def parse_window(text: str) -> datetime:
@@ -81,7 +98,10 @@ def for_each_account(
     """Call `work` for every account of this run and report what it returned.
 
     A failing account becomes a row in `evaluations`; the others go on, and later steps leave it out. It is raised when
-    nothing is left to go on with, or at the `last` step, where only the accounts that came through are recorded.
+    nothing is left to go on with, or at the `last` step, where only the accounts that came through are recorded. While
+    an error is transient and tries are left, the whole step is tried again: doing an account twice changes nothing.
+
+    An evaluation that is already in the log keeps the tables it was logged from: only the `last` step runs again.
 
     Args:
         work: does one account's part; returns a report, a dataclass that `defs/metadata.py` can show.
@@ -90,12 +110,14 @@ def for_each_account(
     """
     step = context.asset_key.path[-1]
     with translated():
-        keys = [EvaluationKey(account, window_start(context)) for account in context.partition_keys]
+        window = window_start(context)
+        keys = [EvaluationKey(account, window) for account in context.partition_keys]
         failures = {} if first else _reopen(database, keys, step=step, run_id=context.run.run_id)
+        logged = set() if last else logged_accounts(database, window, [key.account_id for key in keys])
         reports: dict[str, Any] = {}
         errors: dict[str, Exception] = {}
         for key in keys:
-            if key.account_id in failures:
+            if key.account_id in failures or key.account_id in logged:
                 continue
             if first:
                 begin_evaluation(database, key, context.run.run_id)
@@ -106,10 +128,13 @@ def for_each_account(
                 fail_evaluation(database, key, at_step=step, error=explained(error))
                 errors[key.account_id] = error
         failures |= {account: explained(error) for account, error in errors.items()}
+        again = [error for error in errors.values() if isinstance(error, TransientError)]
+        if again and context.retry_number < MAX_RETRIES:
+            raise again[0]
         if len(errors) == len(keys) == 1:
             raise errors.popitem()[1]
-    metadata = accounts_metadata(reports, failures)
-    if failures and (last or not reports):
+    metadata = accounts_metadata(reports, failures, already_logged=sorted(logged))
+    if failures and (last or not (reports or logged)):
         for account in reports:
             context.log_event(
                 dg.AssetMaterialization(

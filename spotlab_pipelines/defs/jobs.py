@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
+import redis as redis_client
 import sqlalchemy as sa
 from dagster import DagsterRunStatus
 
@@ -11,6 +12,7 @@ from spotlab_pipelines.accounts.registry import list_accounts
 from spotlab_pipelines.defs.evaluation import ACCOUNT_TAG, WINDOW_TAG
 from spotlab_pipelines.defs.partitions import account_partitions, partition_changes
 from spotlab_pipelines.experiments.queries import due_accounts
+from spotlab_pipelines.market.cache import lacking_sources
 
 IN_FLIGHT = [
     DagsterRunStatus.QUEUED,
@@ -45,6 +47,10 @@ catalogue_scrape = dg.define_asset_job(
     description="Scrape instance types and on-demand prices.",
 )
 
+SHARED_SCRAPES = {"spot_advisor": advisor_scrape, "instance_catalogue": catalogue_scrape}
+RESCRAPE_AFTER_S = 600
+"""A shared source that the cache lacks is asked for at most this often."""
+
 # Each runs at least twice within the time to live of what it fills, so that one failed scrape leaves no gap.
 advisor_schedule = dg.ScheduleDefinition(
     name="spot_advisor_every_20_minutes",
@@ -77,23 +83,44 @@ def registered_accounts(
     return dg.SensorResult(dynamic_partitions_requests=[*adds, *deletes])
 
 
-@dg.sensor(job=evaluation, minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    jobs=[evaluation, advisor_scrape, catalogue_scrape],
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
 def due_evaluations(
-    context: dg.SensorEvaluationContext, database: dg.ResourceParam[sa.Engine]
+    context: dg.SensorEvaluationContext,
+    database: dg.ResourceParam[sa.Engine],
+    redis: dg.ResourceParam[redis_client.Redis],
 ) -> dg.SensorResult | dg.SkipReason:
-    """Start the evaluation of every account whose interval has come round; its window travels as a tag."""
+    """Start the evaluation of every account whose interval has come round; its window travels as a tag.
+
+    Without the shared market none can succeed: after a start on an empty cache, or when Redis lost it, the scrapes that
+    fill it come first, and the evaluations at a later tick.
+    """
+    now = datetime.now(UTC)
     known = set(context.instance.get_dynamic_partitions(str(account_partitions.name)))
-    due = [(account, window) for account, window in due_accounts(database, datetime.now(UTC)) if account in known]
+    due = [account for account in due_accounts(database, now) if account.account_id in known]
     if not due:
         return dg.SkipReason("No account is due.")
+    lacking = lacking_sources(redis, {region for account in due for region in account.regions})
+    if lacking:
+        context.log.info(f"{len(due)} accounts are due and wait for {', '.join(lacking)}, which the cache lacks.")
+        asked_at = int(now.timestamp()) // RESCRAPE_AFTER_S * RESCRAPE_AFTER_S
+        return dg.SensorResult(
+            run_requests=[
+                dg.RunRequest(run_key=f"{asset}/{asked_at}", job_name=SHARED_SCRAPES[asset].name) for asset in lacking
+            ]
+        )
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(
-                run_key=f"{account}/{window.isoformat()}",
-                partition_key=account,
-                tags={WINDOW_TAG: window.isoformat(), ACCOUNT_TAG: account},
+                run_key=f"{account.account_id}/{account.window_start.isoformat()}",
+                job_name=evaluation.name,
+                partition_key=account.account_id,
+                tags={WINDOW_TAG: account.window_start.isoformat(), ACCOUNT_TAG: account.account_id},
             )
-            for account, window in due
+            for account in due
         ]
     )
 

@@ -6,7 +6,7 @@ A report is a frozen dataclass; its numbers, times and tables are shown under th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -17,23 +17,33 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PREVIEW_ROWS = 10
+ROW_COUNT = "dagster/row_count"
+"""Dagster's own name for a table's length: the UI has a column for it and draws it over time."""
+COUNTING_FIELDS = ("rows", "row_count", "rows_written", "features", "instances")
+"""The fields of our reports that count the rows an asset wrote; of a report that has several, the first counts."""
 
 
 def report_metadata(report: Any) -> dict[str, Any]:
     """The fields of a report as Dagster metadata; empty ones are left out."""
-    shown = {name: _shown(value) for name, value in _fields(report).items()}
+    fields = _fields(report)
+    shown = {name: _shown(value) for name, value in fields.items()}
+    shown[ROW_COUNT] = next((fields[name] for name in COUNTING_FIELDS if name in fields), None)
     return {name: value for name, value in shown.items() if value is not None}
 
 
-def accounts_metadata(reports: Mapping[str, Any], failures: Mapping[str, str]) -> dict[str, Any]:
+def accounts_metadata(
+    reports: Mapping[str, Any], failures: Mapping[str, str], *, already_logged: Sequence[str] = ()
+) -> dict[str, Any]:
     """Metadata of one step over several accounts: one account's own report, or a table with a line for each."""
-    if len(reports) == 1 and not failures:
+    if len(reports) == 1 and not failures and not already_logged:
         return report_metadata(next(iter(reports.values())))
     metadata: dict[str, Any] = {"accounts": len(reports), "accounts_failed": len(failures)}
     if reports:
         metadata["per_account"] = dg.MetadataValue.json(
             {account: _numbers(report) for account, report in reports.items()}
         )
+    if already_logged:
+        metadata["already_logged"] = dg.MetadataValue.json(list(already_logged))
     if failures:
         metadata["failed"] = dg.MetadataValue.json(dict(failures))
     return metadata
@@ -80,6 +90,8 @@ def _shown(value: Any) -> Any:
         return value
     if isinstance(value, datetime):
         return dg.MetadataValue.timestamp(value)
+    if isinstance(value, dict) and all(str(item).startswith(("http://", "https://")) for item in value.values()):
+        return dg.MetadataValue.md("\n".join(f"- [{name}]({url})" for name, url in value.items()))
     return dg.MetadataValue.json(_plain(value))
 
 

@@ -6,6 +6,7 @@ None takes Dagster config: what they need is in the settings, and secrets never 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import dagster as dg
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from spotlab_pipelines.inference.registry import ModelRegistry
     from spotlab_pipelines.market.archive import Archive
 
+_current: WeakSet[sa.Engine] = WeakSet()
+"""The engines whose database is known to be at the revision of this code."""
+
 
 @dg.resource
 def settings(_context: dg.InitResourceContext) -> Settings:
@@ -29,9 +33,7 @@ def settings(_context: dg.InitResourceContext) -> Settings:
 @dg.resource
 def database(_context: dg.InitResourceContext) -> sa.Engine:
     """The pooled engine of the domain database."""
-    from spotlab_pipelines.database.engine import connect
-
-    return connect(get_settings())
+    return _domain_database(get_settings())
 
 
 @dg.resource
@@ -54,19 +56,28 @@ def archive(_context: dg.InitResourceContext) -> Archive:
 def account_sessions(context: dg.InitResourceContext) -> AccountSessions:
     """STS sessions into the accounts; each carries the id of the run that opened it."""
     from spotlab_pipelines.accounts.sessions import AccountSessions
-    from spotlab_pipelines.database.engine import connect
 
     settings, run_id = get_settings(), context.run.run_id if context.run else None
-    return AccountSessions(connect(settings), run_id=run_id, max_pages=settings.max_pages)
+    return AccountSessions(_domain_database(settings), run_id=run_id, max_pages=settings.max_pages)
 
 
 @dg.resource
 def model_registry(_context: dg.InitResourceContext) -> ModelRegistry:
     """The versions that may be served, and their loaded models."""
-    from spotlab_pipelines.database.engine import connect
     from spotlab_pipelines.inference.registry import ModelRegistry
 
-    return ModelRegistry(connect(get_settings()), get_settings())
+    return ModelRegistry(_domain_database(get_settings()), get_settings())
+
+
+def _domain_database(settings: Settings) -> sa.Engine:
+    """The engine of a database that this code fits, asked once a process: else one line says what to start."""
+    from spotlab_pipelines.database.engine import connect
+    from spotlab_pipelines.database.migrate import require_current
+
+    engine = connect(settings)
+    if engine not in _current:
+        _current.add(require_current(settings))
+    return engine
 
 
 def default_resources() -> dict[str, dg.ResourceDefinition]:

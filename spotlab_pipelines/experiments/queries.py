@@ -5,6 +5,7 @@ Reading only, and each function is one statement. What is written is `log.py`'s.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -97,8 +98,17 @@ def list_experiments(engine: sa.Engine, account_id: str | None = None, limit: in
     return _read(engine, statement)
 
 
-def due_accounts(engine: sa.Engine, now: datetime) -> list[tuple[str, datetime]]:
-    """The active accounts whose current window has no evaluation yet, with that window's start, in account order.
+@dataclass(frozen=True)
+class DueAccount:
+    """An account whose current window has no evaluation yet."""
+
+    account_id: str
+    window_start: datetime
+    regions: tuple[str, ...]
+
+
+def due_accounts(engine: sa.Engine, now: datetime) -> list[DueAccount]:
+    """The active accounts whose current window has no evaluation yet, in account order.
 
     An account's windows are multiples of its own `evaluation_interval_s` since the epoch. A window that passed
     without an evaluation is not made up for: its market is gone.
@@ -117,12 +127,12 @@ def due_accounts(engine: sa.Engine, now: datetime) -> list[tuple[str, datetime]]
         .scalar_subquery()
     )
     due = (
-        sa.select(Account.account_id, window.label("window_start"))
+        sa.select(Account.account_id, window.label("window_start"), Account.regions)
         .where(Account.state == "active", begun.is_(None))
         .order_by(Account.account_id)
     )
     with database_errors(), engine.connect() as connection:
-        return [(row.account_id, row.window_start) for row in connection.execute(due)]
+        return [DueAccount(row.account_id, row.window_start, tuple(row.regions)) for row in connection.execute(due)]
 
 
 def row_counts(engine: sa.Engine) -> dict[str, int]:

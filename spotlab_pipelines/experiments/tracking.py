@@ -30,7 +30,7 @@ EXPERIMENT = "evaluations"
 
 @dataclass(frozen=True)
 class TrackingReport:
-    """The MLflow runs of one evaluation by version, with links relative to MLflow's UI, and the metrics each got."""
+    """The MLflow runs of one evaluation by version, with links into MLflow's UI, and the metrics each got."""
 
     experiment_id: str
     step: int
@@ -91,7 +91,7 @@ def track_evaluation(settings: Settings, engine: sa.Engine, key: EvaluationKey) 
         experiment_id=experiment,
         step=step,
         runs=runs,
-        links={version: f"#/experiments/{experiment}/runs/{run}" for version, run in runs.items()},
+        links={version: f"{settings.mlflow_ui}/#/experiments/{experiment}/runs/{run}" for version, run in runs.items()},
         metrics={each.version: len(each.metrics) for each in versions},
     )
 

@@ -15,6 +15,7 @@ stale or unreadable values are errors that name the key and the asset to materia
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,17 @@ class Market:
     catalogue: pd.DataFrame
     on_demand: pd.DataFrame
     sources: pd.DataFrame
+
+
+def lacking_sources(redis: redis_client.Redis, regions: Collection[str]) -> list[str]:
+    """The assets that all accounts share and whose values the cache does not hold: never scraped, expired, or lost.
+
+    Args:
+        regions: where the accounts are; the Advisor's values count as there if any of these regions has its list.
+    """
+    keys = {"instance_catalogue": [INSTANCE_METADATA], "spot_advisor": [risk_key(region) for region in regions]}
+    with redis_errors():
+        return [asset for asset, names in keys.items() if names and not redis.exists(*names)]
 
 
 def read_catalogue(redis: redis_client.Redis, settings: Settings, *, now: datetime) -> Catalogue:

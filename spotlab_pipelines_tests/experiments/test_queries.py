@@ -28,6 +28,10 @@ def archive(settings: Settings) -> Archive:
     return Archive(settings.archive_location)
 
 
+def due(engine: sa.Engine, now: datetime) -> list[tuple[str, datetime]]:
+    return [(account.account_id, account.window_start) for account in due_accounts(engine, now)]
+
+
 def evaluate(engine: sa.Engine, archive: Archive, key: EvaluationKey, seed: int = 7) -> pd.DataFrame:
     frame = decided(engine, archive, key=key, frame=decisions(4, account_id=key.account_id, seed=seed))
     log_evaluation(engine, archive, key)
@@ -104,20 +108,18 @@ def test_an_account_is_due_for_the_multiple_of_its_interval_that_has_begun(
 ) -> None:
     assert window == datetime.fromtimestamp(NOW.timestamp() // interval_s * interval_s, UTC)
     register(engine, interval_s=interval_s)
-    assert due_accounts(engine, NOW) == [(ACCOUNT, window)]
+    assert due(engine, NOW) == [(ACCOUNT, window)]
     begin_evaluation(engine, EvaluationKey(ACCOUNT, window), None)
-    assert due_accounts(engine, NOW) == []
+    assert due(engine, NOW) == []
     nearly_next = window + timedelta(seconds=interval_s, microseconds=-1)
-    assert due_accounts(engine, nearly_next) == []
-    assert due_accounts(engine, window + timedelta(seconds=interval_s)) == [
-        (ACCOUNT, window + timedelta(seconds=interval_s))
-    ]
+    assert due(engine, nearly_next) == []
+    assert due(engine, window + timedelta(seconds=interval_s)) == [(ACCOUNT, window + timedelta(seconds=interval_s))]
 
 
 def test_a_manual_evaluation_within_the_window_does_not_stand_for_the_scheduled_one(engine: sa.Engine) -> None:
     register(engine)
     begin_evaluation(engine, EvaluationKey(ACCOUNT, WINDOW + timedelta(seconds=17)), None)
-    assert due_accounts(engine, NOW) == [(ACCOUNT, WINDOW)]
+    assert due(engine, NOW) == [(ACCOUNT, WINDOW)]
 
 
 def test_disabled_accounts_are_never_due_and_a_failed_window_is_not_started_again(engine: sa.Engine) -> None:
@@ -125,7 +127,7 @@ def test_disabled_accounts_are_never_due_and_a_failed_window_is_not_started_agai
     register(engine, OTHER, state="disabled")
     begin_evaluation(engine, KEY, None)
     fail_evaluation(engine, KEY, at_step="pool_features", error="MarketDataStale: too old")
-    assert due_accounts(engine, NOW) == []
+    assert due(engine, NOW) == []
 
 
 def test_a_time_without_a_zone_is_refused(engine: sa.Engine) -> None:

@@ -68,7 +68,10 @@ def test_each_version_has_a_run_with_the_figures_of_its_rows(
     report = track_evaluation(settings, engine, KEY)
 
     assert set(report.runs) == {CHAMPION, CHALLENGER}
-    assert report.links[CHAMPION] == f"#/experiments/{report.experiment_id}/runs/{report.runs[CHAMPION]}"
+    assert (
+        report.links[CHAMPION]
+        == f"http://127.0.0.1:5000/#/experiments/{report.experiment_id}/runs/{report.runs[CHAMPION]}"
+    )
     frame = decisions(8)
     for version, run_id in report.runs.items():
         run = client.get_run(run_id)

@@ -107,7 +107,7 @@ def test_agrees_with_the_obvious_way(rows: list):
         pool = pool.sort_values(["changed_at", "spot_price_usd_per_hour"])
         before, inside = pool[pool["changed_at"] <= start], pool[pool["changed_at"] > start]
         seen = [*before["spot_price_usd_per_hour"].tolist()[-1:], *inside["spot_price_usd_per_hour"].tolist()]
-        assert prices(found.xs(key).squeeze()) == (seen[-1], min(seen), max(seen), len(inside))
+        assert prices(found.loc[[key]].iloc[0]) == (seen[-1], min(seen), max(seen), len(inside))
     assert len(found) == frame[frame["changed_at"] <= pd.Timestamp(NOW)].groupby(["instance_type", "az_id"]).ngroups
 
 

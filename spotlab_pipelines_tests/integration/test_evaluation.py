@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -61,8 +62,12 @@ def test_a_doubled_evaluation_writes_once(scraped: Laboratory) -> None:
     now = datetime.now(UTC).isoformat()
     assert scraped.run("evaluation", account, window=now).success
     before = scraped.rows("select id, created_at from experiment_logs order by id")
+    tables = _tables(scraped)
+    assert any("predictions" in str(path) for path in tables)
+    assert all(outcome.success for outcome in scrape_shared_market(scraped.instance, defs))
     assert scraped.run("evaluation", account, window=now).success
     assert scraped.rows("select id, created_at from experiment_logs order by id") == before
+    assert _tables(scraped) == tables, "the tables that the log was written from stay as they were"
     assert scraped.rows("select state, step from evaluations") == [("logged", 1)]
 
 
@@ -117,6 +122,15 @@ def test_a_failed_step_is_retried_where_it_failed(scraped: Laboratory) -> None:
     assert scraped.rows("select state, failed_at_step, error from evaluations") == [("logged", None, None)]
 
 
+def test_a_passing_fault_of_one_account_among_several_is_tried_again(scraped: Laboratory) -> None:
+    accounts = [account.account_id for account in scraped.accounts]
+    scraped.aws.add_fault("DescribeInstances", account_id=accounts[1], times=4, code="RequestLimitExceeded", status=503)
+    result = scraped.run("evaluation", *accounts)
+    assert result.success, _failure(result)
+    assert [event.step_key for event in result.all_events if event.is_step_up_for_retry] == ["fleet_instances"]
+    assert dict(scraped.rows("select account_id, state from evaluations")) == dict.fromkeys(accounts, "logged")
+
+
 def test_an_empty_cache_is_a_named_error_and_nothing_is_logged(laboratory: Laboratory) -> None:
     result = laboratory.run("evaluation", laboratory.accounts[0].account_id)
     assert not result.success
@@ -124,6 +138,12 @@ def test_an_empty_cache_is_a_named_error_and_nothing_is_logged(laboratory: Labor
     assert "MarketDataMissing" in _failure(result)
     assert "instance_catalogue" in _failure(result), "the error says what to do"
     assert laboratory.rows("select * from experiment_logs") == []
+
+
+def _tables(laboratory: Laboratory) -> dict[Path, int]:
+    """The evaluations' tables in the archive, with the time of their last change."""
+    folder = Path(laboratory.settings.archive_location) / "evaluations"
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
 
 
 def _failed_steps(result: dg.ExecuteInProcessResult) -> list[str]:

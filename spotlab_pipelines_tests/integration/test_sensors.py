@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster._utils.schedules import cron_string_iterator
 
 from spotlab_pipelines.database.evaluations import EvaluationKey, begin_evaluation
+from spotlab_pipelines.database.migrate import downgrade
+from spotlab_pipelines.defs import resources
 from spotlab_pipelines.defs.evaluation import ACCOUNT_TAG, WINDOW_TAG, parse_window
-from spotlab_pipelines.defs.jobs import due_evaluations, registered_accounts
+from spotlab_pipelines.defs.jobs import advisor_schedule, catalogue_schedule, due_evaluations, registered_accounts
 from spotlab_pipelines.defs.partitions import account_partitions
-from spotlab_pipelines.errors import StoreUnavailable
+from spotlab_pipelines.errors import PermanentError, StoreUnavailable
+from spotlab_pipelines.market.cache import INSTANCE_METADATA, risk_key
+from spotlab_pipelines.settings import Settings
 from spotlab_pipelines_tests.integration.conftest import Laboratory
 
 NAME = str(account_partitions.name)
@@ -22,7 +29,17 @@ def tick(sensor: dg.SensorDefinition, laboratory: Laboratory, database: sa.Engin
     from spotlab_pipelines.definitions import defs
 
     context = dg.build_sensor_context(instance=laboratory.instance, definitions=defs)
-    return sensor(context, database=database or laboratory.engine)
+    resources = {"database": database or laboratory.engine, "redis": laboratory.redis}
+    return sensor(context, **{key: resources[key] for key in sensor.required_resource_keys})
+
+
+@pytest.fixture
+def scraped(laboratory: Laboratory) -> Laboratory:
+    """The laboratory with a shared market in its cache."""
+    region = laboratory.accounts[0].regions[0]
+    laboratory.redis.sadd(INSTANCE_METADATA, "m5.large")
+    laboratory.redis.set(risk_key(region), "{}")
+    return laboratory
 
 
 def test_partitions_follow_the_registered_accounts(laboratory: Laboratory) -> None:
@@ -58,21 +75,49 @@ def test_a_registry_that_cannot_be_read_fails_the_tick(laboratory: Laboratory) -
     assert set(laboratory.instance.get_dynamic_partitions(NAME)) == {a.account_id for a in laboratory.accounts}
 
 
-def test_due_accounts_are_evaluated_once_per_window(laboratory: Laboratory) -> None:
-    requests = tick(due_evaluations, laboratory).run_requests
-    assert [request.partition_key for request in requests] == [a.account_id for a in laboratory.accounts]
+def test_due_accounts_are_evaluated_once_per_window(scraped: Laboratory) -> None:
+    requests = tick(due_evaluations, scraped).run_requests
+    assert [request.partition_key for request in requests] == [a.account_id for a in scraped.accounts]
     first = requests[0]
     window = parse_window(first.tags[WINDOW_TAG])
-    assert int(window.timestamp()) % laboratory.accounts[0].evaluation_interval_s == 0
+    assert int(window.timestamp()) % scraped.accounts[0].evaluation_interval_s == 0
     assert first.tags[ACCOUNT_TAG] == first.partition_key
     assert first.run_key == f"{first.partition_key}/{window.isoformat()}"
 
-    begin_evaluation(laboratory.engine, EvaluationKey(first.partition_key, window), None)
-    remaining = tick(due_evaluations, laboratory).run_requests
-    assert [request.partition_key for request in remaining] == [a.account_id for a in laboratory.accounts[1:]]
+    begin_evaluation(scraped.engine, EvaluationKey(first.partition_key, window), None)
+    remaining = tick(due_evaluations, scraped).run_requests
+    assert [request.partition_key for request in remaining] == [a.account_id for a in scraped.accounts[1:]]
 
 
-def test_an_account_without_a_partition_waits(laboratory: Laboratory) -> None:
-    laboratory.instance.delete_dynamic_partition(NAME, laboratory.accounts[0].account_id)
-    requests = tick(due_evaluations, laboratory).run_requests
-    assert laboratory.accounts[0].account_id not in [request.partition_key for request in requests]
+def test_an_account_without_a_partition_waits(scraped: Laboratory) -> None:
+    scraped.instance.delete_dynamic_partition(NAME, scraped.accounts[0].account_id)
+    requests = tick(due_evaluations, scraped).run_requests
+    assert scraped.accounts[0].account_id not in [request.partition_key for request in requests]
+
+
+def test_what_the_cache_lacks_is_scraped_before_any_evaluation_starts(scraped: Laboratory) -> None:
+    scraped.redis.flushdb()
+    requests = tick(due_evaluations, scraped).run_requests
+    assert {request.job_name for request in requests} == {"advisor_scrape", "catalogue_scrape"}
+    assert [again.run_key for again in tick(due_evaluations, scraped).run_requests] == [r.run_key for r in requests]
+    scraped.redis.sadd(INSTANCE_METADATA, "m5.large")
+    assert [r.job_name for r in tick(due_evaluations, scraped).run_requests] == ["advisor_scrape"]
+
+
+def test_schedules_run_at_least_twice_within_the_time_to_live_of_what_they_fill(settings: Settings) -> None:
+    for schedule, ttl_s in (
+        (advisor_schedule, settings.spot_risk_ttl_s),
+        (catalogue_schedule, settings.instance_metadata_ttl_s),
+    ):
+        ticks = cron_string_iterator(datetime(2026, 1, 31, tzinfo=UTC).timestamp(), str(schedule.cron_schedule), "UTC")
+        times = [next(ticks) for _ in range(200)]
+        assert max(after - before for before, after in pairwise(times)).total_seconds() <= ttl_s / 2
+
+
+def test_a_database_that_was_never_migrated_says_in_one_line_what_to_start(
+    settings: Settings, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    downgrade(settings, "base")
+    monkeypatch.setattr(resources, "get_settings", lambda: settings)
+    with pytest.raises(PermanentError, match="Run `spotlab up`"):
+        resources.database(dg.build_init_resource_context())
