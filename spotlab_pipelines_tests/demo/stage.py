@@ -6,8 +6,10 @@ that is the product's own doing.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shlex
 import socket
 import sys
 from collections.abc import Callable
@@ -57,9 +59,15 @@ def market_folder(settings: Settings, market: Path | None) -> Path:
     return folder
 
 
+def market_key(folder: Path) -> str:
+    """A name for what belongs to one recording: readable, and another one for a folder that is only called the same."""
+    path = folder.resolve()
+    return f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+
+
 def fleets_of(settings: Settings, folder: Path) -> list[DemoAccount]:
     """The fleets that run on this market: chosen at the first demo and the same in every later one."""
-    kept = settings.data_dir / "markets" / f"{folder.name}-fleets.json"
+    kept = settings.data_dir / "markets" / f"{market_key(folder)}-fleets.json"
     if not kept.is_file():
         fleets = demo_fleet(load_recording(folder))
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -78,10 +86,22 @@ def start_local_aws(servers: Servers, folder: Path) -> LocalAwsClient:
     aws = LocalAwsClient(f"http://127.0.0.1:{port}")
     module = "spotlab_pipelines_tests.local_aws"
     command = [sys.executable, "-m", module, "--market", str(folder), "--port", str(port)]
+    aws.enter(os.environ)
     servers.start("local-aws", command, url=aws.advisor_url)
-    os.environ.update(aws.environment())
     get_settings.cache_clear()
     return aws
+
+
+def write_environment(settings: Settings, aws: LocalAwsClient) -> Path:
+    """Write a file that gives a shell this demo's settings and local AWS, and return its path."""
+    ours = {name: value for name, value in os.environ.items() if name.startswith("SPOTLAB_")}
+    exported = ours | aws.environment() | {"SPOTLAB_DATA_DIR": str(settings.data_dir.absolute())}
+    of_the_user = "for name in $(env | sed -n 's/^\\(AWS_[A-Z0-9_]*\\)=.*/\\1/p'); do unset \"$name\"; done"
+    lines = [of_the_user, *(f"export {name}={shlex.quote(value)}" for name, value in sorted(exported.items()))]
+    path = settings.data_dir / "local-aws.sh"
+    path.touch(mode=0o600)
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
 
 def register_cast(settings: Settings, engine: sa.Engine, fleets: list[DemoAccount]) -> list[Account]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -14,9 +15,26 @@ from spotlab_pipelines_tests.local_aws.accounts import Denies, FleetInstance
 from spotlab_pipelines_tests.local_aws.app import ADVISOR_PATH, CONTROL_PATH
 from spotlab_pipelines_tests.local_aws.credentials import OWN_ACCOUNT
 
+HOST = "127.0.0.1"
+NO_AWS_OF_THE_MACHINE = {
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
+
 
 class LocalAwsError(Exception):
     """The local AWS could not be started, or refused a command; the message says why."""
+
+
+def forget_aws(environment: MutableMapping[str, str]) -> None:
+    """Drop every AWS_* variable and shut out the files and the metadata service that botocore asks by itself.
+
+    Even loading moto's market opens a session, which fails on a profile that is set and not written down.
+    """
+    for name in [name for name in environment if name.startswith("AWS_")]:
+        del environment[name]
+    environment.update(NO_AWS_OF_THE_MACHINE)
 
 
 class LocalAwsClient:
@@ -30,6 +48,19 @@ class LocalAwsClient:
         """Where the Spot Advisor's feed is."""
         return self.endpoint_url + ADVISOR_PATH
 
+    def enter(self, environment: MutableMapping[str, str]) -> None:
+        """Let an environment use this AWS and nothing else of AWS.
+
+        Every AWS_* variable that was there is dropped: a profile, a service's own AWS_ENDPOINT_URL_EC2 or
+        AWS_IGNORE_CONFIGURED_ENDPOINT_URLS would lead past this endpoint, to the real AWS.
+        """
+        forget_aws(environment)
+        environment.update(self.environment())
+        for name in ("NO_PROXY", "no_proxy"):
+            kept = environment.get(name, "")
+            if HOST not in kept.split(","):
+                environment[name] = f"{kept},{HOST}".lstrip(",")
+
     def environment(self) -> dict[str, str]:
         """The environment variables with which a process uses this AWS, as SpotLab's own account."""
         return {
@@ -38,9 +69,7 @@ class LocalAwsClient:
             "AWS_SECRET_ACCESS_KEY": "only-for-the-local-aws",
             "AWS_SESSION_TOKEN": "",
             "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_CONFIG_FILE": "/dev/null",
-            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            **NO_AWS_OF_THE_MACHINE,
             "SPOTLAB_ADVISOR_URL": self.advisor_url,
         }
 
