@@ -18,11 +18,11 @@ from spotlab_pipelines.terminal import (
     PERMANENT,
     PROBLEMS,
     complain,
-    complain_of,
     print_json,
     print_rows,
     progress,
     records,
+    unwritable,
 )
 
 if TYPE_CHECKING:
@@ -80,6 +80,11 @@ def run(arguments: Sequence[str]) -> int:
         if "--traceback" in arguments:
             raise
         return complain(error)
+    except OSError as error:
+        known = unwritable(error)
+        if known is None or "--traceback" in arguments:
+            raise
+        return complain(known)
     return 0
 
 
@@ -213,7 +218,7 @@ def evaluate(
                 _scrape_shared(instance)
             outcome = evaluate_account(instance, defs, account, progress=progress)
         if not outcome.success:
-            raise typer.Exit(complain_of(outcome.failed_step, outcome.error))
+            raise outcome.failure()
         decisions = latest_decisions(engine, account, outcome.window_start)
     print_rows(records(decisions), as_json=as_json, empty="The account has no running instances.")
 
@@ -275,7 +280,7 @@ def _scrape_shared(instance: DagsterInstance) -> None:
 
     for outcome in scrape_shared_market(instance, defs, progress=progress):
         if not outcome.success:
-            raise typer.Exit(complain_of(outcome.failed_step, outcome.error))
+            raise outcome.failure()
 
 
 def _settings() -> Settings:

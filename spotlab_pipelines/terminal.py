@@ -31,12 +31,17 @@ def complain(error: errors.SpotLabError) -> int:
     return TRANSIENT if isinstance(error, errors.TransientError) else PERMANENT
 
 
-def complain_of(step: str | None, message: str | None) -> int:
-    """Report a run that failed; its error comes as text that begins with the class's name."""
-    text = " ".join((message or "no reason was recorded").split())
-    typer.echo(f"spotlab: {step or 'the run'} failed: {text}", err=True)
-    kind = getattr(errors, text.partition(":")[0].rpartition(".")[2], None)
-    return TRANSIENT if isinstance(kind, type) and issubclass(kind, errors.TransientError) else PERMANENT
+def unwritable(error: OSError) -> errors.LocalStackError | None:
+    """Our error for a file that a library could not read or write; None if it is of another kind, such as a socket's.
+
+    Artifacts are written by MLflow and Dagster, which pass on what the operating system says.
+    """
+    if error.filename is None:
+        return None
+    return errors.LocalStackError(
+        f"{error.filename} cannot be used: {error.strerror}.",
+        remedy="Give this user the right to it, or set SPOTLAB_MLRUNS_DIR or SPOTLAB_DATA_DIR to another place.",
+    )
 
 
 def print_json(value: Any) -> None:

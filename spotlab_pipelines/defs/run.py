@@ -41,6 +41,17 @@ class RunOutcome:
     failed_step: str | None = None
     error: str | None = None
 
+    def failure(self) -> errors.SpotLabError:
+        """The error that ended a run without success, of the class that its message names, to be raised again.
+
+        What no class of ours names was not foreseen, so it is taken for permanent.
+        """
+        told = f"{self.failed_step or 'The run'} failed: {self.error or 'no reason was recorded'}"
+        kind = getattr(errors, (self.error or "").partition(":")[0], None)
+        if not (isinstance(kind, type) and issubclass(kind, errors.SpotLabError)):
+            kind = errors.PermanentError
+        return kind(told)
+
 
 @contextmanager
 def open_instance() -> Iterator[dg.DagsterInstance]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,10 @@ from pydantic import SecretStr
 
 from spotlab_pipelines import errors
 from spotlab_pipelines.cli import PRINCIPAL_PLACEHOLDER, app
+from spotlab_pipelines.defs.run import RunOutcome
 from spotlab_pipelines.local import status
 from spotlab_pipelines.settings import Settings
-from spotlab_pipelines.terminal import complain_of
+from spotlab_pipelines.terminal import complain
 from spotlab_pipelines_tests.cli.conftest import Spotlab
 from spotlab_pipelines_tests.conftest import environment_of, new_directory
 from spotlab_pipelines_tests.database.filled import ACCOUNT_ID, fill
@@ -236,14 +238,37 @@ def test_an_unknown_account_is_not_evaluated(spotlab: Spotlab, engine: sa.Engine
 
 
 @pytest.mark.parametrize(
-    ("message", "code"),
+    ("message", "kind", "code"),
     [
-        ("spotlab_pipelines.errors.MarketDataStale: too old", 3),
-        ("Throttled: slowly", 3),
-        ("AccessDenied: no", 1),
-        ("ZeroDivisionError: division by zero", 1),
-        (None, 1),
+        ("MarketDataStale: too old", errors.MarketDataStale, 3),
+        ("Throttled: slowly", errors.Throttled, 3),
+        ("AccessDenied: no", errors.AccessDenied, 1),
+        ("ZeroDivisionError: division by zero", errors.PermanentError, 1),
+        ("annotations: not a class of the tree", errors.PermanentError, 1),
+        (None, errors.PermanentError, 1),
     ],
 )
-def test_a_failed_run_tells_whether_to_try_again(message: str | None, code: int) -> None:
-    assert complain_of("spot_prices", message) == code
+def test_a_failed_run_tells_whether_to_try_again(
+    message: str | None, kind: type[errors.SpotLabError], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = RunOutcome("a", datetime.now(UTC), success=False, failed_step="spot_prices", error=message)
+    failure = outcome.failure()
+    assert type(failure) is kind
+    assert complain(failure) == code
+    assert capsys.readouterr().err == f"spotlab: spot_prices failed: {message or 'no reason was recorded'}\n"
+
+
+def test_mlruns_that_cannot_be_written_is_one_line_and_1(
+    spotlab: Spotlab,
+    settings: Settings,
+    use: Callable[[Settings], None],
+    engine: sa.Engine,
+    mlflow_database: str,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a-file").write_text("")
+    use(settings.model_copy(update={"mlruns_dir": tmp_path / "a-file" / "mlruns"}))
+    answer = spotlab("models", "bootstrap", "--no-scrape")
+    assert (answer.code, one_line(answer.err.splitlines()[-1])) == (1, True), answer.err
+    assert "a-file" in answer.err
+    assert "SPOTLAB_MLRUNS_DIR" in answer.err
