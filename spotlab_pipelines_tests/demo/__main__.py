@@ -11,18 +11,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from spotlab_pipelines.errors import LocalStackError, SpotLabError
 from spotlab_pipelines.settings import Settings, default_data_dir, get_settings
+from spotlab_pipelines.terminal import unwritable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from spotlab_pipelines.defs.run import Progress
     from spotlab_pipelines_tests.demo.servers import Servers
     from spotlab_pipelines_tests.local_aws.client import LocalAwsClient
 
@@ -33,50 +31,70 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--market", type=Path, metavar="DIR", help="a market recording; default: the generated one")
     parser.add_argument("--keep-up", action="store_true", help="then keep Dagster, MLflow and the stores up")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
 
+    from spotlab_pipelines_tests.demo.signals import treat_as_interrupt
     from spotlab_pipelines_tests.local_aws.client import LocalAwsError
     from spotlab_pipelines_tests.local_aws.recording import RecordingError
 
+    treat_as_interrupt(signal.SIGTERM, signal.SIGHUP)
     try:
         return run(options.market and options.market.resolve(), keep_up=options.keep_up)
     except (SpotLabError, LocalAwsError, RecordingError) as error:
-        print(f"make {'dev' if options.keep_up else 'demo'}: {error}", file=sys.stderr)
-        return 1
+        why: Exception = error
+    except OSError as error:
+        known = unwritable(error)
+        if known is None:
+            raise
+        why = known
     except KeyboardInterrupt:
         return 130
+    print(f"make {'dev' if options.keep_up else 'demo'}: {' '.join(str(why).split())}", file=sys.stderr)
+    return 1
 
 
 def run(market: Path | None, *, keep_up: bool) -> int:
     """Set the stage, evaluate every account, show it; then keep everything up, or end what was started."""
+    from spotlab_pipelines.doctor.stores import mlruns
     from spotlab_pipelines.local import down, up
-    from spotlab_pipelines_tests.demo import stage
+    from spotlab_pipelines_tests.demo import show, stage
     from spotlab_pipelines_tests.demo.servers import Servers, require_free
-    from spotlab_pipelines_tests.demo.show import console
+    from spotlab_pipelines_tests.demo.signals import postponed, undisturbed
+    from spotlab_pipelines_tests.local_aws.client import forget_aws
 
     began = time.monotonic()
+    forget_aws(os.environ)
     settings = settings_for(market)
     if keep_up:
         require_free(settings.dagster_port, setting="SPOTLAB_DAGSTER_PORT", what="the Dagster UI")
         require_free(settings.mlflow_port, setting="SPOTLAB_MLFLOW_PORT", what="MLflow")
-    screen = console()
+    # Before anything is started: it would only show when the first model is registered.
+    mlruns(settings)
+    screen = show.console()
     servers = Servers(settings.data_dir / "logs")
     started: tuple[str, ...] = ()
     try:
-        with told(screen, "Postgres and Redis are up"):
+        with show.told(screen, "Postgres and Redis are up"), postponed():
             started = up(settings).started
         folder = stage.market_folder(settings, market)
-        with told(screen, f"A local AWS serves the market recording {folder.name}"):
+        with show.told(screen, f"A local AWS serves the market recording {folder.name}"):
             aws = stage.start_local_aws(servers, folder)
-        success = evaluate_everything(screen, get_settings(), aws, folder)
+        success = False
+        try:
+            success = evaluate_everything(screen, get_settings(), aws, folder)
+        except SpotLabError as error:
+            if not keep_up:
+                raise
+            # Whoever asked for the UIs wants to see there why it failed.
+            show.print_failure(screen, str(error))
         screen.print(f"\nDone in {time.monotonic() - began:.0f} s.")
-        if keep_up and success:
-            keep_everything_up(screen, get_settings(), servers)
-        how_to_look_further(screen)
+        if keep_up:
+            keep_everything_up(screen, get_settings(), servers, aws)
+        show.how_to_look_further(screen, market)
         return 0 if success else 1
     finally:
-        servers.stop()
-        down(settings, only=started)
+        with undisturbed():
+            servers.stop()
+            down(settings, only=started)
 
 
 def settings_for(market: Path | None) -> Settings:
@@ -84,9 +102,11 @@ def settings_for(market: Path | None) -> Settings:
 
     Accounts, prices and models of one market mean nothing in another.
     """
+    from spotlab_pipelines_tests.demo.stage import market_key
+
     if market is not None and "SPOTLAB_DATA_DIR" not in os.environ:
         default = default_data_dir()
-        os.environ["SPOTLAB_DATA_DIR"] = str(default.with_name(f"{default.name}-{market.name}"))
+        os.environ["SPOTLAB_DATA_DIR"] = str(default.with_name(f"{default.name}-{market_key(market)}"))
         get_settings.cache_clear()
     return get_settings()
 
@@ -96,42 +116,56 @@ def evaluate_everything(screen: Console, settings: Settings, aws: LocalAwsClient
 
     Returns:
         Whether every account came through.
+
+    Raises:
+        SpotLabError: what all accounts share could not be scraped, or a store or AWS failed.
     """
     from spotlab_pipelines.database.engine import connect
     from spotlab_pipelines.database.migrate import ensure_databases, upgrade
     from spotlab_pipelines.definitions import defs
     from spotlab_pipelines.defs.run import evaluate_account, open_instance, scrape_shared_market
     from spotlab_pipelines_tests.demo import show, stage
+    from spotlab_pipelines_tests.demo.holdings import holdings
 
-    with told(screen, "Databases are migrated"):
+    with show.told(screen, "Databases are migrated"):
         ensure_databases(settings)
         upgrade(settings)
         engine = connect(settings)
+    before = holdings(settings, engine)
     fleets = stage.fleets_of(settings, folder)
-    with told(screen, "Three LAB accounts and one PROD account of two owners"):
+    with show.told(screen, "Three LAB accounts and one PROD account of two owners"):
         accounts = stage.register_cast(settings, engine, fleets)
         stage.fill_accounts(aws, accounts, fleets)
     outcomes = {}
     with open_instance() as instance:
-        with told(screen, "Dagster: Spot Advisor and instance catalogue") as say:
-            shared = scrape_shared_market(instance, defs, progress=say)
-        with told(screen, "The first models, fitted on the accounts' own history and registered in MLflow") as say:
+        with show.told(screen, "Dagster: Spot Advisor and instance catalogue") as say:
+            for outcome in scrape_shared_market(instance, defs, progress=say):
+                if not outcome.success:
+                    raise outcome.failure()
+        with show.told(screen, "The first models, fitted on the accounts' own history and registered in MLflow") as say:
             models = stage.first_models(settings, engine, say)
         for model in models:
-            screen.print(f"      {model.version or model.family} ({model.role}): {model.note}", highlight=False)
+            screen.print(
+                f"      {model.version or model.family} ({model.role}): {model.note}", highlight=False, markup=False
+            )
         stage.steer(engine, accounts, next((model.version for model in models if model.role == "challenger"), None))
         for account in accounts:
-            with told(screen, f"Dagster: evaluation of {account.account_id} {account.name}") as say:
-                outcomes[account.account_id] = evaluate_account(instance, defs, account.account_id, progress=say)
+            with show.told(screen, f"Dagster: evaluation of {account.account_id} {account.name}") as say:
+                outcome = evaluate_account(instance, defs, account.account_id, progress=say)
+                outcomes[account.account_id] = outcome
+                if not outcome.success:
+                    say.fail(str(outcome.failure()))
     for account in accounts:
         show.print_decisions(screen, engine, account, outcomes[account.account_id])
-    show.print_stores(screen, settings, engine)
-    return all(outcome.success for outcome in [*shared, *outcomes.values()])
+    show.print_stores(screen, settings, before, holdings(settings, engine))
+    return all(outcome.success for outcome in outcomes.values())
 
 
-def keep_everything_up(screen: Console, settings: Settings, servers: Servers) -> NoReturn:
+def keep_everything_up(screen: Console, settings: Settings, servers: Servers, aws: LocalAwsClient) -> NoReturn:
     """Start the two UIs and wait for Ctrl-C."""
     from spotlab_pipelines_tests.demo.servers import dagster_command, mlflow_command, server_environment
+    from spotlab_pipelines_tests.demo.show import told
+    from spotlab_pipelines_tests.demo.stage import write_environment
 
     environment = server_environment(settings)
     dagster, mlflow = (f"http://127.0.0.1:{port}" for port in (settings.dagster_port, settings.mlflow_port))
@@ -139,36 +173,20 @@ def keep_everything_up(screen: Console, settings: Settings, servers: Servers) ->
         servers.start("dagster", dagster_command(settings), url=f"{dagster}/server_info", environment=environment)
     with told(screen, "The MLflow UI"):
         servers.start("mlflow", mlflow_command(settings), url=f"{mlflow}/health", environment=environment)
+    file = write_environment(settings, aws)
     screen.print(
-        f"\n  Dagster UI  {dagster}\n  MLflow      {mlflow}\n  logs        {servers.log_dir}\n\nCtrl-C ends it all."
+        f"\n  Dagster UI  {dagster}\n  MLflow      {mlflow}\n  logs        {servers.log_dir}\n"
+        f"\nIn another terminal, with this local AWS:  source {file}\n"
+        "  .venv/bin/spotlab doctor                 each setting, store and account\n"
+        "  .venv/bin/spotlab evaluate 111111111111  one more evaluation of an account\n"
+        "  .venv/bin/spotlab experiments list       every evaluation so far\n"
+        "\nCtrl-C ends it all.",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
     ended = servers.wait()
     raise LocalStackError(f"{ended} has ended by itself.", remedy=f"Its log: {servers.log_dir / ended}.log")
-
-
-@contextmanager
-def told(screen: Console, what: str) -> Iterator[Progress]:
-    """Show that something is under way, the step it is at, and how long it took."""
-    began = time.monotonic()
-    with screen.status(f"{what} ...") as status:
-        yield lambda step, state: status.update(f"{what}: {step} {state}")
-    screen.print(f"  [green]✓[/] {what} ({time.monotonic() - began:.1f} s)")
-
-
-def how_to_look_further(screen: Console) -> None:
-    """The next things to try."""
-    screen.print(
-        "\n[bold]How to look further[/]\n"
-        "  make dev                            Dagster UI on :3000, MLflow on :5000, this same data\n"
-        "  .venv/bin/spotlab experiments list  every evaluation so far\n"
-        "  .venv/bin/spotlab models list       what may be served\n"
-        "  .venv/bin/spotlab doctor            each setting and store, and what to do about it\n"
-        "  make demo                           once more: a second evaluation of the same accounts"
-    )
-
-
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -19,8 +19,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from spotlab_pipelines.errors import LocalStackError
 from spotlab_pipelines.settings import PROJECT_ROOT, Settings
+from spotlab_pipelines_tests.demo.signals import postponed
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
@@ -53,7 +56,7 @@ class Servers:
         """
         self.log_dir.mkdir(parents=True, exist_ok=True)
         log = self.log_dir / f"{name}.log"
-        with log.open("ab") as output:
+        with log.open("ab") as output, postponed():
             self.processes[name] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -81,7 +84,8 @@ class Servers:
             time.sleep(0.5)
 
     def stop(self) -> None:
-        """End every process group that was started here, the youngest first."""
+        """End every process group that was started here, the youngest first, and whoever left his group."""
+        descendants = [child for process in self.processes.values() for child in _children(process)]
         for process in reversed(self.processes.values()):
             _signal_group(process, signal.SIGTERM)
         deadline = time.monotonic() + STOP_TIMEOUT_S
@@ -89,6 +93,9 @@ class Servers:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, deadline - time.monotonic()))
             _signal_group(process, signal.SIGKILL)
+        for left in descendants:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                left.kill()
 
 
 def answers(url: str) -> bool:
@@ -150,3 +157,11 @@ def server_environment(settings: Settings) -> dict[str, str]:
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
+
+
+def _children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """All processes below it. psutil knows them by pid and start time, so that none is mistaken for another later."""
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []

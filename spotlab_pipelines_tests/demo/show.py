@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+import os
+import shlex
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
 import sqlalchemy as sa
 from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
 from rich.table import Table
 
 from spotlab_pipelines.accounts.registry import Account
-from spotlab_pipelines.database.redis import connect_redis
 from spotlab_pipelines.defs.run import RunOutcome
-from spotlab_pipelines.experiments.queries import latest_decisions, row_counts
+from spotlab_pipelines.experiments.queries import latest_decisions
 from spotlab_pipelines.settings import Settings
+from spotlab_pipelines_tests.demo.holdings import Holdings
 
 DESTINATIONS = {"STAY": "stays", "FALLBACK_ON_DEMAND": "on-demand", "SKIP": "unknown"}
 STYLES = {"STAY": "green", "SWITCH": "cyan", "FALLBACK_ON_DEMAND": "yellow", "SKIP": "red"}
@@ -28,13 +33,14 @@ def console() -> Console:
     return plain if plain.is_terminal else Console(width=172)
 
 
-def decisions_table(title: str, decisions: pd.DataFrame) -> Table:
-    """The decisions of one evaluation, a line per instance and version; the version that acts comes first.
+def decisions_table(title: str, decisions: pd.DataFrame, *, watched: bool = False) -> Table:
+    """The decisions of one evaluation, a line per instance and version; the version that decides comes first.
 
     A version in shadow gives its reason only where it decides otherwise.
 
     Args:
         decisions: as `experiments.queries.latest_decisions` gives them.
+        watched: the whole account is a PROD one, whose decisions are only logged.
     """
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", show_lines=False)
     for name in (
@@ -57,8 +63,8 @@ def decisions_table(title: str, decisions: pd.DataFrame) -> Table:
             f"{_pool(row.from_pool)}\n→ {DESTINATIONS.get(row.decision) or _pool(row.to_pool)}",
             _probabilities(row),
             _costs(row),
-            f"{row.model_version}\n{_part(row)}",
-            f"[{STYLES[row.decision]}]{row.decision}[/]" + ("" if says_the_same else f"\n{row.reason}"),
+            f"{row.model_version}\n{_part(row, watched=watched)}",
+            f"[{STYLES[row.decision]}]{row.decision}[/]" + ("" if says_the_same else f"\n{escape(row.reason)}"),
             style=None if row.acting else "dim",
         )
         previous = row.instance_id
@@ -70,26 +76,89 @@ def print_decisions(screen: Console, engine: sa.Engine, account: Account, outcom
     title = f"{account.account_id} {account.name} ({account.environment}, owned by {account.owner_email})"
     if outcome.success:
         decisions = latest_decisions(engine, account.account_id, outcome.window_start)
-        screen.print("", decisions_table(title, decisions))
+        screen.print("", decisions_table(title, decisions, watched=account.environment == "PROD"))
     else:
-        screen.print(f"\n[red]{title}: {outcome.failed_step} failed: {outcome.error}[/]")
+        screen.print(f"\n[red]{escape(title)}: {escape(str(outcome.failure()))}[/]", highlight=False)
 
 
-def print_stores(screen: Console, settings: Settings, engine: sa.Engine) -> None:
-    """A line per store with what it holds now."""
-    tables = row_counts(engine)
-    keys = Counter(key.partition(b":")[0].decode() for key in connect_redis(settings).scan_iter(count=1000))
-    files = list(Path(settings.archive_location).rglob("*.parquet"))
-    size_mb = sum(path.stat().st_size for path in files) / 1e6
-    artifacts = sum(path.is_file() for path in settings.mlruns_dir.rglob("*"))
-    screen.print("\n[bold]What the stores hold now[/]", highlight=False)
+def print_stores(screen: Console, settings: Settings, before: Holdings, now: Holdings) -> None:
+    """A line per store: what it holds, and in brackets what this run added."""
+    before_files, files = sum(before.archive.values()), sum(now.archive.values())
+    new_mb, mb = (now.archive_bytes - before.archive_bytes) / 1e6, now.archive_bytes / 1e6
+    archive = f"{files:,} ({files - before_files:+,}) Parquet files, {mb:.1f} ({new_mb:+.1f}) MB"
+    screen.print("\n[bold]What the stores hold now, and in brackets what this run added[/]", highlight=False)
     for store, held in (
-        ("Postgres", ", ".join(f"{tables[name]:,} {name}" for name in sorted(tables))),
-        ("Redis", ", ".join(f"{count:,} {kind}" for kind, count in sorted(keys.items()))),
-        ("Archive", f"{len(files):,} Parquet files, {size_mb:.1f} MB in {settings.archive_location}"),
-        ("MLflow", f"{tables['tracking_runs']:,} runs of (account, version), {artifacts:,} artifact files in mlruns/"),
+        ("Postgres", _grown(before.postgres, now.postgres)),
+        ("Redis", f"{_grown(before.redis, now.redis)}; {now.redis_writes - before.redis_writes:,} values were set"),
+        ("Archive", f"{archive}: {_grown(before.archive, now.archive)}; in {settings.archive_location}"),
+        ("MLflow", _grown(before.mlflow, now.mlflow)),
     ):
-        screen.print(f"  [bold]{store:9}[/] {held}", highlight=False)
+        screen.print(f"  [bold]{store:9}[/] {escape(held)}", highlight=False, soft_wrap=True)
+
+
+def print_failure(screen: Console, why: str) -> None:
+    """One red line."""
+    screen.print(f"  [red]✗[/] {escape(' '.join(why.split()))}", highlight=False, soft_wrap=True)
+
+
+def how_to_look_further(screen: Console, market: Path | None) -> None:
+    """The next things to try: only what works now that all is stopped again."""
+    recording = "" if market is None else f" MARKET={shlex.quote(str(market))}"
+    # The command line finds data that lies elsewhere only if it is told where.
+    data_dir = os.environ.get("SPOTLAB_DATA_DIR")
+    where = "" if data_dir is None else f"SPOTLAB_DATA_DIR={shlex.quote(data_dir)} "
+    screen.print("\n[bold]How to look further[/]")
+    for command, what in (
+        (f"make dev{recording}", "the Dagster UI, MLflow and the local AWS on this same data, until Ctrl-C"),
+        (f"make demo{recording}", "once more: a second evaluation of the same accounts"),
+        (f"{where}.venv/bin/spotlab experiments list", "every evaluation so far (starts the stores, which stay up)"),
+        (f"{where}.venv/bin/spotlab models list", "what may be served (likewise)"),
+        (f"{where}make down", "stops the stores; the data stays"),
+    ):
+        screen.print(f"  {command:39} {what}", highlight=False, markup=False, soft_wrap=True)
+
+
+class Told:
+    """Something under way on the screen: called with a step and its state; `fail` makes its end a red one."""
+
+    def __init__(self, what: str, status: Status) -> None:
+        self.what, self.status = what, status
+        self.failure: str | None = None
+
+    def __call__(self, step: str, state: str) -> None:
+        self.status.update(escape(f"{self.what}: {step} {state}"))
+
+    def fail(self, why: str) -> None:
+        """It is over, and this is what went wrong."""
+        self.failure = why
+
+
+@contextmanager
+def told(screen: Console, what: str) -> Iterator[Told]:
+    """Show that something is under way, the step it is at, how long it took, and whether it went well."""
+    began = time.monotonic()
+    with screen.status(f"{escape(what)} ...") as status:
+        telling = Told(what, status)
+        try:
+            yield telling
+        except BaseException:
+            screen.print(f"  [red]✗[/] {escape(what)}")
+            raise
+    took = f"{escape(what)} ({time.monotonic() - began:.1f} s)"
+    if telling.failure is None:
+        screen.print(f"  [green]✓[/] {took}")
+    else:
+        print_failure(screen, f"{what} ({time.monotonic() - began:.1f} s): {telling.failure}")
+
+
+def _grown(before: dict[str, int], now: dict[str, int]) -> str:
+    """Each count, and in brackets by how much it has grown since; what there is none of is left out."""
+    parts = []
+    for kind, count in now.items():
+        change = count - before.get(kind, 0)
+        if count or change:
+            parts.append(f"{count:,}{f' ({change:+,})' if change else ''} {kind}")
+    return ", ".join(parts) or "nothing"
 
 
 def _pool(pool_id: str) -> str:
@@ -101,7 +170,13 @@ def _probabilities(row: Any) -> str:
     values = (row.p_current_1h, row.p_current_6h, row.p_current_12h)
     if pd.isna(values[0]):
         return "none: on-demand" if row.decision != "SKIP" else "unknown"
-    return " / ".join(f"{100 * value:.2f}" for value in values)
+    return " / ".join(_percent(value) for value in values)
+
+
+def _percent(probability: float) -> str:
+    """A probability in %, to two digits; one that would read 0.00 is not taken for none."""
+    percent = 100 * probability
+    return "<0.01" if 0 < percent < 0.005 else f"{percent:.2f}"
 
 
 def _costs(row: Any) -> str:
@@ -111,8 +186,8 @@ def _costs(row: Any) -> str:
     return f"{now:.4f} → {now if pd.isna(then) else then:.4f}"
 
 
-def _part(row: Any) -> str:
-    """The version's role, and whether the row could ever be acted on."""
+def _part(row: Any, *, watched: bool) -> str:
+    """The version's role, and what becomes of its decision. Nothing acts on an instance yet."""
     if not row.acting:
         return f"{row.model_role}, shadow"
-    return f"{row.model_role}, {'only logged' if row.shadow else 'acts'}"
+    return f"{row.model_role}, {'only logged' if row.shadow or watched else 'decides'}"
