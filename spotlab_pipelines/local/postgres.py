@@ -114,12 +114,11 @@ class EmbeddedPostgres:
         )
 
     def stop(self) -> bool:
-        """Stop the server (fast: sessions are ended, data is written); False if it was not running."""
+        """Stop the server (fast: sessions are ended, data is written) and what a killed one left; False if none ran."""
         process = self._process()
-        if process is None:
-            return False
-        end(process, signals=((SIGINT, 30.0), (SIGQUIT, 5.0)))
-        return True
+        if process is not None:
+            end(process, signals=((SIGINT, 30.0), (SIGQUIT, 5.0)))
+        return self._end_orphans() or process is not None
 
     def _process(self) -> psutil.Process | None:
         pid = read_number(self.data / "postmaster.pid")
@@ -165,10 +164,16 @@ class EmbeddedPostgres:
 
     def _clear_up(self) -> None:
         """After a kill -9 of the postmaster: end what it left behind, which would keep the shared memory in use."""
-        for orphan in processes_in(self.data, name="postgres"):
-            end(orphan, signals=((SIGQUIT, 5.0),))
+        self._end_orphans()
         # No process works in this directory, so whatever pid the file names has been given to somebody else.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
+
+    def _end_orphans(self) -> bool:
+        """End every Postgres process that still works in our data: a busy one outlives its postmaster for long."""
+        orphans = processes_in(self.data, name="postgres")
+        for orphan in orphans:
+            end(orphan, signals=((SIGQUIT, 5.0),))
+        return bool(orphans)
 
     def _launch(self, programs: Programs, user: ServerUser | None) -> bool:
         port = usable_port(read_number(self.directory / "port"))

@@ -70,8 +70,7 @@ class EmbeddedRedis:
         make_server_dir(self.directory, user)
         programs = choose_redis(self.settings, user)
         programs = reachable_by(user, programs, copies=self.directory.parent / "programs")
-        for orphan in processes_in(self.directory, name="redis-server"):
-            end(orphan, signals=((SIGTERM, 5.0),))
+        self._end_all()
         for _ in range(PORT_ATTEMPTS):
             password, port = new_secret(), usable_port(read_number(self.directory / "port"))
             self._configure(password, port, user)
@@ -95,10 +94,16 @@ class EmbeddedRedis:
     def stop(self) -> bool:
         """Stop the server; False if it was not running."""
         process = self._process()
-        if process is None:
-            return False
-        end(process, signals=((SIGTERM, 10.0),))
-        return True
+        if process is not None:
+            end(process, signals=((SIGTERM, 10.0),))
+        return self._end_all() or process is not None
+
+    def _end_all(self) -> bool:
+        """End every server that works in our folder: its pid file may be lost, or its start cut short."""
+        servers = processes_in(self.directory, name="redis-server")
+        for server in servers:
+            end(server, signals=((SIGTERM, 5.0),))
+        return bool(servers)
 
     def _process(self) -> psutil.Process | None:
         pid = read_number(self.directory / "redis.pid")

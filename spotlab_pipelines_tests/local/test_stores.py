@@ -133,6 +133,30 @@ def test_a_backend_that_outlives_the_killed_postmaster_is_ended(local_settings: 
         assert backend not in [process.pid for process in left]
 
 
+def test_down_ends_what_a_killed_postmaster_left(local_settings: MakeSettings) -> None:
+    settings = local_settings()
+    with psycopg.connect(store_urls(settings).database("postgres").get_secret_value()) as connection:
+        backend = psutil.Process(connection.info.backend_pid)
+        backend.suspend()  # busy: it will not notice that the postmaster is gone
+        kill_9(pids(settings)["postgres"])
+        assert not gone(backend)
+        assert down(settings) == ("postgres", "redis")
+        assert gone(backend)
+        assert processes_in(settings.data_dir / "postgres" / "data", name="postgres") == []
+    assert down(settings) == ()
+
+
+def test_down_ends_a_redis_whose_pid_file_is_lost(local_settings: MakeSettings) -> None:
+    settings, other = local_settings(), local_settings()
+    store_urls(settings)
+    store_urls(other)
+    server = psutil.Process(pids(settings)["redis"])
+    (settings.data_dir / "redis" / "redis.pid").unlink()
+    assert "redis" in down(settings)
+    assert gone(server)
+    check_both_answer(store_urls(other))
+
+
 def test_a_pid_that_belongs_to_someone_else_by_now_is_left_alone(local_settings: MakeSettings) -> None:
     settings = local_settings()
     store_urls(settings)
