@@ -38,10 +38,7 @@ def scrape_advisor(settings: Settings, engine: sa.Engine, redis: redis_client.Re
     """
     with recorded(engine, SOURCE) as record:
         frame = parse_advisor(fetch_document(settings.advisor_url, settings.http_timeout_s))
-        record.row_count = len(frame)
-        record.archive_path = archive.write_scrape(
-            kind=SOURCE, region=None, fetched_at=record.fetched_at, scrape_id=record.id, frame=frame
-        )
+        record.keep(archive, frame)
         keys = publish_advisor(
             redis,
             frame,

@@ -7,6 +7,7 @@ business of the room that writes it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -51,6 +52,12 @@ class Archive:
         path = f"scrapes/kind={kind}/region={region or 'all'}/date={date}/{scrape_id}.parquet"
         self._write(path, _encode(frame, {"fetched_at": fetched_at.isoformat(), "scrape_id": str(scrape_id)}))
         return path
+
+    def remove(self, path: str) -> None:
+        """Remove a file that `write_scrape` wrote; one that is gone already is no error."""
+        # A file alone may vanish: AWS lets an object be deleted that is not there.
+        with contextlib.suppress(FileNotFoundError):
+            self._attempt(f"be cleared of {path}", lambda filesystem, root: filesystem.delete_file(f"{root}/{path}"))
 
     def write_table(
         self, table: str, key: EvaluationKey, frame: pd.DataFrame, metadata: dict[str, Any] | None = None

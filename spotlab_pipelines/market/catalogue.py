@@ -70,10 +70,7 @@ def scrape_catalogue(
                 remedy="Check SPOTLAB_PRICING_REGION.",
             )
         merged = types.merge(on_demand, on="instance_type", how="left")
-        record.row_count = len(merged)
-        record.archive_path = archive.write_scrape(
-            kind=SOURCE, region=None, fetched_at=record.fetched_at, scrape_id=record.id, frame=merged
-        )
+        record.keep(archive, merged)
         publish_catalogue(
             redis,
             types,

@@ -1,17 +1,16 @@
 """Spot price history: one account's scrape of the families it runs or could run, and reading longer windows.
 
 Histories are shared by all accounts, because pools are told apart by zone id: a family that another account's scrape
-has just brought is not fetched again.
+has just brought is not fetched again. One that is fetched again is fetched with all that its present value covers, so
+that no account's scrape takes from another what it has come to rely on; what nobody refreshes expires.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import pandas as pd
 import sqlalchemy as sa
 
@@ -20,13 +19,14 @@ from spotlab_pipelines.accounts.fleet import availability_zones, load_fleet
 from spotlab_pipelines.accounts.registry import Account, get_account
 from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.database.redis import redis_errors
+from spotlab_pipelines.errors import StoreUnavailable
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.cache import price_key, read_catalogue
 from spotlab_pipelines.market.fitting import wanted_market
 from spotlab_pipelines.market.frames import POOL_KEY, check_prices
 from spotlab_pipelines.market.parse import parse_price_history
-from spotlab_pipelines.market.publish import Envelope, publish_prices
-from spotlab_pipelines.market.scrapes import ScrapeRecord, ScrapeReport, recorded
+from spotlab_pipelines.market.publish import Envelope, PriceCover, publish_prices
+from spotlab_pipelines.market.scrapes import ScrapeReport, recorded
 
 if TYPE_CHECKING:
     import redis as redis_client
@@ -39,6 +39,9 @@ TYPES_PER_LISTING = 40
 FRESH_SHARE = 0.5
 """A cached family is fetched again when it is older than this share of its time to live: it must still be fresh when
 the evaluation reads it."""
+
+OVERTAKEN_TRIES = 5
+"""How often a family is scraped again because another account published a wider value of it meanwhile."""
 
 Cover = dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...]]]
 """(region, family) -> (types, products)."""
@@ -57,37 +60,63 @@ def scrape_prices(
     All regions are fetched and validated before anything is written: one that fails leaves the archive and Redis as
     they were. In the archive each region has its own file; with several, `archive_path` has a * for the region.
 
+    A family of which another account published more while this scrape was reading it is left to that account's value.
+    If that one lacks something that we want, the family is scraped once more, in a scrape of its own; the report is the
+    last one's.
+
     Raises:
         MarketDataMissing, MarketDataStale: the instance catalogue, which says what fits, is not there.
         AccessDenied, Throttled, SourceUnavailable, PageLoop: a region could not be read.
         SourceMalformed: a price or a time that cannot be; pool and row are named.
+        StoreUnavailable: a store does not answer, or others publish the same families without end.
     """
+    for _ in range(OVERTAKEN_TRIES):
+        report, done = _scrape_once(settings, sessions, engine, redis, archive, account_id)
+        if done:
+            return report
+    raise StoreUnavailable(
+        f"Expected to publish the prices that account {account_id} wants, but other accounts' scrapes came in between"
+        f" {OVERTAKEN_TRIES} times.",
+        remedy="Scrape again; if it lasts, let fewer accounts be evaluated at the same moment.",
+    )
+
+
+def _scrape_once(
+    settings: Settings,
+    sessions: AccountSessions,
+    engine: sa.Engine,
+    redis: redis_client.Redis,
+    archive: Archive,
+    account_id: str,
+) -> tuple[ScrapeReport, bool]:
+    """One scrape, and whether Redis then held all that the account wants."""
     account = get_account(engine, account_id)
     with recorded(engine, SOURCE, account_id=account_id) as record:
         wanted = _wanted(settings, engine, redis, account_id, record.fetched_at)
         covered = _not_fresh(settings, redis, wanted, record.fetched_at)
         since = record.fetched_at - settings.price_window
         frame = fetch_price_history(sessions, account, covered, start=since, end=record.fetched_at)
-        record.row_count = len(frame)
-        record.archive_path = _archive_by_region(archive, record, frame, sorted({region for region, _ in covered}))
-        if covered:
-            publish_prices(
-                redis,
-                frame,
-                Envelope(SOURCE, str(record.id), record.fetched_at),
-                ttl_s=settings.price_history_ttl_s,
-                since=since,
-                covered=covered,
-            )
-    return record.report(
+        record.keep(archive, frame, sorted({region for region, _ in covered}))
+        overtaken = publish_prices(
+            redis,
+            frame,
+            Envelope(SOURCE, str(record.id), record.fetched_at),
+            ttl_s=settings.price_history_ttl_s,
+            since=since,
+            covered=covered,
+        )
+    lacking = _not_fresh(settings, redis, {key: wanted[key] for key in overtaken}, record.fetched_at)
+    report = record.report(
         frame,
         account_id=account_id,
         regions=sorted({region for region, _ in wanted}),
         families_fetched=len(covered),
+        families_overtaken=len(overtaken),
         families_reused=len(wanted) - len(covered),
         pools=int(frame.duplicated(list(POOL_KEY)).eq(False).sum()),
         window_start=since.isoformat(),
     )
+    return report, not lacking
 
 
 def fetch_price_history(
@@ -155,29 +184,28 @@ def _wanted(settings: Settings, engine: sa.Engine, redis: redis_client.Redis, ac
 
 
 def _not_fresh(settings: Settings, redis: redis_client.Redis, wanted: Cover, now: datetime) -> Cover:
-    """Those of `wanted` that Redis does not hold fresh, for the whole window, and with all types and products."""
+    """Those of `wanted` that Redis does not hold fresh, for the whole window, and with all types and products.
+
+    Each comes with what its present value covers besides, as long as that may still be read: what replaces the value
+    must not cover less.
+    """
     if not wanted:
         return {}
     with redis_errors():
         values: Any = redis.mget([price_key(*key) for key in wanted])
-    return {
-        key: cover
-        for (key, cover), value in zip(wanted.items(), values, strict=True)
-        if value is None or not _is_fresh(settings, value, cover, now)
-    }
-
-
-def _is_fresh(settings: Settings, raw: bytes, cover: tuple[tuple[str, ...], tuple[str, ...]], now: datetime) -> bool:
-    try:
-        value = orjson.loads(raw)
-        fetched_at = datetime.fromisoformat(value["fetched_at"])
-        window = fetched_at - datetime.fromisoformat(value["since"])
-        held = {*value["types"], *value["products"]}
-    except (KeyError, TypeError, ValueError):
-        return False
-    age_s = (now - fetched_at).total_seconds()
-    covers = held >= {*cover[0], *cover[1]}
-    return covers and age_s <= FRESH_SHARE * settings.price_history_ttl_s and window >= settings.price_window
+    lacking: Cover = {}
+    for (key, (types, products)), raw in zip(wanted.items(), values, strict=True):
+        held = PriceCover.of(raw)
+        age_s = float("inf") if held is None else (now - held.fetched_at).total_seconds()
+        if held is None or age_s > settings.price_history_ttl_s:
+            lacking[key] = (types, products)
+        elif not (
+            held.includes(types, products)
+            and age_s <= FRESH_SHARE * settings.price_history_ttl_s
+            and held.fetched_at - held.since >= settings.price_window
+        ):
+            lacking[key] = (tuple(sorted({*types, *held.types})), tuple(sorted({*products, *held.products})))
+    return lacking
 
 
 def _listings(covered: Cover) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
@@ -190,22 +218,6 @@ def _listings(covered: Cover) -> list[tuple[str, tuple[str, ...], tuple[str, ...
         for (region, products), types in grouped.items()
         for start in range(0, len(types), TYPES_PER_LISTING)
     ]
-
-
-def _archive_by_region(
-    archive: Archive, record: ScrapeRecord, frame: pd.DataFrame, regions: Sequence[str]
-) -> str | None:
-    paths = [
-        archive.write_scrape(
-            kind=SOURCE,
-            region=region,
-            fetched_at=record.fetched_at,
-            scrape_id=record.id,
-            frame=frame[frame["region"] == region].reset_index(drop=True),
-        )
-        for region in regions
-    ]
-    return paths[0].replace(f"region={regions[0]}", "region=*") if len(paths) > 1 else next(iter(paths), None)
 
 
 def _no_prices() -> pd.DataFrame:

@@ -1,8 +1,12 @@
-"""A scrape as such: its record in `scrapes`, whether it worked or failed, and the report that it hands back."""
+"""A scrape as such: its files in the archive, its record in `scrapes`, and the report that it hands back.
+
+The record decides what counts: an archived file is part of the archive if the row of a scrape without an error names
+it. A scrape that fails removes its files; what a killed process leaves behind is named by no row.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +18,8 @@ import sqlalchemy as sa
 
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import Scrape
+from spotlab_pipelines.errors import StoreUnavailable
+from spotlab_pipelines.market.archive import Archive
 
 PREVIEW_ROWS = 10
 
@@ -50,6 +56,36 @@ class ScrapeRecord:
     fetched_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     row_count: int = 0
     archive_path: str | None = None
+    _files: list[tuple[Archive, str]] = field(default_factory=list)
+
+    def keep(self, archive: Archive, frame: pd.DataFrame, regions: Sequence[str] | None = None) -> None:
+        """Archive the scrape's rows: in one file, or with `regions` in one for each of them.
+
+        `row_count` and `archive_path` follow; of several files the path has a * for the region. Publish afterwards:
+        what others can read must be in the archive already.
+        """
+        parts = [(None, frame)] if regions is None else [(name, frame[frame["region"] == name]) for name in regions]
+        for region, rows in parts:
+            path = archive.write_scrape(
+                kind=self.source,
+                region=region,
+                fetched_at=self.fetched_at,
+                scrape_id=self.id,
+                frame=rows.reset_index(drop=True),
+            )
+            self._files.append((archive, path))
+            self.archive_path = path if len(parts) == 1 else path.replace(f"region={region}", "region=*")
+        self.row_count = len(frame)
+
+    def discard(self) -> None:
+        """Remove what `keep` wrote.
+
+        Raises:
+            StoreUnavailable: the archive does not let us; the path of the file that is left is named.
+        """
+        while self._files:
+            archive, path = self._files.pop()
+            archive.remove(path)
 
     def report(self, frame: pd.DataFrame, **details: Any) -> ScrapeReport:
         """The report of this scrape; `frame` is shown by its first rows."""
@@ -68,14 +104,22 @@ class ScrapeRecord:
 def recorded(
     engine: sa.Engine, source: str, *, account_id: str | None = None, region: str | None = None
 ) -> Iterator[ScrapeRecord]:
-    """Keep a row of the scrape that happens inside: with its counts if it ends well, else with its error."""
+    """Keep a row of the scrape that happens inside: with its counts if it ends well, else with its error.
+
+    A scrape that fails, or whose row cannot be written, leaves no file in the archive.
+    """
     record = ScrapeRecord(source, account_id, region)
     try:
         yield record
-    except Exception as error:
+        _insert(engine, record, None)
+    # Also what is not an Exception: a run that is cancelled must leave as little as one that fails.
+    except BaseException as error:
+        try:
+            record.discard()
+        except StoreUnavailable as left:
+            error.add_note(f"What the scrape archived could not be removed, and no row names it: {left}")
         _insert(engine, record, f"{type(error).__name__}: {error}")
         raise
-    _insert(engine, record, None)
 
 
 def _insert(engine: sa.Engine, record: ScrapeRecord, error: str | None) -> None:

@@ -12,6 +12,7 @@ from spotlab_pipelines.market.cache import price_key, read_catalogue, read_marke
 from spotlab_pipelines.market.fitting import Wanted
 from spotlab_pipelines.market.frames import check_advisor, check_catalogue, check_on_demand, check_prices
 from spotlab_pipelines.market.parse import parse_advisor, parse_instance_types
+from spotlab_pipelines.market.prices import Cover
 from spotlab_pipelines.market.publish import Envelope, publish_advisor, publish_catalogue, publish_prices
 
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
@@ -276,6 +277,56 @@ def test_a_type_that_left_the_advisor_is_absent_although_its_old_value_lives(fil
     publish_advisor(filled, feed, ENVELOPE, ttl_s=3600, regions=[])
     assert filled.exists(risk_key("us-east-1", "m5.xlarge"))
     assert read(filled, settings).advisor["instance_type"].tolist() == ["m5.large"]
+
+
+M5: tuple[str, str] = ("us-east-1", "m5")
+NARROW: Cover = {M5: (("m5.large", "m5.xlarge"), (LINUX,))}
+LATER = replace(ENVELOPE, scrape_id="scrape-2", fetched_at=NOW + timedelta(minutes=1))
+
+
+def test_a_fresh_price_history_is_not_replaced_by_a_narrower_one(filled, settings):
+    before = filled.get(price_key(*M5))
+    narrow: Cover = NARROW | {("us-east-1", "c5"): (("c5.large",), (LINUX,))}
+    kept = publish_prices(filled, prices(), LATER, ttl_s=3600, since=SINCE, covered=narrow)
+    assert kept == [M5]
+    assert filled.get(price_key(*M5)) == before
+    assert set(read(filled, settings).sources["scrape_id"]) == {"scrape-1", "scrape-2"}
+
+
+@pytest.mark.parametrize("cover", [COVERED, {M5: (["m5.large", "m5.xlarge", "m5.metal"], [LINUX, "Windows", "SUSE"])}])
+def test_a_price_history_is_replaced_by_one_that_covers_as_much(filled, cover):
+    assert publish_prices(filled, prices(), LATER, ttl_s=3600, since=SINCE, covered=cover) == []
+    assert orjson.loads(filled.get(price_key(*M5)))["scrape_id"] == "scrape-2"
+
+
+@pytest.mark.parametrize("there", [b"<html>", b"{}", None])
+def test_what_is_stale_or_unreadable_holds_nothing_up(filled, there):
+    if there is not None:
+        filled.set(price_key(*M5), there)
+    later = replace(LATER, fetched_at=NOW + timedelta(seconds=3601))
+    assert publish_prices(filled, prices(), later, ttl_s=3600, since=SINCE, covered=NARROW) == []
+    assert orjson.loads(filled.get(price_key(*M5)))["scrape_id"] == "scrape-2"
+
+
+def test_a_wider_value_that_comes_between_the_look_and_the_writing_stays(redis, settings):
+    """A narrow publication has looked and found nothing; before it writes, a wide one does."""
+    from redis.client import Pipeline
+
+    wide = replace(ENVELOPE, scrape_id="wide")
+
+    class Slow(Pipeline):
+        def multi(self):
+            if not redis.exists(price_key(*M5)):
+                publish_prices(redis, prices(), wide, ttl_s=3600, since=SINCE, covered=COVERED)
+            super().multi()
+
+    class SlowRedis(type(redis)):
+        def pipeline(self, transaction=True, shard_hint=None):
+            return Slow(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+    slow = SlowRedis(connection_pool=redis.connection_pool)
+    assert publish_prices(slow, prices(), LATER, ttl_s=3600, since=SINCE, covered=NARROW) == [M5]
+    assert orjson.loads(redis.get(price_key(*M5)))["scrape_id"] == "wide"
 
 
 def test_redis_that_does_not_answer_is_named(settings):

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
-from spotlab_pipelines.accounts.fleet import sync_fleet
+from spotlab_pipelines.accounts.fleet import load_fleet, sync_fleet
 from spotlab_pipelines.accounts.sessions import AccountSessions
-from spotlab_pipelines.database.tables import Scrape
+from spotlab_pipelines.database.tables import Instance, Scrape
 from spotlab_pipelines.errors import (
     AccessDenied,
     MarketDataMissing,
@@ -18,6 +18,7 @@ from spotlab_pipelines.errors import (
     SettingsError,
     SourceMalformed,
     SourceUnavailable,
+    StoreUnavailable,
 )
 from spotlab_pipelines.market.advisor import fetch_document, scrape_advisor
 from spotlab_pipelines.market.archive import Archive
@@ -25,6 +26,7 @@ from spotlab_pipelines.market.cache import read_catalogue, read_market
 from spotlab_pipelines.market.catalogue import scrape_catalogue, wanted_market
 from spotlab_pipelines.market.frames import POOL_KEY
 from spotlab_pipelines.market.prices import scrape_prices
+from spotlab_pipelines.market.scrapes import recorded
 from spotlab_pipelines_tests.accounts.registering import FLEET, register_in_aws
 from spotlab_pipelines_tests.local_aws.accounts import FleetInstance
 
@@ -74,6 +76,19 @@ def second(ready, sessions, engine, local_aws):
     """Another account like the first."""
     register_in_aws(engine, local_aws, B, fleet=[*FLEET, IRELAND], regions=BOTH_REGIONS)
     sync_fleet(sessions, engine, B)
+
+
+class InBetween(Archive):
+    """An archive that lets something happen once, after a scrape has fetched and before it publishes."""
+
+    def __init__(self, url, happens):
+        super().__init__(url)
+        self.happens = happens
+
+    def write_scrape(self, **fields):
+        happens, self.happens = self.happens, lambda: None
+        happens()
+        return super().write_scrape(**fields)
 
 
 def rows(engine, source):
@@ -256,6 +271,157 @@ def test_a_family_is_fetched_again_if_it_is_old_or_does_not_cover(ready, scrape,
         assert scrape().details["families_fetched"] == 1, value
     redis.set(key, json.dumps(good))
     assert scrape().details["families_fetched"] == 0
+
+
+@pytest.fixture
+def two_fleets(settings, sessions, engine, redis, archive, local_aws):
+    """A runs Linux and Windows, B runs Linux and SUSE, both m5.large in one region; the catalogue is there."""
+    products = {A: ("Linux/UNIX", "Windows"), B: ("Linux/UNIX", "SUSE Linux")}
+    for account_id, names in products.items():
+        fleet = [FleetInstance("m5.large", "us-east-1", "use1-az1", product=name) for name in names]
+        register_in_aws(engine, local_aws, account_id, fleet=fleet)
+        sync_fleet(sessions, engine, account_id)
+    scrape_catalogue(settings, sessions, engine, redis, archive)
+
+
+def prices_of(settings, engine, redis, account_id):
+    """The prices that an evaluation of the account would read."""
+    now = datetime.now(UTC)
+    catalogue = read_catalogue(redis, settings, now=now)
+    wanted = wanted_market(load_fleet(engine, account_id), catalogue.types, settings.flexibility_factor)
+    return read_market(redis, settings, now=now, wanted=wanted, catalogue=catalogue).prices
+
+
+def test_accounts_that_scrape_one_after_the_other_keep_what_each_wants(
+    two_fleets, advised, scrape, engine, redis, archive
+):
+    scrape_advisor(advised, engine, redis, archive)
+    scrape(A)
+    assert not prices_of(advised, engine, redis, A).empty
+    with pytest.raises(MarketDataMissing, match="does not cover SUSE Linux"):
+        prices_of(advised, engine, redis, B)
+    scrape(B)
+    assert not prices_of(advised, engine, redis, A).empty
+    assert not prices_of(advised, engine, redis, B).empty
+    assert scrape(A).details["families_fetched"] == 0
+
+
+@pytest.mark.parametrize("lives", ["fresh", "stale"])
+def test_what_is_fetched_again_covers_what_the_fresh_value_covered(two_fleets, scrape, settings, redis, lives):
+    scrape(A)
+    key, age_s = "spot_price_history:us-east-1:m5", {"fresh": 2000, "stale": settings.price_history_ttl_s + 1}[lives]
+    value = json.loads(redis.get(key))
+    fetched_at = datetime.now(UTC) - timedelta(seconds=age_s)
+    since = fetched_at - settings.price_window
+    redis.set(key, json.dumps(value | {"fetched_at": fetched_at.isoformat(), "since": since.isoformat()}))
+    scrape(B)
+    products = set(json.loads(redis.get(key))["products"])
+    assert products == {"Linux/UNIX", "SUSE Linux"} | ({"Windows"} if lives == "fresh" else set())
+
+
+def test_accounts_that_scrape_at_the_same_moment_keep_what_each_wants(
+    two_fleets, advised, sessions, engine, redis, archive, scrape
+):
+    """A publishes after B has fetched and before B publishes: B must neither narrow A's value nor go without."""
+    scrape_advisor(advised, engine, redis, archive)
+    slow = InBetween(archive.url, happens=lambda: scrape(A))
+    report = scrape_prices(advised, sessions, engine, redis, slow, B)
+    assert not prices_of(advised, engine, redis, A).empty
+    assert not prices_of(advised, engine, redis, B).empty
+    assert report.details["families_fetched"] > 0
+    assert [row.error for row in rows(engine, "spot_prices")] == [None] * 3
+
+
+def test_an_account_whose_wish_another_has_just_fulfilled_does_not_scrape_again(
+    two_fleets, settings, advised, sessions, engine, redis, archive, scrape
+):
+    scrape_advisor(advised, engine, redis, archive)
+    with engine.begin() as connection:
+        connection.execute(sa.update(Instance).where(Instance.account_id == B).values(product="Linux/UNIX"))
+    slow = InBetween(archive.url, happens=lambda: scrape(A))
+    report = scrape_prices(advised, sessions, engine, redis, slow, B)
+    assert report.details["families_overtaken"] > 0
+    assert not prices_of(advised, engine, redis, A).empty
+    assert not prices_of(advised, engine, redis, B).empty
+    assert len(rows(engine, "spot_prices")) == 2
+
+
+def refusing_redis():
+    """A Redis that takes no connection."""
+    import redis as redis_py
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    return redis_py.Redis(port=9, retry=Retry(NoBackoff(), 0))
+
+
+def test_prices_that_cannot_be_published_are_not_archived(ready, scrape, settings, sessions, engine, redis, archive):
+    class Lost(InBetween):
+        def write_scrape(self, **fields):
+            path = super().write_scrape(**fields)
+            redis.config_set("maxmemory", 1)
+            return path
+
+    try:
+        with pytest.raises(StoreUnavailable, match="full"):
+            scrape_prices(settings, sessions, engine, redis, Lost(archive.url, lambda: None), A)
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert files(archive, "spot_prices") == []
+    (row,) = rows(engine, "spot_prices")
+    assert (row.archive_path, row.row_count, row.error.split(":")[0]) == (None, 0, "StoreUnavailable")
+
+
+def test_a_region_that_cannot_be_archived_takes_the_earlier_ones_with_it(ready, settings, sessions, engine, redis):
+    from pathlib import Path
+
+    archive = Archive(settings.archive_location)
+    blocked = Path(archive.url) / "scrapes" / "kind=spot_prices" / "region=us-east-1"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("in the way")
+    with pytest.raises(StoreUnavailable, match="could not be written"):
+        scrape_prices(settings, sessions, engine, redis, archive, A)
+    assert files(archive, "spot_prices") == []
+    assert redis.keys("spot_price_history:*") == []
+
+
+def test_the_shared_scrapes_archive_nothing_that_redis_does_not_take(advised, engine, archive, ready, sessions):
+    with pytest.raises(StoreUnavailable):
+        scrape_advisor(advised, engine, refusing_redis(), archive)
+    with pytest.raises(StoreUnavailable):
+        scrape_catalogue(advised, sessions, engine, refusing_redis(), archive)
+    assert files(archive, "spot_advisor") == []
+    assert len(files(archive, "instance_catalogue")) == 1
+
+
+def test_every_archived_file_is_named_by_the_row_of_a_scrape_that_ended_well(ready, scrape, engine, archive):
+    from pathlib import Path
+
+    scrape()
+    named = {
+        path
+        for row in rows(engine, "spot_prices") + rows(engine, "instance_catalogue")
+        for path in Path(archive.url).glob(row.archive_path)
+    }
+    assert named == {*files(archive, "spot_prices"), *files(archive, "instance_catalogue")}
+    assert len(named) == 3
+
+
+def test_a_scrape_that_is_cancelled_archives_nothing_and_says_so(advised, engine, archive):
+    class Cancelled(BaseException):
+        """As when a run is terminated."""
+
+    def scrape():
+        with recorded(engine, "spot_advisor") as record:
+            record.keep(archive, pd.DataFrame({"region": ["us-east-1"]}))
+            assert len(files(archive, "spot_advisor")) == 1
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        scrape()
+    assert files(archive, "spot_advisor") == []
+    (row,) = rows(engine, "spot_advisor")
+    assert (row.archive_path, row.error.split(":")[0]) == (None, "Cancelled")
 
 
 def test_a_price_that_cannot_be_writes_nothing(ready, scrape, engine, redis, archive, local_aws):
