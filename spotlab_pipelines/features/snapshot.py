@@ -2,6 +2,10 @@
 
 The snapshot holds all that the features and decisions are computed from, so that they can be computed again bit for
 bit. The arithmetic is windows.py's and engine.py's; what is fresh enough is the market's to judge.
+
+Two times are told apart. An evaluation's window_start is its key and nothing else: a scheduled one lies up to an
+interval before the evaluation begins, and more if that is late. What prices are looked at from is `as_of`, the time of
+the newest price scrape that was read: until then every one of them knows its prices, or carries its last one forward.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from spotlab_pipelines.features.windows import PriceHistory
 from spotlab_pipelines.market.cache import Market, read_catalogue, read_market
 from spotlab_pipelines.market.fitting import fitting_types, wanted_market
 from spotlab_pipelines.market.frames import POOL_KEY, PRICING_OS, family_of
+from spotlab_pipelines.market.prices import SOURCE as PRICE_SOURCE
 
 if TYPE_CHECKING:
     import redis as redis_client
@@ -53,7 +58,11 @@ class SnapshotReport:
 
 @dataclass(frozen=True)
 class FeatureInputs:
-    """The numbers besides the market that features depend on; kept in the snapshot."""
+    """The numbers besides the market that features depend on; kept in the snapshot.
+
+    `as_of` is a function of what was read, not of the evaluation or of the clock: two evaluations that read the same
+    have the same snapshot.
+    """
 
     feature_version: str
     as_of: str
@@ -68,8 +77,10 @@ def freeze_snapshot(
     """Read the account's fleet and market, freeze both, and write the tables `instances`, `pools`, `features`,
     `exclusions` and `fits` of the evaluation.
 
-    Prices are those of the evaluation's window_start: a change after it is not looked at. Ages are judged by the
-    clock, so that nothing stale passes in an evaluation that is late.
+    Prices are those of the newest price scrape that was read (see `priced_at`), however early the window began, so that
+    current prices are current and the window before them is whole. Ages are judged by the clock, not by window_start:
+    an evaluation that is late neither takes values for fresh that were so when its window began, nor refuses those that
+    have been fetched since.
 
     Raises:
         MarketDataMissing, MarketDataStale: the cache lacks what the fleet wants; nothing was written.
@@ -82,11 +93,12 @@ def freeze_snapshot(
     catalogue = read_catalogue(redis, settings, now=now)
     wanted = wanted_market(fleet, catalogue.types, settings.flexibility_factor)
     market = read_market(redis, settings, now=now, wanted=wanted, catalogue=catalogue)
+    as_of = priced_at(market.sources, without_prices=key.window_start)
     read = time.perf_counter()
 
     inputs = FeatureInputs(
         feature_version=SERVED_SPEC,
-        as_of=key.window_start.isoformat(),
+        as_of=as_of.isoformat(),
         price_window_s=settings.price_window.total_seconds(),
         open_bucket_rate=settings.open_bucket_rate,
         flexibility_factor=settings.flexibility_factor,
@@ -94,7 +106,7 @@ def freeze_snapshot(
     snapshot_id = archive.write_snapshot(_snapshot_frames(fleet, market), {**asdict(inputs), "account": key.account_id})
     frozen = time.perf_counter()
 
-    pools = check_pools(pools_at(market, fleet, as_of=key.window_start, window=settings.price_window))
+    pools = check_pools(pools_at(market, fleet, as_of=as_of, window=settings.price_window))
     features, exclusions = compute_features(pools, SERVED_SPEC, open_bucket_rate=settings.open_bucket_rate)
     computed = time.perf_counter()
 
@@ -140,6 +152,19 @@ def recompute_features(archive: Archive, snapshot_id: str) -> tuple[pd.DataFrame
         on_demand=frames["on_demand"],
     )
     return compute_features(pools, inputs["feature_version"], open_bucket_rate=inputs["open_bucket_rate"])
+
+
+def priced_at(sources: pd.DataFrame, *, without_prices: datetime) -> datetime:
+    """When the newest of the price scrapes among `sources` was fetched: the instant from which prices are looked at.
+
+    Of an older scrape among them the last prices are carried forward; its window is whole, since it begins earlier.
+
+    Args:
+        sources: source, scrape_id, fetched_at, keys: what a market was read from.
+        without_prices: the answer where no price was wanted and none was read, as with an empty fleet.
+    """
+    fetched_at = sources["fetched_at"][sources["source"] == PRICE_SOURCE]
+    return without_prices if fetched_at.empty else fetched_at.max().to_pydatetime()
 
 
 def pools_at(market: Market, fleet: pd.DataFrame, *, as_of: datetime, window: timedelta) -> pd.DataFrame:

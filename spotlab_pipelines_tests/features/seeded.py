@@ -96,14 +96,14 @@ def publish(redis: redis_client.Redis, settings: Settings, market: SeededMarket,
     def envelope(source: str) -> Envelope:
         return Envelope(source, f"00000000-0000-0000-0000-{abs(hash(source)) % 10**12:012d}", fetched_at)
 
-    publish_catalogue(redis, market.types, market.on_demand, envelope("catalogue"), ttl_s=86400)
-    publish_advisor(redis, market.advisor, envelope("advisor"), ttl_s=3600, regions=[REGION])
+    publish_catalogue(redis, market.types, market.on_demand, envelope("instance_catalogue"), ttl_s=86400)
+    publish_advisor(redis, market.advisor, envelope("spot_advisor"), ttl_s=3600, regions=[REGION])
     names = market.types["instance_type"]
     covered = {
         (REGION, str(family)): (members.tolist(), [LINUX]) for family, members in names.groupby(family_of(names))
     }
     since = fetched_at - settings.price_window
-    publish_prices(redis, market.changes, envelope("prices"), ttl_s=3600, since=since, covered=covered)
+    publish_prices(redis, market.changes, envelope("spot_prices"), ttl_s=3600, since=since, covered=covered)
 
 
 def seed_account(engine: sa.Engine, market: SeededMarket, *, instances: int, environment: str = "LAB") -> None:

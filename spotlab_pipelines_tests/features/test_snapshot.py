@@ -6,6 +6,7 @@ import dataclasses
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import orjson
 import pandas as pd
 import pytest
 import redis as redis_py
@@ -72,8 +73,8 @@ def world(settings: Settings, engine: sa.Engine, redis: redis_py.Redis, archive:
     return settings, engine, redis, archive
 
 
-def test_features_are_those_of_the_window_and_are_recomputed_bit_for_bit(
-    world: World, key: EvaluationKey, seeded: SeededMarket, archive: Archive
+def test_features_are_those_of_the_scrape_and_are_recomputed_bit_for_bit(
+    world: World, key: EvaluationKey, seeded: SeededMarket, archive: Archive, now: datetime
 ):
     report = freeze_snapshot(*world, key)
     assert (report.instances, report.pools, report.features) == (20, 18, 18)
@@ -81,7 +82,7 @@ def test_features_are_those_of_the_window_and_are_recomputed_bit_for_bit(
     features = check_features(archive.read_table("features", key))
     again, _ = recompute_features(archive, report.snapshot_id)
     pd.testing.assert_frame_equal(again, features, check_exact=True)
-    windows = price_windows(seeded.changes, key.window_start, timedelta(days=7))
+    windows = price_windows(seeded.changes, now, timedelta(days=7))
     np.testing.assert_array_equal(features["spot_price_usd_per_hour"], windows["spot_price_usd_per_hour"])
     assert archive.read_metadata("features", key)["snapshot_id"] == report.snapshot_id
     frames, metadata = archive.read_snapshot(report.snapshot_id)
@@ -89,7 +90,7 @@ def test_features_are_those_of_the_window_and_are_recomputed_bit_for_bit(
     assert metadata["feature_version"] == "v1"
 
 
-def test_a_price_after_the_window_start_is_not_looked_at(
+def test_a_price_after_the_scrape_is_not_looked_at(
     world: World, key: EvaluationKey, seeded: SeededMarket, archive: Archive, now: datetime
 ):
     before = freeze_snapshot(*world, key)
@@ -102,6 +103,41 @@ def test_a_price_after_the_window_start_is_not_looked_at(
     after = freeze_snapshot(*world, key)
     pd.testing.assert_frame_equal(archive.read_table("features", key), first)
     assert before.snapshot_id != after.snapshot_id
+
+
+def test_an_evaluation_that_begins_long_after_its_window_sees_the_prices_of_now(
+    world: World, engine: sa.Engine, seeded: SeededMarket, archive: Archive, now: datetime
+):
+    """A daily evaluation at 18:00 has the window of midnight; its prices and its seven days end with the scrape."""
+    late = begun(engine, now - timedelta(hours=18))
+    report = freeze_snapshot(*world, late)
+    week = timedelta(days=7)
+    features, expected = archive.read_table("features", late), price_windows(seeded.changes, now, week)
+    for name in ("spot_price_usd_per_hour", "price_min_usd_per_hour", "price_max_usd_per_hour"):
+        np.testing.assert_array_equal(archive.read_table("pools", late)[name], expected[name])
+    then = price_windows(seeded.changes, late.window_start, week)
+    assert (features["spot_price_usd_per_hour"] != then["spot_price_usd_per_hour"]).any()
+    _, metadata = archive.read_snapshot(report.snapshot_id)
+    assert metadata["as_of"] == now.isoformat()
+    again, _ = recompute_features(archive, report.snapshot_id)
+    pd.testing.assert_frame_equal(again, features, check_exact=True)
+
+
+def test_the_prices_of_two_scrapes_are_looked_at_from_the_newer_one(
+    world: World, engine: sa.Engine, seeded: SeededMarket, archive: Archive, now: datetime
+):
+    older = orjson.loads(world[2].get(price_key(REGION, "m1")) or b"")
+    fetched_at = now - timedelta(minutes=20)
+    world[2].set(price_key(REGION, "m1"), orjson.dumps(older | {"fetched_at": fetched_at.isoformat()}))
+    report = freeze_snapshot(*world, begun(engine, now - timedelta(hours=1)))
+    assert archive.read_snapshot(report.snapshot_id)[1]["as_of"] == now.isoformat()
+
+
+def test_evaluations_that_read_the_same_have_the_same_snapshot(
+    world: World, engine: sa.Engine, seeded: SeededMarket, now: datetime
+):
+    early, late = (begun(engine, now - timedelta(hours=hours)) for hours in (2, 1))
+    assert freeze_snapshot(*world, early).snapshot_id == freeze_snapshot(*world, late).snapshot_id
 
 
 def test_the_same_market_gives_the_same_snapshot(world: World, key: EvaluationKey):
