@@ -92,7 +92,7 @@ class EmbeddedRedis:
         )
 
     def stop(self) -> bool:
-        """Stop the server; False if it was not running."""
+        """Stop the server, also one whose pid file is lost; False if none ran."""
         process = self._process()
         if process is not None:
             end(process, signals=((SIGTERM, 10.0),))
