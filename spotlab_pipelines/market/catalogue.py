@@ -16,7 +16,7 @@ from spotlab_pipelines.errors import NotFound, SourceMalformed
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.fitting import Wanted, fitting_types, wanted_market
 from spotlab_pipelines.market.frames import PRICING_OS
-from spotlab_pipelines.market.parse import parse_instance_types, parse_price_list
+from spotlab_pipelines.market.parse import on_demand_attributes, parse_instance_types, parse_price_list
 from spotlab_pipelines.market.publish import Envelope, publish_catalogue
 from spotlab_pipelines.market.scrapes import ScrapeReport, recorded
 
@@ -36,8 +36,6 @@ __all__ = [
 
 SOURCE = "instance_catalogue"
 PARALLEL_CALLS = 8
-SHARED_AND_BARE = {"tenancy": "Shared", "preInstalledSw": "NA", "capacitystatus": "Used"}
-"""Filters of the price list that leave one on-demand price for each type, region and operating system."""
 
 
 def scrape_catalogue(
@@ -109,7 +107,7 @@ def _instance_types(sessions: AccountSessions, account: Account, region: str) ->
 
 def _price_list(settings: Settings, sessions: AccountSessions, account: Account, region: str, os: str) -> pd.DataFrame:
     client = sessions.get_pricing_client(account.account_id, settings.pricing_region)
-    wanted = {**SHARED_AND_BARE, "operatingSystem": os, "regionCode": region}
+    wanted = on_demand_attributes(region, os)
     with aws_errors(f"GetProducts of account {account.account_id} for {os} in {region}", account):
         pages = paginate(
             client.get_products,

@@ -32,6 +32,16 @@ from spotlab_pipelines.market.frames import (
 CLOCK_SKEW = timedelta(minutes=5)
 """How far in the future a price change may lie before it is taken for a fault."""
 
+PRICED_OPERATIONS = {
+    "Linux": "RunInstances",
+    "RHEL": "RunInstances:0010",
+    "SUSE": "RunInstances:000g",
+    "Windows": "RunInstances:0002",
+}
+"""Operating system of the Pricing API -> what is billed when an instance runs with its licence included. Other operations
+with the same system are priced otherwise: RunInstances:0800 is Windows under a licence that one brings along.
+Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/billing-info-fields.html"""
+
 ARCHITECTURE_PREFERENCE = ("x86_64", "arm64")
 ACCELERATOR_LISTS = (
     ("GpuInfo", "Gpus"),
@@ -112,20 +122,42 @@ def parse_instance_types(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return check_catalogue(frame.astype({"vcpus": "int64", "memory_mib": "int64", "current_generation": bool}))
 
 
+def on_demand_attributes(region: str, os: str) -> dict[str, str]:
+    """The attributes that single out one plain on-demand price of a type in a region with an operating system."""
+    return {
+        "regionCode": region,
+        "operatingSystem": os,
+        "operation": PRICED_OPERATIONS[os],
+        "preInstalledSw": "NA",
+        "tenancy": "Shared",
+        "capacitystatus": "Used",
+        "marketoption": "OnDemand",
+    }
+
+
 def parse_price_list(items: Iterable[str | Mapping[str, Any]], *, region: str, os: str) -> pd.DataFrame:
     """On-demand frame of the Pricing API's `PriceList` items (JSON texts) of one region and operating system.
 
-    Of each product the hourly on-demand price in USD above 0 is taken; products without one (reservations, hosts)
-    have no row. `os` is the Pricing API's word: Linux, RHEL, SUSE or Windows.
+    Of each product with the `on_demand_attributes` the hourly on-demand price in USD above 0 is taken; products without
+    one (reservations) have no row. Other products are left out, whatever the API was asked to filter by: prices of
+    dedicated hosts, of reserved capacity or without the licence would contradict the one that is looked for.
+    `os` is the Pricing API's word: Linux, RHEL, SUSE or Windows.
 
     Raises:
-        SourceMalformed: an item is not JSON or has another shape, or two prices of a type contradict each other.
+        SourceMalformed: an item is not JSON or has another shape, there are items but none with these attributes, or
+            two prices of a type contradict each other.
     """
-    rows = set()
+    what, asked = f"Price list of {region}, {os}", on_demand_attributes(region, os)
+    rows, items_seen, products_seen = set(), 0, 0
     for item in items:
+        items_seen += 1
         product = _load_json(item) if isinstance(item, bytes | str) else item
         try:
-            name = product["product"]["attributes"]["instanceType"]
+            attributes = product["product"]["attributes"]
+            if any(attributes.get(name) != value for name, value in asked.items()):
+                continue
+            products_seen += 1
+            name = attributes["instanceType"]
             for term in product.get("terms", {}).get("OnDemand", {}).values():
                 for dimension in term["priceDimensions"].values():
                     price = float(dimension["pricePerUnit"].get("USD", "0"))
@@ -135,13 +167,13 @@ def parse_price_list(items: Iterable[str | Mapping[str, Any]], *, region: str, o
             raise _malformed(
                 "product.attributes.instanceType and terms.OnDemand.*.priceDimensions.*.pricePerUnit.USD",
                 f"{type(error).__name__} {error}",
-                f"Price list of {region}, {os}",
+                what,
             ) from error
+    if items_seen and not products_seen:
+        raise _malformed(f"a product with {asked}", f"none among {items_seen}", what)
     columns = list(zip(*sorted(rows), strict=True)) or [()] * 5
     arrays = [text(columns[0]), text(columns[1]), text(columns[2]), np.array(columns[3], "float64"), text(columns[4])]
-    return check_on_demand(
-        pd.DataFrame(dict(zip(ON_DEMAND_COLUMNS, arrays, strict=True))), f"Price list of {region}, {os}"
-    )
+    return check_on_demand(pd.DataFrame(dict(zip(ON_DEMAND_COLUMNS, arrays, strict=True))), what)
 
 
 def parse_price_history(

@@ -1,8 +1,9 @@
 """DescribeInstanceTypes, DescribeAvailabilityZones and the Pricing service's GetProducts, from a recording.
 
 Nothing here is moto's data: a type exists where the recording prices it. On-demand products come with the neighbours
-that AWS lists too (dedicated tenancy, unused and allocated capacity reservations), so that a reader that does not
-filter gets wrong prices here as it would there.
+that AWS lists too (dedicated tenancy, unused and allocated capacity reservations, capacity blocks, SQL Server on top,
+and for Windows other operations of the same system), so that a reader that does not filter gets wrong prices here as it
+would there.
 """
 
 from __future__ import annotations
@@ -40,12 +41,19 @@ LOCATIONS = {
     "eu-central-1": "EU (Frankfurt)",
 }
 _OPERATIONS = {"Linux": "RunInstances", "RHEL": "RunInstances:0010", "SUSE": "RunInstances:000g"}
-_NEIGHBOURS = (
-    # tenancy, capacity status, share of the on-demand price
-    ("Shared", "Used", 1.0),
-    ("Shared", "UnusedCapacityReservation", 1.0),
-    ("Shared", "AllocatedCapacityReservation", 0.0),
-    ("Dedicated", "Used", 1.06),
+_PLAIN = {"tenancy": "Shared", "capacitystatus": "Used", "marketoption": "OnDemand", "preInstalledSw": "NA"}
+_NEIGHBOURS: tuple[tuple[dict[str, str], float], ...] = (
+    # what differs from the plain product, share of its price
+    ({}, 1.0),
+    ({"capacitystatus": "UnusedCapacityReservation"}, 1.0),
+    ({"capacitystatus": "AllocatedCapacityReservation"}, 0.0),
+    ({"tenancy": "Dedicated"}, 1.06),
+    ({"marketoption": "CapacityBlock"}, 0.8),
+    ({"preInstalledSw": "SQL Web", "operation": "RunInstances:0200"}, 1.7),
+)
+_WINDOWS_NEIGHBOURS: tuple[tuple[dict[str, str], float], ...] = (
+    ({"operation": "RunInstances:0800", "licenseModel": "Bring your own license"}, 0.51),
+    ({"operation": "RunInstances:0002:box"}, 1.02),
 )
 
 
@@ -106,7 +114,7 @@ class Catalogue:
         products = [
             _attributes(self.recording.instance_types.get(row["instance_type"], {}), row) | neighbour
             for row in rows
-            for neighbour in _neighbours(float(row["usd_per_hour"]))
+            for neighbour in _neighbours(row["operating_system"], float(row["usd_per_hour"]))
         ]
         for product in products:
             product["sku"] = _digest(product, 16)
@@ -192,20 +200,16 @@ def _attributes(entry: dict[str, Any], row: dict[Any, Any]) -> dict[str, str]:
         "locationType": "AWS Region",
         "operatingSystem": system,
         "operation": _OPERATIONS.get(system, "RunInstances:0002"),
-        "preInstalledSw": "NA",
         "licenseModel": "No License required",
-        "marketoption": "OnDemand",
         "vcpu": str(entry.get("VCpuInfo", {}).get("DefaultVCpus", "")),
         "memory": f"{entry.get('MemoryInfo', {}).get('SizeInMiB', 0) / 1024:g} GiB",
         "currentGeneration": "Yes" if entry.get("CurrentGeneration") else "No",
     }
 
 
-def _neighbours(usd: float) -> list[dict[str, str]]:
-    return [
-        {"tenancy": tenancy, "capacitystatus": status, "usd": f"{usd * share:.10f}"}
-        for tenancy, status, share in _NEIGHBOURS
-    ]
+def _neighbours(system: str, usd: float) -> list[dict[str, str]]:
+    others = _WINDOWS_NEIGHBOURS if system == "Windows" else ()
+    return [_PLAIN | differs | {"usd": f"{usd * share:.10f}"} for differs, share in (*_NEIGHBOURS, *others)]
 
 
 def _offer(product: dict[str, str]) -> dict[str, Any]:

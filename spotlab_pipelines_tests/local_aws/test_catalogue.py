@@ -67,9 +67,10 @@ def test_zones_can_be_filtered(clients: Clients) -> None:
 
 def test_the_price_list_holds_every_recorded_price_in_awss_shape(clients: Clients, market: Recording) -> None:
     wanted = market.on_demand[market.on_demand["region"] == "us-east-1"]
-    found = offers(
-        clients("pricing"), term("regionCode", "us-east-1"), term("tenancy", "Shared"), term("capacitystatus", "Used")
-    )
+    plain = {"regionCode": "us-east-1", "tenancy": "Shared", "capacitystatus": "Used", "marketoption": "OnDemand"}
+    listed = offers(clients("pricing"), *(term(name, value) for name, value in plain.items()))
+    operations = ("RunInstances", "RunInstances:0002")
+    found = [offer for offer in listed if offer["product"]["attributes"]["operation"] in operations]
     prices = {}
     for offer in found:
         attributes = offer["product"]["attributes"]
@@ -87,11 +88,26 @@ def test_the_price_list_holds_every_recorded_price_in_awss_shape(clients: Client
 def test_without_filters_a_type_has_neighbours_with_other_prices(clients: Clients) -> None:
     terms = (term("instanceType", "m5.large"), term("regionCode", "us-east-1"), term("operatingSystem", "Linux"))
     found = offers(clients("pricing"), *terms, PageSize=1)
-    attributes = {(o["product"]["attributes"]["tenancy"], o["product"]["attributes"]["capacitystatus"]) for o in found}
-    assert len(found) == len(attributes) == 4
+    names = ("tenancy", "capacitystatus", "marketoption", "preInstalledSw")
+    assert len({tuple(offer["product"]["attributes"][name] for name in names) for offer in found}) == len(found) == 6
     by_location = offers(clients("pricing"), term("location", "US East (N. Virginia)"), *terms)
-    assert len(by_location) == 4
+    assert len(by_location) == 6
     assert offers(clients("pricing"), term("noSuchField", "x")) == []
+
+
+def test_windows_has_several_prices_that_differ_by_operation_alone(clients: Clients) -> None:
+    alike = {
+        "instanceType": "m5.large",
+        "regionCode": "us-east-1",
+        "operatingSystem": "Windows",
+        "tenancy": "Shared",
+        "preInstalledSw": "NA",
+        "capacitystatus": "Used",
+        "marketoption": "OnDemand",
+    }
+    found = offers(clients("pricing"), *(term(name, value) for name, value in alike.items()))
+    operations = sorted(offer["product"]["attributes"]["operation"] for offer in found)
+    assert operations == ["RunInstances:0002", "RunInstances:0002:box", "RunInstances:0800"]
 
 
 def test_pricing_lives_in_three_regions_and_sells_ec2_only(clients: Clients) -> None:

@@ -13,6 +13,7 @@ from spotlab_pipelines.errors import SourceMalformed
 from spotlab_pipelines.market.frames import PRICE_COLUMNS
 from spotlab_pipelines.market.parse import (
     CLOCK_SKEW,
+    on_demand_attributes,
     parse_advisor,
     parse_instance_types,
     parse_price_history,
@@ -127,20 +128,20 @@ def test_memory_and_vcpus_must_be_above_zero():
         parse_instance_types([record(VCpuInfo={"DefaultVCpus": 0})])
 
 
-def product(name, *prices, unit="Hrs"):
+def product(name, *prices, unit="Hrs", os="Linux", **attributes):
     dimensions = {str(n): {"unit": unit, "pricePerUnit": {"USD": price}} for n, price in enumerate(prices)}
     return {
-        "product": {"attributes": {"instanceType": name}},
+        "product": {"attributes": on_demand_attributes("us-east-1", os) | {"instanceType": name} | attributes},
         "terms": {"OnDemand": {"x": {"priceDimensions": dimensions}}},
     }
 
 
 def test_the_price_list_gives_hourly_prices_above_zero():
     items = [
-        json.dumps(product("m5.large", "0.0960000000")),
-        product("c5.large", "0.0000000000"),
-        product("r5.large", "3.5", unit="Quantity"),
-        {"product": {"attributes": {"instanceType": "z"}}, "terms": {"Reserved": {}}},
+        json.dumps(product("m5.large", "0.0960000000", os="RHEL")),
+        product("c5.large", "0.0000000000", os="RHEL"),
+        product("r5.large", "3.5", unit="Quantity", os="RHEL"),
+        product("z", os="RHEL") | {"terms": {"Reserved": {}}},
     ]
     frame = parse_price_list(items, region="us-east-1", os="RHEL")
     assert frame.to_dict("records") == [
@@ -154,9 +155,44 @@ def test_the_price_list_gives_hourly_prices_above_zero():
     ]
 
 
+NEIGHBOURS = [
+    {"operation": "RunInstances:0800"},
+    {"operation": "RunInstances:0002:box"},
+    {"operation": "RunInstances:0006", "preInstalledSw": "SQL Std"},
+    {"operation": "RunInstances"},
+    {"marketoption": "CapacityBlock"},
+    {"marketoption": "Reserved"},
+    {"capacitystatus": "UnusedCapacityReservation"},
+    {"tenancy": "Dedicated"},
+    {"operatingSystem": "Linux"},
+    {"regionCode": "us-east-1-bos-1"},
+]
+
+
+@pytest.mark.parametrize("neighbour", NEIGHBOURS, ids=lambda neighbour: " ".join(neighbour.values()))
+def test_a_products_neighbours_have_no_say_in_its_price(neighbour):
+    """The API is asked to filter, and not trusted to have done so."""
+    items = [product("m5.large", "0.188", os="Windows"), product("m5.large", "0.096", os="Windows", **neighbour)]
+    for listed in (items, items[::-1]):
+        frame = parse_price_list(listed, region="us-east-1", os="Windows")
+        assert frame["on_demand_usd_per_hour"].tolist() == [0.188]
+
+
+def test_a_product_that_does_not_say_what_it_is_is_not_taken_for_the_plain_one():
+    vague = product("c5.large", "1", os="SUSE")
+    del vague["product"]["attributes"]["marketoption"]
+    frame = parse_price_list([vague, product("m5.large", "1", os="SUSE")], region="us-east-1", os="SUSE")
+    assert frame["instance_type"].tolist() == ["m5.large"]
+
+
+def test_a_price_list_of_neighbours_alone_is_refused():
+    with pytest.raises(SourceMalformed, match=r"expected a product with .*RunInstances:0002.*, got none among 2"):
+        parse_price_list([product("m5.large", "1"), product("c5.large", "1")], region="us-east-1", os="Windows")
+
+
 def test_an_empty_price_list_has_no_rows_and_the_same_shape():
     empty = parse_price_list([], region="us-east-1", os="SUSE")
-    full = parse_price_list([product("m5.large", "1")], region="us-east-1", os="SUSE")
+    full = parse_price_list([product("m5.large", "1", os="SUSE")], region="us-east-1", os="SUSE")
     assert empty.empty
     pd.testing.assert_series_equal(empty.dtypes, full.dtypes)
 
