@@ -51,8 +51,9 @@ THROTTLED = {
 UNAVAILABLE = {"InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable"}
 
 BY_CLASS: tuple[tuple[set[str], type[SpotLabError], str], ...] = (
+    ({"ProfileNotFound"}, AccessDenied, "Correct AWS_PROFILE, or give SpotLab AWS credentials of its own otherwise."),
     (
-        {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"},
+        {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"},
         AccessDenied,
         "Give SpotLab AWS credentials of its own.",
     ),

@@ -70,8 +70,11 @@ def sync_fleet(sessions: AccountSessions, engine: sa.Engine, account_id: str) ->
                 Filters=[{"Name": "instance-state-name", "Values": list(LIVE_STATES)}],
                 MaxResults=1000,
             )
-            instances = [instance for reservation in reservations for instance in reservation["Instances"]]
-        records += [_row(account_id, region, instance, zones) for instance in instances]
+            records += [
+                _row(account_id, region, instance, zones)
+                for reservation in reservations
+                for instance in _instances(account_id, region, reservation)
+            ]
     fleet = _frame(pd.DataFrame(records, columns=list(FLEET_COLUMNS)))
     fleet = check_frame(fleet_schema(), fleet, f"DescribeInstances of account {account_id}")
     with database_errors(), engine.begin() as connection:
@@ -104,7 +107,7 @@ def availability_zones(sessions: AccountSessions, account_id: str, region: str) 
     client = sessions.get_ec2_client(account_id, region)
     doing = f"DescribeAvailabilityZones of account {account_id} in {region}"
     with aws_errors(doing, account):
-        zones = client.describe_availability_zones()["AvailabilityZones"]
+        zones = client.describe_availability_zones().get("AvailabilityZones", [])
     mapping = {zone.get("ZoneName", ""): zone.get("ZoneId", "") for zone in zones}
     if not mapping or not all(mapping) or not all(mapping.values()):
         raise SourceMalformed(
@@ -124,6 +127,17 @@ def zone_id(zones: Mapping[str, str], name: str, what: str) -> str:
             f"{what}: expected one of the account's zones {sorted(zones)}, got {name!r}.", remedy="Try again later."
         )
     return zones[name]
+
+
+def _instances(account_id: str, region: str, reservation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    # Not an empty list: instances that are not read would count as terminated.
+    if not isinstance(reservation.get("Instances"), list):
+        raise SourceMalformed(
+            f"DescribeInstances of account {account_id} in {region}: expected reservations with a list of Instances,"
+            f" got one with {', '.join(sorted(reservation)) or 'nothing'} only.",
+            remedy="Nothing was written. Check AWS_ENDPOINT_URL, or try again later.",
+        )
+    return reservation["Instances"]
 
 
 def _row(account_id: str, region: str, instance: Mapping[str, Any], zones: Mapping[str, str]) -> dict[str, Any]:

@@ -104,11 +104,11 @@ class AccountSessions:
 
     def _session(self, account: Account, entry: _Entry) -> Session:
         """A botocore session with the account's credentials, which are assumed and verified if they are new."""
-        session = _base_session()
-        if entry.credentials is not None:
-            session._credentials = entry.credentials  # type: ignore[attr-defined]
-            return session
         with aws_errors(f"Assuming {account.role_arn} for account {account.account_id}", account):
+            session = _base_session()
+            if entry.credentials is not None:
+                session._credentials = entry.credentials  # type: ignore[attr-defined]
+                return session
             credentials = self._assume(account)
             session._credentials = credentials  # type: ignore[attr-defined]
             sts: Any = session.create_client("sts", region_name=account.regions[0], config=_client_config())
@@ -125,12 +125,7 @@ class AccountSessions:
         from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 
         own = _base_session()
-        source = own.get_credentials()
-        if source is None:
-            raise AccessDenied(
-                "SpotLab has no AWS credentials of its own to assume roles with.",
-                remedy="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run with an instance role.",
-            )
+        source = _own_credentials(own)
 
         def client_creator(service: str, **options: Any) -> Any:
             options.setdefault("region_name", account.regions[0])
@@ -156,15 +151,21 @@ def own_account_id(region: str = "us-east-1") -> str:
         AccessDenied: there are no credentials, or AWS refuses them.
         Throttled, SourceUnavailable: STS does not serve us now.
     """
-    session = _base_session()
-    if session.get_credentials() is None:
+    with aws_errors("Asking AWS who SpotLab is"):
+        session = _base_session()
+        _own_credentials(session)
+        sts: Any = session.create_client("sts", region_name=region, config=_client_config())
+        return sts.get_caller_identity()["Account"]
+
+
+def _own_credentials(session: Session) -> Any:
+    credentials = session.get_credentials()
+    if credentials is None:
         raise AccessDenied(
             "SpotLab has no AWS credentials of its own to assume roles with.",
             remedy="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run with an instance role.",
         )
-    with aws_errors("Asking AWS who SpotLab is"):
-        sts: Any = session.create_client("sts", region_name=region, config=_client_config())
-        return sts.get_caller_identity()["Account"]
+    return credentials
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ from spotlab_pipelines.accounts.frames import check_frame, fleet_schema
 from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.accounts.spot_requests import read_spot_requests
 from spotlab_pipelines.database.tables import Instance
-from spotlab_pipelines.errors import Throttled
+from spotlab_pipelines.errors import SourceMalformed, Throttled
 from spotlab_pipelines_tests.accounts.registering import FLEET, register_in_aws
 from spotlab_pipelines_tests.local_aws.accounts import FleetInstance
 
@@ -88,6 +88,39 @@ def test_a_region_that_fails_fails_the_account_and_changes_nothing(engine, local
     with pytest.raises(Throttled, match="eu-west-1"):
         sync_fleet(sessions, engine, A)
     assert stored_states(engine) == before
+
+
+def answer(inside):
+    return (
+        '<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>x</requestId>'
+        f"<reservationSet>{inside}</reservationSet></DescribeInstancesResponse>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("inside", "says"),
+    [
+        ("<item><reservationId>r-1</reservationId></item>", "a list of Instances, got one with ReservationId only"),
+        ("<item><instancesSet><item><instanceId>i-1</instanceId></item></instancesSet></item>", "InstanceType"),
+    ],
+)
+def test_reservations_of_another_shape_are_refused_and_change_nothing(engine, local_aws, inside, says):
+    register_in_aws(engine, local_aws, A)
+    sessions = AccountSessions(engine)
+    sync_fleet(sessions, engine, A)
+    before = stored_states(engine)
+    local_aws.add_fault("DescribeInstances", status=200, body=answer(inside))
+    with pytest.raises(SourceMalformed, match=f"DescribeInstances of account {A} in us-east-1: expected .*{says}"):
+        sync_fleet(sessions, engine, A)
+    assert stored_states(engine) == before
+
+
+def test_zones_of_another_shape_are_refused(engine, local_aws):
+    register_in_aws(engine, local_aws, A)
+    body = '<DescribeAvailabilityZonesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"/>'
+    local_aws.add_fault("DescribeAvailabilityZones", status=200, body=body)
+    with pytest.raises(SourceMalformed, match=f"DescribeAvailabilityZones of account {A} in us-east-1: expected zones"):
+        availability_zones(AccountSessions(engine), A, "us-east-1")
 
 
 def test_an_empty_account_is_an_empty_fleet_of_the_same_shape(engine, local_aws):

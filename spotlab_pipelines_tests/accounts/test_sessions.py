@@ -2,12 +2,13 @@
 
 import json
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from spotlab_pipelines.accounts.fleet import availability_zones, sync_fleet
-from spotlab_pipelines.accounts.sessions import AccountSessions
+from spotlab_pipelines.accounts.sessions import AccountSessions, own_account_id
 from spotlab_pipelines.errors import AccessDenied, NotFound, SourceUnavailable, Throttled, WrongAccount
 from spotlab_pipelines_tests.accounts.registering import register, register_in_aws
 
@@ -135,6 +136,51 @@ def test_without_credentials_of_our_own_the_error_says_so(engine, local_aws, mon
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(AccessDenied, match="no AWS credentials of its own"):
         AccountSessions(engine).get_ec2_client(A, "us-east-1")
+
+
+def test_a_profile_that_does_not_exist_is_named(engine, local_aws, monkeypatch):
+    register_in_aws(engine, local_aws, A)
+    monkeypatch.setenv("AWS_PROFILE", "typo")
+    sessions = AccountSessions(engine)
+    for ask in (
+        own_account_id,
+        lambda: sessions.get_ec2_client(A, "us-east-1"),
+        lambda: sessions.get_cross_account_session(A, "us-east-1"),
+    ):
+        with pytest.raises(AccessDenied, match=r"typo.*Correct AWS_PROFILE"):
+            ask()
+
+
+def test_credentials_are_renewed_before_they_expire_and_not_sooner(engine, local_aws, monkeypatch):
+    """botocore renews from 15 minutes before the end; this session passes that point some seconds after its start."""
+    register_in_aws(engine, local_aws, A)
+    local_aws.shorten_sessions(15 * 60 + 5)
+    calls = count_calls(local_aws, monkeypatch, "AssumeRole")
+    sessions = AccountSessions(engine)
+    client = sessions.get_ec2_client(A, "us-east-1")
+    for _ in range(3):
+        client.describe_availability_zones()
+    assert len(calls) == 1
+    time.sleep(5.5)
+    local_aws.shorten_sessions(None)
+    client.describe_availability_zones()
+    assert len(calls) == 2
+    client.describe_availability_zones()
+    assert availability_zones(sessions, A, "us-east-1")
+    assert len(calls) == 2
+
+
+def test_a_session_whose_old_credentials_have_ended_goes_on_with_the_new_ones(engine, local_aws, monkeypatch):
+    register_in_aws(engine, local_aws, A)
+    local_aws.shorten_sessions(2)
+    calls = count_calls(local_aws, monkeypatch, "AssumeRole")
+    sessions = AccountSessions(engine)
+    client = sessions.get_ec2_client(A, "us-east-1")
+    opened = len(calls)
+    time.sleep(2.1)
+    local_aws.shorten_sessions(None)
+    assert client.describe_availability_zones()["AvailabilityZones"]
+    assert len(calls) == opened + 1
 
 
 def test_expired_sessions_are_named(engine, local_aws):
