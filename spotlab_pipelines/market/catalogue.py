@@ -44,7 +44,7 @@ def scrape_catalogue(
     """Fetch types and on-demand prices through one account's session, archive them, and replace them in Redis.
 
     The account is settings.catalogue_account_id or the first active one; the regions are those of all active accounts
-    in its partition.
+    in its partition. Accounts of another partition find no catalogue; the scrape of their prices says so.
 
     Raises:
         NotFound: there is no active account.

@@ -38,8 +38,9 @@ PRICED_OPERATIONS = {
     "SUSE": "RunInstances:000g",
     "Windows": "RunInstances:0002",
 }
-"""Operating system of the Pricing API -> what is billed when an instance runs with its licence included. Other operations
-with the same system are priced otherwise: RunInstances:0800 is Windows under a licence that one brings along.
+"""Operating system of the Pricing API -> what is billed when an instance runs with its licence included.
+
+Other operations of the same system have other prices: RunInstances:0800 is Windows under a licence that one owns.
 Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/billing-info-fields.html"""
 
 ARCHITECTURE_PREFERENCE = ("x86_64", "arm64")

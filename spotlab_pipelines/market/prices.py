@@ -7,6 +7,7 @@ that no account's scrape takes from another what it has come to rely on; what no
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,10 @@ import sqlalchemy as sa
 from spotlab_pipelines.accounts.aws_answers import aws_errors, paginate
 from spotlab_pipelines.accounts.fleet import availability_zones, load_fleet
 from spotlab_pipelines.accounts.registry import Account, get_account
+from spotlab_pipelines.accounts.rules import partition_of
 from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.database.redis import redis_errors
-from spotlab_pipelines.errors import StoreUnavailable
+from spotlab_pipelines.errors import SettingsError, StoreUnavailable
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.cache import price_key, read_catalogue
 from spotlab_pipelines.market.fitting import wanted_market
@@ -68,6 +70,7 @@ def scrape_prices(
         MarketDataMissing, MarketDataStale: the instance catalogue, which says what fits, is not there.
         AccessDenied, Throttled, SourceUnavailable, PageLoop: a region could not be read.
         SourceMalformed: a price or a time that cannot be; pool and row are named.
+        SettingsError: the account is in another AWS partition than the catalogue.
         StoreUnavailable: a store does not answer, or others publish the same families without end.
     """
     for _ in range(OVERTAKEN_TRIES):
@@ -173,6 +176,7 @@ def _wanted(settings: Settings, engine: sa.Engine, redis: redis_client.Redis, ac
     if fleet.empty:
         return {}
     catalogue = read_catalogue(redis, settings, now=now)
+    _check_partition(account_id, fleet["region"].unique(), catalogue.on_demand["region"].unique())
     wanted = wanted_market(fleet, catalogue.types, settings.flexibility_factor)
     cover: Cover = {}
     for region, families in wanted.families.items():
@@ -181,6 +185,20 @@ def _wanted(settings: Settings, engine: sa.Engine, redis: redis_client.Redis, ac
             types = tuple(name for name in wanted.types[region] if name.partition(".")[0] == family)
             cover[region, family] = (types, products)
     return cover
+
+
+def _check_partition(account_id: str, regions: Iterable[str], catalogue_regions: Iterable[str]) -> None:
+    """Refuse an account whose instances no catalogue describes: each of its pools would lack an on-demand price."""
+    covered = sorted({partition_of(region) for region in catalogue_regions})
+    elsewhere = sorted(region for region in regions if partition_of(region) not in covered)
+    if covered and elsewhere:
+        partition = partition_of(elsewhere[0])
+        raise SettingsError(
+            f"The instance catalogue covers AWS's partition {', '.join(covered)} only; account {account_id} has"
+            f" instances in {', '.join(elsewhere)}, which is in {partition}.",
+            remedy=f"Give the accounts of {partition} a laboratory of their own, with one of them as"
+            " SPOTLAB_CATALOGUE_ACCOUNT_ID.",
+        )
 
 
 def _not_fresh(settings: Settings, redis: redis_client.Redis, wanted: Cover, now: datetime) -> Cover:

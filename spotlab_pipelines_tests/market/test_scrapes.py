@@ -27,7 +27,7 @@ from spotlab_pipelines.market.catalogue import scrape_catalogue, wanted_market
 from spotlab_pipelines.market.frames import POOL_KEY
 from spotlab_pipelines.market.prices import scrape_prices
 from spotlab_pipelines.market.scrapes import recorded
-from spotlab_pipelines_tests.accounts.registering import FLEET, register_in_aws
+from spotlab_pipelines_tests.accounts.registering import FLEET, register, register_in_aws
 from spotlab_pipelines_tests.local_aws.accounts import FleetInstance
 
 A, B = "111122223333", "444455556666"
@@ -465,6 +465,19 @@ def test_prices_need_the_catalogue_first(engine, sessions, local_aws, scrape):
     sync_fleet(sessions, engine, A)
     with pytest.raises(MarketDataMissing, match="Materialise instance_catalogue"):
         scrape()
+
+
+def test_an_account_of_another_partition_is_told_that_the_catalogue_is_not_its_own(ready, scrape, engine):
+    register(engine, B, role_arn=f"arn:aws-cn:iam::{B}:role/SpotLab", regions=["cn-north-1"])
+    with engine.begin() as connection:
+        connection.execute(
+            sa.update(Instance).where(Instance.region == "eu-west-1").values(account_id=B, region="cn-north-1")
+        )
+    with pytest.raises(
+        SettingsError, match=r"partition aws only.* in cn-north-1, which is in aws-cn.*SPOTLAB_CATALOGUE_ACCOUNT_ID"
+    ):
+        scrape(B)
+    assert scrape(A).row_count > 0
 
 
 def test_an_account_without_instances_wants_no_prices(engine, sessions, local_aws, scrape):
