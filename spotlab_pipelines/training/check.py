@@ -31,7 +31,7 @@ def blocked_check(
     Args:
         make: an unfitted estimator.
         matrix: (n, k). labels: (n, n_horizons), NaN censored. day: (n,) number of the day of each row.
-        blocks: consecutive days form this many blocks; a block in which something cannot be fitted is left out.
+        blocks: consecutive days form this many blocks; a block without which nothing can be fitted is left out.
 
     Returns:
         For each horizon H: n_<H>h, events_<H>h, base_rate_<H>h, and if both outcomes were seen auc_<H>h and
@@ -45,6 +45,9 @@ def blocked_check(
     base = np.full(labels.shape, np.nan)
     for held_out in range(blocks):
         test = block == held_out
+        # All rows of one day are one block: nothing would be left to fit on.
+        if test.all():
+            continue
         try:
             model = make().fit(matrix[~test], labels[~test])  # type: ignore[attr-defined]
         except NotEnoughData:

@@ -88,7 +88,8 @@ def build_examples(
     at. The Advisor and on-demand prices are today's: no history of them is kept yet.
 
     Returns:
-        Frame (sampled_at, pool key, the features and what travels with them, interrupted_<H>h: 1, 0 or NaN).
+        Frame (sampled_at, pool key, the features and what travels with them, interrupted_<H>h: 1, 0 or NaN); without
+        rows, but with all columns, if no exposure spans an instant.
     """
     samples = sample_instants(exposures, every=every, not_before=not_before, until=until)
     history = PriceHistory.from_changes(changes)
@@ -96,11 +97,10 @@ def build_examples(
     samples = samples.assign(**{f"interrupted_{h}h": labels[:, column] for column, h in enumerate(horizons_h)})
     samples = samples.join(exposures[list(POOL_KEY)].reset_index(drop=True), on="exposure")
     parts = []
-    for instant, exposed in samples.groupby("sampled_at", sort=True):
+    # Without any instant one is looked at for the columns alone.
+    for instant, exposed in samples.groupby("sampled_at", sort=True) if len(samples) else [(until, samples)]:
         windows = history.window_at(cast("pd.Timestamp", instant).to_pydatetime(), window)
         pools = assemble_pools(windows, exposed, advisor=advisor, on_demand=on_demand)
         features, _ = compute_features(pools, feature_spec, open_bucket_rate=open_bucket_rate)
         parts.append(exposed.merge(features, on=list(POOL_KEY), how="inner"))
-    if not parts:
-        return samples.iloc[:0]
     return pd.concat(parts, ignore_index=True).drop(columns="exposure")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from spotlab_pipelines.accounts.sessions import AccountSessions
+    from spotlab_pipelines.inference.estimators import LogisticModel
     from spotlab_pipelines.inference.registry import ModelRegistry, ServingVersion
     from spotlab_pipelines.settings import Settings
 
@@ -49,7 +50,7 @@ def register_first_models(
     registry: ModelRegistry,
     progress: Progress | None = None,
     *,
-    training_days: int = TRAINING_DAYS,
+    training_days: float = TRAINING_DAYS,
 ) -> list[FirstModel]:
     """Register advisor-rate as champion and, if the accounts have seen interruptions, logistic as challenger.
 
@@ -102,42 +103,22 @@ def _logistic(
     redis: redis_client.Redis,
     registry: ModelRegistry,
     say: Progress,
-    training_days: int,
+    training_days: float,
 ) -> FirstModel:
-    from spotlab_pipelines.inference.estimators import LogisticModel
-
     family = FAMILIES[1]
     found = _approved(registry, family)
     if found is not None:
         return FirstModel(family, found.version, found.role, "Already registered.", found.metrics)
     try:
         examples = read_examples(settings, engine, sessions, redis, training_days=training_days, progress=say)
+        model, metrics = fit_logistic(examples, say)
     except NotEnoughData as error:
         return FirstModel(family, None, "none", f"Not fitted: {error}")
-    names = list(V1.names)
-    matrix = examples[names].to_numpy(dtype=float)
-    labels = examples[[f"interrupted_{horizon}h" for horizon in HORIZONS_H]].to_numpy(dtype=float)
-    events = int((labels[:, 0] == 1).sum())
-    if events < MINIMUM_EVENTS:
-        return FirstModel(
-            family,
-            None,
-            "none",
-            f"Not fitted: {len(examples)} examples hold {events} interruptions within {HORIZONS_H[0]} h;"
-            f" {MINIMUM_EVENTS} are needed.",
-        )
-    say(f"fitting logistic on {len(examples)} examples with {events} interruptions within {HORIZONS_H[0]} h")
-
-    def make() -> LogisticModel:
-        return LogisticModel(feature_names=names, horizons_h=list(HORIZONS_H))
-
-    metrics = blocked_check(make, matrix, labels, days_of(examples["sampled_at"]))
-    model = make().fit(matrix, labels)
     found = registry.register(
         model,
         family=family,
         feature_spec=V1.version,
-        example=examples[names].head(5),
+        example=examples[list(V1.names)].head(5),
         params={
             "C": model.C,
             "examples": len(examples),
@@ -154,6 +135,37 @@ def _logistic(
     auc = metrics.get("auc_6h")
     judged = "" if auc is None else f"; AUC at 6 h {auc:.3f} on days left out"
     return FirstModel(family, found.version, found.role, f"Fitted on {len(examples)} examples{judged}.", metrics)
+
+
+def fit_logistic(examples: pd.DataFrame, say: Progress) -> tuple[LogisticModel, dict[str, float]]:
+    """Fit on all examples, and judge the same model on days left out.
+
+    Args:
+        examples: sampled_at, the features of v1, interrupted_<H>h for each horizon.
+
+    Returns:
+        The fitted model and the metrics of `blocked_check`.
+
+    Raises:
+        NotEnoughData: too few interruptions at the shortest horizon, or a horizon at which all examples ended alike.
+    """
+    from spotlab_pipelines.inference.estimators import LogisticModel
+
+    matrix = examples[list(V1.names)].to_numpy(dtype=float)
+    labels = examples[[f"interrupted_{horizon}h" for horizon in HORIZONS_H]].to_numpy(dtype=float)
+    events = int((labels[:, 0] == 1).sum())
+    if events < MINIMUM_EVENTS:
+        raise NotEnoughData(
+            f"{len(examples)} examples hold {events} interruptions within {HORIZONS_H[0]} h;"
+            f" {MINIMUM_EVENTS} are needed."
+        )
+    say(f"fitting logistic on {len(examples)} examples with {events} interruptions within {HORIZONS_H[0]} h")
+
+    def make() -> LogisticModel:
+        return LogisticModel(feature_names=list(V1.names), horizons_h=list(HORIZONS_H))
+
+    model = make().fit(matrix, labels)
+    return model, blocked_check(make, matrix, labels, days_of(examples["sampled_at"]))
 
 
 def _retire_broken(registry: ModelRegistry) -> None:

@@ -40,7 +40,7 @@ def read_examples(
     sessions: AccountSessions,
     redis: redis_client.Redis,
     *,
-    training_days: int = TRAINING_DAYS,
+    training_days: float = TRAINING_DAYS,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Point-in-time examples from the Spot requests of all active accounts over the last `training_days`.
@@ -49,7 +49,7 @@ def read_examples(
 
     Raises:
         NotFound: no account is registered.
-        NotEnoughData: no account has seen an interruption.
+        NotEnoughData: in these days no account has seen an interruption, or no pool had features when it was looked at.
     """
     say = progress or (lambda _: None)
     accounts = list_accounts(engine)
@@ -58,20 +58,22 @@ def read_examples(
     say(f"reading the Spot requests of {len(accounts)} accounts")
     until = datetime.now(UTC)
     readable, exposures = _exposures(sessions, accounts)
+    since = until - timedelta(days=training_days)
+    requests = len(exposures)
+    exposures = exposures[exposures["ended_at"].isna() | (exposures["ended_at"] > pd.Timestamp(since))]
     if not exposures["interrupted"].any():
         raise NotEnoughData(
-            f"the Spot requests of {len(accounts)} accounts hold no interruption ({len(exposures)} requests in all)."
+            f"the Spot requests of {len(accounts)} accounts hold no interruption in the last {training_days:g} days"
+            f" ({requests} requests in all, {len(exposures)} of them open in these days)."
         )
-    since = until - timedelta(days=training_days)
-    exposures = exposures[exposures["ended_at"].isna() | (exposures["ended_at"] > pd.Timestamp(since))]
     catalogue = read_catalogue(redis, settings, now=until)
     wanted = _wanted(exposures, catalogue.types)
     # Without families no price is asked of the cache, which holds a week only.
     market = read_market(redis, settings, now=until, wanted=wanted, catalogue=catalogue)
-    say(f"reading {training_days} days of prices of {sum(map(len, wanted.types.values()))} instance types")
+    say(f"reading {training_days:g} days of prices of {sum(map(len, wanted.types.values()))} instance types")
     changes = _read_prices(sessions, readable, wanted, start=since - settings.price_window, end=until)
     say(f"computing features as of every {SAMPLED_EVERY / timedelta(hours=1):g} h")
-    return build_examples(
+    examples = build_examples(
         exposures,
         changes,
         advisor=market.advisor,
@@ -83,6 +85,12 @@ def read_examples(
         horizons_h=HORIZONS_H,
         open_bucket_rate=settings.open_bucket_rate,
     )
+    if examples.empty:
+        raise NotEnoughData(
+            f"of {len(exposures)} Spot requests in the last {training_days:g} days none was open, in a pool with"
+            f" features, at one of the instants that are looked at (every {SAMPLED_EVERY / timedelta(hours=1):g} h)."
+        )
+    return examples
 
 
 def _exposures(sessions: AccountSessions, accounts: list[Account]) -> tuple[list[Account], pd.DataFrame]:

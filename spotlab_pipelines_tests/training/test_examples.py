@@ -126,6 +126,16 @@ def test_an_exposure_in_a_pool_without_features_gives_no_example(world: dict):
     assert examples(world, exposures()).empty
 
 
+def test_without_an_instant_there_are_no_examples_but_all_columns(world: dict):
+    """An instance that ran between two instants of the grid teaches nothing; the columns are those of any examples."""
+    columns = list(examples(world, exposures((30.0, 1.0, True))).columns)
+    assert {"price_position", "historic_interrupt_rate", "interrupted_6h"} <= set(columns)
+    for nothing in (exposures((2.5, 1.0, True)), exposures()):
+        found = examples(world, nothing)
+        assert found.empty
+        assert list(found.columns) == columns
+
+
 def rows_of_days(events_per_day: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     generator = np.random.default_rng(5)
     day = np.repeat(np.arange(len(events_per_day)), 40)
@@ -164,3 +174,10 @@ def test_censored_rows_are_not_judged():
 def test_without_events_there_is_nothing_to_judge():
     matrix, labels, day = rows_of_days([0] * 10)
     assert "auc_6h" not in blocked_check(make, matrix, labels, day)
+
+
+def test_a_single_day_cannot_be_judged_by_others():
+    matrix, labels, day = rows_of_days([8])
+    report = blocked_check(make, matrix, labels, day)
+    assert (report["n_6h"], report["events_6h"]) == (40, 8)
+    assert "auc_6h" not in report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import timedelta
 
 import pytest
 import redis as redis_py
@@ -17,7 +18,9 @@ from spotlab_pipelines.market.advisor import scrape_advisor
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.catalogue import scrape_catalogue
 from spotlab_pipelines.settings import Settings
+from spotlab_pipelines.training import first_models, history
 from spotlab_pipelines.training.first_models import register_first_models
+from spotlab_pipelines_tests.local_aws.accounts import FleetInstance
 from spotlab_pipelines_tests.local_aws.server import LocalAws
 
 ACCOUNT = "111111111111"
@@ -82,6 +85,39 @@ def test_without_interruptions_logistic_is_not_fitted_and_says_so(laboratory, lo
     found = register_first_models(*laboratory)
     assert [(one.version, one.role) for one in found] == [("advisor-rate/1", "champion"), (None, "none")]
     assert found[1].note == "Not fitted: none of 1 accounts lets its Spot requests be read."
+    assert [row.version for row in laboratory[4].serving()] == ["advisor-rate/1"]
+
+
+NOT_FITTED = [("advisor-rate/1", "champion"), (None, "none")]
+
+
+def test_interruptions_that_are_too_old_teach_nothing(laboratory):
+    found = register_first_models(*laboratory, training_days=0)
+    assert [(one.version, one.role) for one in found] == NOT_FITTED
+    assert "hold no interruption in the last 0 days" in found[1].note
+
+
+def test_interruptions_between_the_instants_that_are_looked_at_teach_nothing(
+    laboratory, local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch
+):
+    (instance_id,) = local_aws.add_instances(ACCOUNT, [FleetInstance("m5.large", "us-east-1", "use1-az1")])
+    local_aws.interrupt(ACCOUNT, "us-east-1", instance_id)
+    # A grid so wide that no instant of it falls into this test.
+    monkeypatch.setattr(history, "SAMPLED_EVERY", timedelta(days=36500))
+    found = register_first_models(*laboratory, training_days=0.01)
+    assert [(one.version, one.role) for one in found] == NOT_FITTED
+    assert "none was open" in found[1].note
+
+
+def test_a_horizon_at_which_all_ended_alike_is_not_fitted_and_bootstrap_goes_on(
+    laboratory, monkeypatch: pytest.MonkeyPatch
+):
+    """Of ten hours nothing can be seen to survive twelve."""
+    monkeypatch.setattr(history, "SAMPLED_EVERY", timedelta(minutes=15))
+    monkeypatch.setattr(first_models, "MINIMUM_EVENTS", 1)
+    found = register_first_models(*laboratory, training_days=10 / 24)
+    assert [(one.version, one.role) for one in found] == NOT_FITTED
+    assert found[1].note.startswith("Not fitted: A logistic regression at 12 h needs interruptions and survivals;")
     assert [row.version for row in laboratory[4].serving()] == ["advisor-rate/1"]
 
 
