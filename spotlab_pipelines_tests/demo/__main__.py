@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -32,11 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep-up", action="store_true", help="then keep Dagster, MLflow and the stores up")
     options = parser.parse_args(arguments)
 
-    from spotlab_pipelines_tests.demo.signals import treat_as_interrupt
+    from spotlab_pipelines_tests.demo.signals import end_on_signals
     from spotlab_pipelines_tests.local_aws.client import LocalAwsError
     from spotlab_pipelines_tests.local_aws.recording import RecordingError
 
-    treat_as_interrupt(signal.SIGTERM, signal.SIGHUP)
+    end_on_signals()
     try:
         return run(options.market and options.market.resolve(), keep_up=options.keep_up)
     except (SpotLabError, LocalAwsError, RecordingError) as error:

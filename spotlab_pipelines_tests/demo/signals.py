@@ -14,11 +14,16 @@ from typing import NoReturn
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def treat_as_interrupt(*numbers: signal.Signals) -> None:
-    """Let these end the program as Ctrl-C does; one that our caller told us to ignore (nohup) stays ignored."""
-    for number in numbers:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+def end_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end the program as Ctrl-C does; SIGHUP stays ignored if our caller says so (nohup).
+
+    SIGINT is set as well: a shell starts background jobs with SIGINT ignored, Dagster gives SIGTERM the same treatment
+    as SIGINT, and every child inherits what is ignored. Such a job could only be ended by SIGKILL.
+    """
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _interrupt)
 
 
 @contextmanager

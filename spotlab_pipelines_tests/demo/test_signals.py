@@ -7,8 +7,9 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from dagster._utils.interrupts import capture_interrupts
 
-from spotlab_pipelines_tests.demo.signals import ENDING, postponed, treat_as_interrupt, undisturbed
+from spotlab_pipelines_tests.demo.signals import ENDING, end_on_signals, postponed, undisturbed
 
 
 @pytest.fixture(autouse=True)
@@ -21,20 +22,20 @@ def handlers() -> Iterator[None]:
 
 @pytest.mark.parametrize("number", ENDING)
 def test_each_ending_signal_interrupts(number: signal.Signals) -> None:
-    treat_as_interrupt(signal.SIGTERM, signal.SIGHUP)
+    end_on_signals()
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), number)
 
 
 def test_what_the_caller_ignores_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    treat_as_interrupt(signal.SIGHUP)
+    end_on_signals()
     os.kill(os.getpid(), signal.SIGHUP)
 
 
 @pytest.mark.parametrize("number", ENDING)
 def test_nothing_disturbs_the_stopping(number: signal.Signals) -> None:
-    treat_as_interrupt(signal.SIGTERM, signal.SIGHUP)
+    end_on_signals()
     with undisturbed():
         os.kill(os.getpid(), number)
     with pytest.raises(KeyboardInterrupt):
@@ -43,7 +44,7 @@ def test_nothing_disturbs_the_stopping(number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("number", ENDING)
 def test_what_is_being_started_is_finished_first(number: signal.Signals) -> None:
-    treat_as_interrupt(signal.SIGTERM, signal.SIGHUP)
+    end_on_signals()
     started = []
 
     def start() -> None:
@@ -54,3 +55,12 @@ def test_what_is_being_started_is_finished_first(number: signal.Signals) -> None
     with pytest.raises(KeyboardInterrupt):
         start()
     assert started
+
+
+def test_a_background_job_of_a_shell_can_be_ended_after_a_run_of_dagster() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_on_signals()
+    with capture_interrupts():  # as every run does
+        pass
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
