@@ -9,8 +9,9 @@
 | `spot_price_history:{region}:{family}` | change points as columns, types and products covered | price_history_ttl_s |
 
 The two lists tell "AWS has nothing for it" (not listed, or covered without a row) from "evicted" (listed, no value) and
-from "never scraped" (no list). Every value carries source, scrape_id and fetched_at and is replaced whole. Missing,
-stale or unreadable values are errors that name the key and the asset to materialise: never a default.
+from "never scraped" (no list). Every value carries source, scrape_id and fetched_at and is replaced whole; a fresh price
+history never by one that covers less, because accounts share it. Missing, stale or unreadable values are errors that
+name the key and the asset to materialise: never a default.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def read_market(
     """Read all that `wanted` names in one round trip; `catalogue` is what `wanted` was derived from.
 
     Args:
-        now: the evaluation's instant, against which ages are judged; a scrape that is newer than it counts as fresh.
+        now: the present, against which ages are judged: not an evaluation's window_start, which may lie a day back.
 
     Raises:
         MarketDataMissing: a value was never scraped, was evicted, or does not cover the wanted types and products.
