@@ -46,10 +46,14 @@ clean: ## Remove the virtual environment and caches; data stays
 	@rm -rf .venv .ruff_cache .import_linter_cache .hypothesis *.egg-info
 
 $(INSTALLED): requirements.lock pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "make: Python 3.11 is needed and '$(PYTHON)' was not found; install it or pass PYTHON=/path/to/python3.11"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "make: Python 3.11 is needed; '$(PYTHON)' is $$($(PYTHON) --version)"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11 is needed and none was found; install it or pass PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@command -v "$(PYTHON)" >/dev/null || { echo "make: Python 3.11 is needed and '$(PYTHON)' was not found; install it or pass PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { echo "make: Python 3.11 is needed; '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1 | head -1); install it or pass PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || "$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "make: '$(PYTHON)' cannot make virtual environments; install its venv module (Debian: python3.11-venv)" >&2; exit 1; }
+	@test ! -x $(BIN)/python || $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { echo "make: .venv is not of Python 3.11; remove it with 'make clean' and try again" >&2; exit 1; }
+	@mkdir -p .venv 2>/dev/null && test -w .venv || { echo "make: this folder cannot be written, and .venv goes here; give this user the right to it" >&2; exit 1; }
 	@echo "Installing into .venv (about a minute the first time) ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
