@@ -10,8 +10,8 @@
 
 The two lists tell "AWS has nothing for it" (not listed, or covered without a row) from "evicted" (listed, no value) and
 from "never scraped" (no list). Every value carries source, scrape_id and fetched_at and is replaced whole; a fresh
-price history never by one that covers less, because accounts share it. Missing, stale or unreadable values are errors that
-name the key and the asset to materialise: never a default.
+price history never by one that covers less, because accounts share it. Missing, stale or unreadable values are errors
+that name the key and the asset to materialise: never a default.
 """
 
 from __future__ import annotations
