@@ -168,10 +168,11 @@ def keep_everything_up(screen: Console, settings: Settings, servers: Servers, aw
 
     environment = server_environment(settings)
     dagster, mlflow = (f"http://127.0.0.1:{port}" for port in (settings.dagster_port, settings.mlflow_port))
-    with told(screen, "The Dagster UI and its daemon"):
-        servers.start("dagster", dagster_command(settings), url=f"{dagster}/server_info", environment=environment)
-    with told(screen, "The MLflow UI"):
-        servers.start("mlflow", mlflow_command(settings), url=f"{mlflow}/health", environment=environment)
+    with told(screen, "The Dagster UI with its daemon, and the MLflow UI"):
+        servers.launch("dagster", dagster_command(settings), environment=environment)
+        servers.launch("mlflow", mlflow_command(settings), environment=environment)
+        servers.await_answer("dagster", f"{dagster}/server_info")
+        servers.await_answer("mlflow", f"{mlflow}/health")
     file = write_environment(settings, aws)
     screen.print(
         f"\n  Dagster UI  {dagster}\n  MLflow      {mlflow}\n  logs        {servers.log_dir}\n"

@@ -49,14 +49,14 @@ class Servers:
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, name: str, command: list[str], *, url: str, environment: Mapping[str, str] | None = None) -> None:
-        """Start a server and wait until it answers.
+        """Start a server and wait until it answers; see `await_answer`."""
+        self.launch(name, command, environment=environment)
+        self.await_answer(name, url)
 
-        Raises:
-            LocalStackError: it ends, or does not answer in time; the message names its log.
-        """
+    def launch(self, name: str, command: list[str], *, environment: Mapping[str, str] | None = None) -> None:
+        """Start a server."""
         self.log_dir.mkdir(parents=True, exist_ok=True)
-        log = self.log_dir / f"{name}.log"
-        with log.open("ab") as output, postponed():
+        with self._log(name).open("ab") as output, postponed():
             self.processes[name] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -66,14 +66,24 @@ class Servers:
                 cwd=PROJECT_ROOT,
                 start_new_session=True,
             )
+
+    def await_answer(self, name: str, url: str) -> None:
+        """Wait until a server that was launched answers.
+
+        Raises:
+            LocalStackError: it ends, or does not answer in time; the message names its log.
+        """
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if self.processes[name].poll() is not None:
-                raise LocalStackError(f"{name} ended as it started.", remedy=f"Its log says why: {log}")
+                raise LocalStackError(f"{name} ended as it started.", remedy=f"Its log says why: {self._log(name)}")
             if answers(url):
                 return
             time.sleep(0.2)
-        raise LocalStackError(f"{name} does not answer at {url}.", remedy=f"Its log: {log}")
+        raise LocalStackError(f"{name} does not answer at {url}.", remedy=f"Its log: {self._log(name)}")
+
+    def _log(self, name: str) -> Path:
+        return self.log_dir / f"{name}.log"
 
     def wait(self) -> str:
         """Block until one of the servers ends by itself; return its name."""
