@@ -27,6 +27,8 @@ from spotlab_pipelines.market.canonical import content_id, utc_ticks
 
 METADATA_KEY = b"spotlab"
 JSON_COLUMNS_KEY = b"spotlab.json_columns"
+RECENT_TABLES = 16
+"""How many tables are kept in memory for the next step: those of two evaluations."""
 
 T = TypeVar("T")
 
@@ -43,6 +45,7 @@ class Archive:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self._opened: tuple[pafs.FileSystem, str] | None = None
+        self._recent: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {}
 
     def write_scrape(
         self, *, kind: str, region: str | None, fetched_at: datetime, scrape_id: object, frame: pd.DataFrame
@@ -62,9 +65,16 @@ class Archive:
     def write_table(
         self, table: str, key: EvaluationKey, frame: pd.DataFrame, metadata: dict[str, Any] | None = None
     ) -> str:
-        """Write one table of an evaluation, replacing what an earlier try left; return its path below the root."""
+        """Write one table of an evaluation, replacing what an earlier try left; return its path below the root.
+
+        The next steps of the evaluation, in this process, are given it from memory: `frame` is theirs from here on.
+        """
         path = _table_path(table, key)
+        self._recent.pop(path, None)
         self._write(path, _encode(frame, metadata or {}))
+        self._recent[path] = frame.reset_index(drop=True), orjson.loads(orjson.dumps(metadata or {}))
+        while len(self._recent) > RECENT_TABLES:
+            del self._recent[next(iter(self._recent))]
         return path
 
     def read_table(self, table: str, key: EvaluationKey) -> pd.DataFrame:
@@ -73,7 +83,10 @@ class Archive:
         Raises:
             NotFound: the table was not written for this evaluation.
         """
-        return _decode(self._read(_table_path(table, key), f"Table {table!r} of evaluation {key}"))
+        path = _table_path(table, key)
+        if path in self._recent:
+            return self._recent[path][0].copy(deep=False)
+        return _decode(self._read(path, f"Table {table!r} of evaluation {key}"))
 
     def read_metadata(self, table: str, key: EvaluationKey) -> dict[str, Any]:
         """Read the metadata that `write_table` was given, without the rows.
@@ -81,7 +94,10 @@ class Archive:
         Raises:
             NotFound: the table was not written for this evaluation.
         """
-        data = self._read(_table_path(table, key), f"Table {table!r} of evaluation {key}")
+        path = _table_path(table, key)
+        if path in self._recent:
+            return self._recent[path][1]
+        data = self._read(path, f"Table {table!r} of evaluation {key}")
         stored = pq.read_schema(pa.BufferReader(data)).metadata or {}
         return orjson.loads(stored.get(METADATA_KEY, b"{}"))
 

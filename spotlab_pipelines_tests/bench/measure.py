@@ -38,7 +38,15 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def best_of(rounds: int, *works: Callable[[], object]) -> tuple[float, ...]:
-    """The best wall time of each work over `rounds`, taken in turn so that a noisy moment hits all alike."""
-    taken = [[seconds(work) for work in works] for _ in range(rounds)]
+def best_of(rounds: int, *works: Callable[[], object], before: Callable[[], object] | None = None) -> tuple[float, ...]:
+    """The best wall time of each work over `rounds`, taken in turn so that a noisy moment hits all alike.
+
+    Args:
+        before: called before each round, outside the measured time.
+    """
+    taken = []
+    for _ in range(rounds):
+        if before is not None:
+            before()
+        taken.append([seconds(work) for work in works])
     return tuple(min(times) for times in zip(*taken, strict=True))
