@@ -1,14 +1,10 @@
 """The asset of the features room: what models see."""
 
 import dagster as dg
-import redis as redis_client
-import sqlalchemy as sa
 
 from spotlab_pipelines.defs.evaluation import for_each_account
 from spotlab_pipelines.defs.partitions import account_asset
-from spotlab_pipelines.features.snapshot import freeze_snapshot
-from spotlab_pipelines.market.archive import Archive
-from spotlab_pipelines.settings import Settings
+from spotlab_pipelines.defs.resources import ArchiveParam, DatabaseParam, RedisParam, SettingsParam
 
 
 @account_asset(
@@ -19,10 +15,12 @@ from spotlab_pipelines.settings import Settings
 )
 def pool_features(
     context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    database: dg.ResourceParam[sa.Engine],
-    redis: dg.ResourceParam[redis_client.Redis],
-    archive: dg.ResourceParam[Archive],
+    settings: SettingsParam,
+    database: DatabaseParam,
+    redis: RedisParam,
+    archive: ArchiveParam,
 ) -> dg.MaterializeResult:
     """The frozen snapshot of what the evaluation read, and the features of every pool in it."""
+    from spotlab_pipelines.features.snapshot import freeze_snapshot
+
     return for_each_account(context, database, lambda key: freeze_snapshot(settings, database, redis, archive, key))

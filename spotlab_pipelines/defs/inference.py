@@ -1,13 +1,10 @@
 """The asset of the inference room: who predicts what."""
 
 import dagster as dg
-import sqlalchemy as sa
 
 from spotlab_pipelines.defs.evaluation import for_each_account
 from spotlab_pipelines.defs.partitions import account_asset
-from spotlab_pipelines.inference.registry import ModelRegistry
-from spotlab_pipelines.inference.scoring import score_evaluation
-from spotlab_pipelines.market.archive import Archive
+from spotlab_pipelines.defs.resources import ArchiveParam, DatabaseParam, RegistryParam
 
 
 @account_asset(
@@ -15,9 +12,11 @@ from spotlab_pipelines.market.archive import Archive
 )
 def interruption_predictions(
     context: dg.AssetExecutionContext,
-    database: dg.ResourceParam[sa.Engine],
-    model_registry: dg.ResourceParam[ModelRegistry],
-    archive: dg.ResourceParam[Archive],
+    database: DatabaseParam,
+    model_registry: RegistryParam,
+    archive: ArchiveParam,
 ) -> dg.MaterializeResult:
     """Interruption probabilities of every pool at every horizon: champion, assigned versions and challengers."""
+    from spotlab_pipelines.inference.scoring import score_evaluation
+
     return for_each_account(context, database, lambda key: score_evaluation(model_registry, archive, key))

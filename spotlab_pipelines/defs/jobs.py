@@ -4,15 +4,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
-import redis as redis_client
-import sqlalchemy as sa
 from dagster import DagsterRunStatus
 
-from spotlab_pipelines.accounts.registry import list_accounts
 from spotlab_pipelines.defs.evaluation import ACCOUNT_TAG, WINDOW_TAG
 from spotlab_pipelines.defs.partitions import account_partitions, partition_changes
-from spotlab_pipelines.experiments.queries import due_accounts
-from spotlab_pipelines.market.cache import lacking_sources
+from spotlab_pipelines.defs.resources import DatabaseParam, RedisParam
 
 IN_FLIGHT = [
     DagsterRunStatus.QUEUED,
@@ -68,9 +64,11 @@ catalogue_schedule = dg.ScheduleDefinition(
 
 @dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
 def registered_accounts(
-    context: dg.SensorEvaluationContext, database: dg.ResourceParam[sa.Engine]
+    context: dg.SensorEvaluationContext, database: DatabaseParam
 ) -> dg.SensorResult | dg.SkipReason:
     """Keep one partition per active account. A registry that cannot be read fails the tick: it is not an empty one."""
+    from spotlab_pipelines.accounts.registry import list_accounts
+
     registered = [account.account_id for account in list_accounts(database)]
     existing = context.instance.get_dynamic_partitions(str(account_partitions.name))
     changes = partition_changes(
@@ -90,14 +88,17 @@ def registered_accounts(
 )
 def due_evaluations(
     context: dg.SensorEvaluationContext,
-    database: dg.ResourceParam[sa.Engine],
-    redis: dg.ResourceParam[redis_client.Redis],
+    database: DatabaseParam,
+    redis: RedisParam,
 ) -> dg.SensorResult | dg.SkipReason:
     """Start the evaluation of every account whose interval has come round; its window travels as a tag.
 
     Without the shared market none can succeed: after a start on an empty cache, or when Redis lost it, the scrapes that
     fill it come first, and the evaluations at a later tick.
     """
+    from spotlab_pipelines.experiments.queries import due_accounts
+    from spotlab_pipelines.market.cache import lacking_sources
+
     now = datetime.now(UTC)
     known = set(context.instance.get_dynamic_partitions(str(account_partitions.name)))
     due = [account for account in due_accounts(database, now) if account.account_id in known]

@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from spotlab_pipelines.inference.registry import ModelRegistry
     from spotlab_pipelines.market.archive import Archive
 
+    SettingsParam = dg.ResourceParam[Settings]
+    DatabaseParam = dg.ResourceParam[sa.Engine]
+    RedisParam = dg.ResourceParam[redis_client.Redis]
+    ArchiveParam = dg.ResourceParam[Archive]
+    SessionsParam = dg.ResourceParam[AccountSessions]
+    RegistryParam = dg.ResourceParam[ModelRegistry]
+else:
+    # Dagster reads annotations while it loads the assets; their types would bring pandas, which loading does not need.
+    SettingsParam = DatabaseParam = RedisParam = ArchiveParam = SessionsParam = RegistryParam = dg.ResourceParam[object]
+
 _current: WeakSet[sa.Engine] = WeakSet()
 """The engines whose database is known to be at the revision of this code."""
 
