@@ -27,6 +27,10 @@ from spotlab_pipelines.market.canonical import content_id, utc_ticks
 
 METADATA_KEY = b"spotlab"
 JSON_COLUMNS_KEY = b"spotlab.json_columns"
+DENSE = {"compression": "zstd"}
+"""How scrapes are stored: they are large and many, and stay."""
+QUICK = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
+"""How tables and snapshots are stored, which an evaluation waits for: in a third of the time, a fifth larger."""
 RECENT_TABLES = 16
 """How many tables are kept in memory for the next step: those of two evaluations."""
 
@@ -53,7 +57,8 @@ class Archive:
         """Write one scrape's rows; return the path below the archive's root. A region of None reads `all`."""
         date = fetched_at.astimezone(UTC).date().isoformat()
         path = f"scrapes/kind={kind}/region={region or 'all'}/date={date}/{scrape_id}.parquet"
-        self._write(path, _encode(frame, {"fetched_at": fetched_at.isoformat(), "scrape_id": str(scrape_id)}))
+        metadata = {"fetched_at": fetched_at.isoformat(), "scrape_id": str(scrape_id)}
+        self._write(path, _encode(frame, metadata, DENSE))
         return path
 
     def remove(self, path: str) -> None:
@@ -71,7 +76,7 @@ class Archive:
         """
         path = _table_path(table, key)
         self._recent.pop(path, None)
-        self._write(path, _encode(frame, metadata or {}))
+        self._write(path, _encode(frame, metadata or {}, QUICK))
         self._recent[path] = frame.reset_index(drop=True), orjson.loads(orjson.dumps(metadata or {}))
         while len(self._recent) > RECENT_TABLES:
             del self._recent[next(iter(self._recent))]
@@ -111,8 +116,10 @@ class Archive:
         base = f"snapshots/{snapshot_id}"
         if self._exists(f"{base}/metadata.json"):
             return snapshot_id
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            list(pool.map(lambda item: self._write(f"{base}/{item[0]}.parquet", _encode(item[1], {})), frames.items()))
+        files = {f"{base}/{name}.parquet": _encode(frame, {}, QUICK) for name, frame in frames.items()}
+        # Side by side, because a put to S3 waits.
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            list(pool.map(self._write, files, files.values()))
         document = orjson.dumps({"frames": sorted(frames), "metadata": metadata}, option=orjson.OPT_SORT_KEYS)
         self._write(f"{base}/metadata.json", pa.py_buffer(document))
         return snapshot_id
@@ -210,14 +217,14 @@ def _table_path(table: str, key: EvaluationKey) -> str:
     return f"evaluations/table={table}/account={key.account_id}/window={window}.parquet"
 
 
-def _encode(frame: pd.DataFrame, metadata: dict[str, Any]) -> pa.Buffer:
+def _encode(frame: pd.DataFrame, metadata: dict[str, Any], storage: dict[str, Any]) -> pa.Buffer:
     json_columns = [str(name) for name, dtype in frame.dtypes.items() if dtype == np.dtype(object)]
     table = pa.table({str(name): _to_arrow(column) for name, column in frame.items()})
     table = table.replace_schema_metadata(
         {METADATA_KEY: orjson.dumps(metadata), JSON_COLUMNS_KEY: orjson.dumps(json_columns)}
     )
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, **storage)
     return sink.getvalue()
 
 
@@ -234,15 +241,15 @@ def _decode(data: pa.Buffer) -> pd.DataFrame:
 def _to_arrow(column: pd.Series) -> pa.Array:
     # Not Table.from_pandas: it warns on every time column under pandas 3.1, and it would turn NaN into null.
     if isinstance(column.dtype, pd.DatetimeTZDtype):
-        ticks = utc_ticks(column)
-        return pa.array(ticks, mask=column.isna().to_numpy()).cast(pa.timestamp(column.dtype.unit, tz="UTC"))
+        unit = column.dtype.unit
+        return pa.array(utc_ticks(column).view(f"M8[{unit}]"), pa.timestamp(unit, tz="UTC"))
     if column.dtype == np.dtype(object):
         texts = [None if value is None else orjson.dumps(value).decode() for value in column]
         return pa.array(texts, pa.string())
     if isinstance(column.dtype, np.dtype):
         return pa.array(column.to_numpy())
     if isinstance(column.dtype, pd.StringDtype):
-        return pa.array(column, pa.string(), from_pandas=True)
+        return pa.array(column.array, pa.string())
     return pa.array(column, from_pandas=True)
 
 

@@ -48,11 +48,7 @@ def _codes(column: pd.Series) -> tuple[str, np.ndarray, list[str] | None]:
     """A column as (kind, little-endian 8-byte integers that stand for its values, the words they index if any)."""
     dtype = column.dtype
     if isinstance(dtype, pd.DatetimeTZDtype):
-        return (
-            f"timestamp[{dtype.unit}, UTC]",
-            column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().view("<i8"),
-            None,
-        )
+        return f"timestamp[{dtype.unit}, UTC]", utc_ticks(column), None
     if isinstance(dtype, np.dtype) and dtype.kind == "f":
         values = column.to_numpy(dtype="<f8", copy=True)
         values[np.isnan(values)] = np.nan
@@ -69,7 +65,7 @@ def _codes(column: pd.Series) -> tuple[str, np.ndarray, list[str] | None]:
 
 def utc_ticks(column: pd.Series) -> np.ndarray:
     """A tz-aware column as int64 ticks of its own unit since the epoch (the smallest int64 for a missing time)."""
-    return column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().view("<i8")
+    return pd.DatetimeIndex(column).asi8
 
 
 def _words(array: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
