@@ -20,7 +20,7 @@ dev: $(INSTALLED) ## Keep everything up: Dagster UI, MLflow, stores, local AWS; 
 	@$(BIN)/python -m spotlab_pipelines_tests.demo --keep-up $(if $(MARKET),--market "$(MARKET)")
 
 test: $(INSTALLED) ## Run every test
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist worksteal
 
 check: $(INSTALLED) ## Lint, format, types, room order, Dagster definitions, migration drift
 	@$(BIN)/ruff check .
