@@ -10,6 +10,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import pyarrow
+import pyarrow.compute as pc
 
 from spotlab_pipelines.accounts.frames import TIME, check_frame
 
@@ -57,6 +59,12 @@ BUCKET_RATE_MAX = (0.05, 0.10, 0.15, 0.20, 1.0)
 def family_of(instance_types: pd.Series) -> pd.Series:
     """The families of instance types: what stands before the dot."""
     return instance_types.str.replace(r"\..*", "", regex=True)
+
+
+def joined(frame: pd.DataFrame, columns: Sequence[str], by: str = "/") -> pd.Index:
+    """The texts of several columns as one text a row, with `by` between them."""
+    texts = [pyarrow.array(frame[name].array, pyarrow.large_string()) for name in columns]
+    return pd.Index(pc.binary_join_element_wise(*texts, pyarrow.scalar(by, pyarrow.large_string())), dtype="str")
 
 
 def text(values: Sequence[str | None]) -> pd.Series:

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from spotlab_pipelines.market.frames import joined
 from spotlab_pipelines.placement.market import NONE, BestTwo, MarketArrays, best_two, market_arrays, pool_id
 from spotlab_pipelines.placement.reasons import KIND, reasons
 
+GROUP = ("region", "instance_type", "product")
+"""Instances that share these have the same candidates and on-demand price."""
 DECISION_OF_KIND = np.array(["SWITCH", "STAY", "FALLBACK_ON_DEMAND", "SKIP", "SKIP", "SKIP", "SKIP"], dtype=object)
 """The decision that each kind of reason in reasons.py belongs to."""
 
@@ -69,6 +72,7 @@ class _Cases:
     instance: np.ndarray
     version: np.ndarray
     group: np.ndarray
+    here: np.ndarray
     pool: np.ndarray
     is_spot: np.ndarray
     linear: np.ndarray
@@ -138,6 +142,7 @@ def _distinct(
         instance=shown,
         version=version[first],
         group=group[shown],
+        here=ids.to_numpy(dtype=object)[shown],
         pool=np.where(is_spot, market.ids.get_indexer(ids), NONE)[shown],
         is_spot=is_spot[shown],
         linear=linear[shown],
@@ -174,11 +179,10 @@ def _decide(cases: _Cases, evaluated: Evaluated, market: MarketArrays, best: Bes
     skipped, moves, falls = decision == "SKIP", decision == "SWITCH", decision == "FALLBACK_ON_DEMAND"
     count, gain = np.where(skipped, 0, count), np.where(skipped, np.nan, gain)
     names = np.append(market.ids.to_numpy(dtype=object), "")
-    here = pool_id(evaluated.instances).to_numpy(dtype=object)[cases.instance]
     columns = {
-        "here": here,
+        "here": cases.here,
         "mode": evaluated.instances["pipeline_mode"].to_numpy(dtype=object)[cases.instance],
-        "why": _why(evaluated.exclusions, here),
+        "why": _why(evaluated.exclusions, cases.here),
         "best": names[target],
         "count": count,
         "gain": gain,
@@ -193,7 +197,7 @@ def _decide(cases: _Cases, evaluated: Evaluated, market: MarketArrays, best: Bes
     to_price = np.where(moves, _at(market.spot, target), np.where(falls, cases.on_demand, np.nan))
     return pd.DataFrame(
         {
-            "from_pool": pd.Series(here, dtype="str"),
+            "from_pool": pd.Series(cases.here, dtype="str"),
             "to_pool": pd.Series(np.where(moves, names[target], np.array(None, dtype=object)), dtype="str"),
             "from_price_usd_per_hour": price,
             "to_price_usd_per_hour": to_price,
@@ -247,19 +251,17 @@ def _at(values: np.ndarray, *index: np.ndarray) -> np.ndarray:
 
 def _keys(fleet: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
     """The group of each instance, and the groups: distinct (region, instance_type, product)."""
-    key = fleet["region"] + "/" + fleet["instance_type"] + "/" + fleet["product"]
-    code, _ = pd.factorize(key)
+    code, _ = pd.factorize(joined(fleet, GROUP))
     _, first = np.unique(code, return_index=True)
-    return code, fleet[["region", "instance_type", "product"]].take(first)
+    return code, fleet[[*GROUP]].take(first)
 
 
 def _on_demand(groups: pd.DataFrame, pools: pd.DataFrame) -> np.ndarray:
     """(G,) on-demand price of each group's type, region and product; NaN if unknown."""
-    known = pools[pools["on_demand_usd_per_hour"].notna()].drop_duplicates(["region", "instance_type", "product"])
-    keys = [
-        pd.Index(frame["region"] + "/" + frame["instance_type"] + "/" + frame["product"]) for frame in (known, groups)
-    ]
-    return _at(known["on_demand_usd_per_hour"].to_numpy(dtype=float), keys[0].get_indexer(keys[1]))
+    price, group = pools["on_demand_usd_per_hour"].to_numpy(dtype=float), joined(pools, GROUP)
+    priced = np.flatnonzero(~np.isnan(price))
+    first = priced[~group[priced].duplicated()]
+    return _at(price[first], group[first].get_indexer(joined(groups, GROUP)))
 
 
 def _why(exclusions: pd.DataFrame, here: np.ndarray) -> np.ndarray:
@@ -272,7 +274,8 @@ def _feature_dicts(evaluated: Evaluated, pool: np.ndarray) -> np.ndarray:
     """(n,) the feature values of each pool by name, None where it has none."""
     used, place = np.unique(pool, return_inverse=True)
     known = used[used != NONE]
-    records = evaluated.features[list(evaluated.feature_names)].take(known).to_dict("records")
+    names = evaluated.feature_names
+    values = np.column_stack([evaluated.features[name].to_numpy(dtype=float) for name in names])[known]
     result = np.empty(len(used), dtype=object)
-    result[used != NONE] = records
+    result[used != NONE] = [dict(zip(names, row, strict=True)) for row in values.tolist()]
     return result[place]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from spotlab_pipelines.market.frames import joined
+
 NONE = -1
 """No pool: the index that stands for an unknown pool or for no candidate."""
 
@@ -49,7 +51,7 @@ class BestTwo:
 
 def pool_id(frame: pd.DataFrame) -> pd.Index:
     """The text ids `type:zone:product` of the rows; zone ids are unique over the regions."""
-    return pd.Index(frame["instance_type"] + ":" + frame["az_id"] + ":" + frame["product"])
+    return joined(frame, ("instance_type", "az_id", "product"), by=":")
 
 
 def market_arrays(
@@ -110,14 +112,15 @@ def _fitting(groups: pd.DataFrame, features: pd.DataFrame, fits: pd.DataFrame) -
     own, own_types = pd.factorize(groups["instance_type"])
     kind, kinds = pd.factorize(features["instance_type"])
     fit = np.zeros((len(own_types), len(kinds)), dtype=bool)
-    row = own_types.get_indexer(pd.Index(fits["own_type"])) if len(own_types) else np.array([], dtype=int)
-    column = kinds.get_indexer(pd.Index(fits["instance_type"])) if len(kinds) else np.full(len(row), NONE)
+    row, column = _found(own_types, fits["own_type"]), _found(kinds, fits["instance_type"])
     named = (row != NONE) & (column != NONE)
     fit[row[named], column[named]] = True
-    place = pd.factorize(pd.concat([_place(groups), _place(features)], ignore_index=True))[0]
-    same_place = place[: len(groups), None] == place[None, len(groups) :]
+    place, places = pd.factorize(joined(features, ("region", "product")))
+    same_place = places.get_indexer(joined(groups, ("region", "product")))[:, None] == place
     return fit[own][:, kind] & same_place
 
 
-def _place(frame: pd.DataFrame) -> pd.Series:
-    return frame["region"] + "/" + frame["product"]
+def _found(names: pd.Index, texts: pd.Series) -> np.ndarray:
+    """(n,) the place of each text among `names`, NONE where it is not there; texts repeat a lot."""
+    code, distinct = pd.factorize(texts)
+    return names.get_indexer(distinct)[code]

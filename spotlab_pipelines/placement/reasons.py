@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-Columns = dict[str, np.ndarray]
-"""The cases that share a kind of reason, column by column; see `reasons`."""
+
+class Case(NamedTuple):
+    """What a sentence may say of a case: `best` is a pool's id, "" if there is none; money in USD per hour.
+
+    `why` says why its pool was excluded; `rate_max` is the upper end of the Advisor's bucket.
+    """
+
+    here: str
+    mode: str
+    why: str
+    best: str
+    count: int
+    gain: float
+    cost: float
+    best_cost: float
+    on_demand: float
+    rate_max: float
 
 
-def reasons(kind: np.ndarray, columns: Columns, *, minimum_gain: float, safe_rate: float) -> np.ndarray:
+def reasons(kind: np.ndarray, columns: dict[str, np.ndarray], *, minimum_gain: float, safe_rate: float) -> np.ndarray:
     """One sentence for each case.
 
     Args:
         kind: (n,) index into `KINDS`.
-        columns: (n,) arrays: here, mode, why (text), best (pool id, "" if none), count, gain, cost, best_cost,
-            on_demand (USD per hour), rate_max (upper end of the Advisor's bucket).
+        columns: (n,) arrays by the names of `Case`.
         minimum_gain, safe_rate: the thresholds, as fractions.
 
     Returns:
@@ -28,56 +42,55 @@ def reasons(kind: np.ndarray, columns: Columns, *, minimum_gain: float, safe_rat
     for number, write in enumerate(KINDS.values()):
         chosen = np.flatnonzero(kind == number)
         if len(chosen):
-            picked = {name: values[chosen].tolist() for name, values in columns.items()}
-            cases = [dict(zip(picked, row, strict=True)) for row in zip(*picked.values(), strict=True)]
-            sentences[chosen] = [write(case, limits) for case in cases]
+            picked = [columns[name][chosen].tolist() for name in Case._fields]
+            sentences[chosen] = [write(Case(*values), limits) for values in zip(*picked, strict=True)]
     return sentences
 
 
-def _switch(case: dict[str, Any], limits: dict[str, str]) -> str:
+def _switch(case: Case, limits: dict[str, str]) -> str:
     return (
-        f"{case['best']} is expected to cost {case['best_cost']:.4f} USD/h, interruptions included, against"
-        f" {case['cost']:.4f} now: saves {100 * case['gain']:.1f} % of the on-demand price."
+        f"{case.best} is expected to cost {case.best_cost:.4f} USD/h, interruptions included, against"
+        f" {case.cost:.4f} now: saves {100 * case.gain:.1f} % of the on-demand price."
     )
 
 
-def _stay(case: dict[str, Any], limits: dict[str, str]) -> str:
+def _stay(case: Case, limits: dict[str, str]) -> str:
     return f"{_best_of(case)}; a switch needs {limits['need']}."
 
 
-def _fallback(case: dict[str, Any], limits: dict[str, str]) -> str:
+def _fallback(case: Case, limits: dict[str, str]) -> str:
     return (
-        f"Its pool is unsafe (interrupted up to {100 * case['rate_max']:g} % a month, {limits['safe']} is allowed);"
-        f" {_best_of(case).lower() if case['best'] == '' else _best_of(case)}; on-demand costs"
-        f" {case['on_demand']:.4f} USD/h."
+        f"Its pool is unsafe (interrupted up to {100 * case.rate_max:g} % a month, {limits['safe']} is allowed);"
+        f" {_best_of(case).lower() if case.best == '' else _best_of(case)}; on-demand costs"
+        f" {case.on_demand:.4f} USD/h."
     )
 
 
-def _best_of(case: dict[str, Any]) -> str:
-    if not case["best"]:
+def _best_of(case: Case) -> str:
+    if not case.best:
         return "No other safe pool fits"
-    saved = f"{100 * abs(case['gain']):.1f} % of the on-demand price"
-    would = f"would save {saved}" if case["gain"] > 0 else f"would cost {saved} more"
-    return f"{case['best']}, the best of {case['count']} candidates, {would}"
+    saved = f"{100 * abs(case.gain):.1f} % of the on-demand price"
+    would = f"would save {saved}" if case.gain > 0 else f"would cost {saved} more"
+    return f"{case.best}, the best of {case.count} candidates, {would}"
 
 
-def _cluster(case: dict[str, Any], limits: dict[str, str]) -> str:
-    return f"The mode {case['mode']} cannot be decided yet; only LINEAR can."
+def _cluster(case: Case, limits: dict[str, str]) -> str:
+    return f"The mode {case.mode} cannot be decided yet; only LINEAR can."
 
 
-def _unpriced(case: dict[str, Any], limits: dict[str, str]) -> str:
-    return f"There is no on-demand price to weigh {case['here']} with."
+def _unpriced(case: Case, limits: dict[str, str]) -> str:
+    return f"There is no on-demand price to weigh {case.here} with."
 
 
-def _excluded(case: dict[str, Any], limits: dict[str, str]) -> str:
-    return f"Its pool {case['here']} has no features: {case['why']}."
+def _excluded(case: Case, limits: dict[str, str]) -> str:
+    return f"Its pool {case.here} has no features: {case.why}."
 
 
-def _unpredicted(case: dict[str, Any], limits: dict[str, str]) -> str:
-    return f"Its pool {case['here']} has no prediction by this version."
+def _unpredicted(case: Case, limits: dict[str, str]) -> str:
+    return f"Its pool {case.here} has no prediction by this version."
 
 
-KINDS: dict[str, Callable[[dict[str, Any], dict[str, str]], str]] = {
+KINDS: dict[str, Callable[[Case, dict[str, str]], str]] = {
     "switch": _switch,
     "stay": _stay,
     "fallback": _fallback,
