@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CONNECT_TIMEOUT_S = 5
+MLFLOW_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+"""Read while mlflow is imported: nothing is sent home, no pickle is opened, creating tables is no news."""
 
 _prepared: set[tuple[int, str]] = set()
 _preparing = threading.Lock()
@@ -39,10 +45,8 @@ def mlflow_client(settings: Settings) -> MlflowClient:
     Raises:
         StoreUnavailable: the database does not answer.
     """
-    # Read while mlflow is imported: nothing is sent home, no pickle is opened, creating tables is no news.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    for name, value in MLFLOW_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
     url = mlflow_url(settings)

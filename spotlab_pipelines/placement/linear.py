@@ -184,7 +184,7 @@ def _decide(cases: _Cases, evaluated: Evaluated, market: MarketArrays, best: Bes
         "mode": evaluated.instances["pipeline_mode"].to_numpy(dtype=object)[cases.instance],
         "why": _why(evaluated.exclusions, cases.here),
         "best": names[target],
-        "count": count,
+        "candidates": count,
         "gain": gain,
         "cost": cost,
         "best_cost": target_cost,

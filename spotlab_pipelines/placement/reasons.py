@@ -18,7 +18,7 @@ class Case(NamedTuple):
     mode: str
     why: str
     best: str
-    count: int
+    candidates: int
     gain: float
     cost: float
     best_cost: float
@@ -71,7 +71,7 @@ def _best_of(case: Case) -> str:
         return "No other safe pool fits"
     saved = f"{100 * abs(case.gain):.1f} % of the on-demand price"
     would = f"would save {saved}" if case.gain > 0 else f"would cost {saved} more"
-    return f"{case.best}, the best of {case.count} candidates, {would}"
+    return f"{case.best}, the best of {case.candidates} candidates, {would}"
 
 
 def _cluster(case: Case, limits: dict[str, str]) -> str:
