@@ -25,7 +25,7 @@ from spotlab_pipelines.features.frames import check_pools
 from spotlab_pipelines.features.windows import PriceHistory
 from spotlab_pipelines.market.cache import Market, read_catalogue, read_market
 from spotlab_pipelines.market.fitting import fitting_types, wanted_market
-from spotlab_pipelines.market.frames import POOL_KEY, PRICING_OS, family_of
+from spotlab_pipelines.market.frames import POOL_KEY, PRICING_OS, family_of, joined
 from spotlab_pipelines.market.prices import SOURCE as PRICE_SOURCE
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def assemble_pools(
         fleet: pool key columns; may be empty.
         advisor: Advisor rows. on_demand: on-demand rows.
     """
-    ids, fleet_ids = _text_key(windows, POOL_KEY), _text_key(fleet, POOL_KEY)
+    ids, fleet_ids = joined(windows, POOL_KEY), joined(fleet, POOL_KEY)
     unpriced = (ids.get_indexer(fleet_ids) < 0) & ~fleet_ids.duplicated()
     pools = pd.concat([windows, fleet.loc[unpriced, list(POOL_KEY)]], ignore_index=True) if unpriced.any() else windows
     product, products = pd.factorize(pools["product"])
@@ -195,8 +195,8 @@ def assemble_pools(
         product
     )
     by_os = ("region", "os", "instance_type")
-    on_demand_row = _text_key(on_demand, by_os).get_indexer(_text_key(pools.assign(os=priced_os), by_os))
-    advisor_row = _text_key(advisor, by_os).get_indexer(_text_key(pools.assign(os=advised_os), by_os))
+    on_demand_row = joined(on_demand, by_os).get_indexer(joined(pools.assign(os=priced_os), by_os))
+    advisor_row = joined(advisor, by_os).get_indexer(joined(pools.assign(os=advised_os), by_os))
     return pd.DataFrame(
         {
             "region": pools["region"],
@@ -225,13 +225,6 @@ def _snapshot_frames(fleet: pd.DataFrame, market: Market) -> dict[str, pd.DataFr
         "on_demand": market.on_demand,
         "sources": market.sources,
     }
-
-
-def _text_key(frame: pd.DataFrame, columns: tuple[str, ...]) -> pd.Index:
-    first, *others = (frame[column] for column in columns)
-    for other in others:
-        first = first + "/" + other
-    return pd.Index(first.to_numpy(dtype=object))
 
 
 def _taken(frame: pd.DataFrame, column: str, rows: np.ndarray) -> np.ndarray:

@@ -57,8 +57,10 @@ class PriceHistory:
         """The same where the pools are known: `code` (n,) gives each change's row in `pools`, in any order."""
         moment = utc_ticks(changes["changed_at"].dt.as_unit("us"))
         price = changes["spot_price_usd_per_hour"].to_numpy(dtype=float)
-        order = np.lexsort((price, moment, code))
-        return cls(pools=pools, pool=code[order], changed_at=moment[order], price=price[order])
+        if not _ascend(code, moment, price):
+            order = np.lexsort((price, moment, code))
+            code, moment, price = code[order], moment[order], price[order]
+        return cls(pools=pools, pool=code, changed_at=moment, price=price)
 
     def window_at(self, as_of: datetime, window: timedelta) -> pd.DataFrame:
         """What was known at `as_of` about the window (as_of − window, as_of].
@@ -117,6 +119,16 @@ def pool_codes(frame: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
         distinct, rest = np.divmod(distinct, max(len(values), 1))
         keys[column] = values.take(rest)
     return code.astype(np.intp), pd.DataFrame({column: keys[column] for column in POOL_KEY})
+
+
+def _ascend(*keys: np.ndarray) -> bool:
+    """Whether the rows of `keys`, the first one foremost, are in order: far cheaper to see than to sort, and usual."""
+    tied = np.ones(max(len(keys[0]) - 1, 0), dtype=bool)
+    for key in keys:
+        if (tied & (key[1:] < key[:-1])).any():
+            return False
+        tied &= key[1:] == key[:-1]
+    return True
 
 
 def from_epoch_us(values: np.ndarray) -> pd.DatetimeIndex:

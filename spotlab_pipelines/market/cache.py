@@ -27,6 +27,7 @@ import pandas as pd
 from spotlab_pipelines.database.redis import redis_errors
 from spotlab_pipelines.market.decode import Reader, decode_advisor, decode_catalogue, decode_lists, decode_prices
 from spotlab_pipelines.market.fitting import Wanted
+from spotlab_pipelines.market.frames import among
 
 if TYPE_CHECKING:
     import redis as redis_client
@@ -145,13 +146,13 @@ def read_market(
     )
     every_type = {name for names in wanted.types.values() for name in names}
     types, on_demand = catalogue.types, catalogue.on_demand
-    here = on_demand["instance_type"].isin(every_type) & on_demand["region"].isin(list(wanted.types))
+    here = among(on_demand["instance_type"], every_type) & among(on_demand["region"], wanted.types)
     return Market(
         prices=changes,
         pools=pools,
         pool_of_change=codes,
         advisor=advisor,
-        catalogue=types[types["instance_type"].isin(every_type)].reset_index(drop=True),
+        catalogue=types[among(types["instance_type"], every_type)].reset_index(drop=True),
         on_demand=on_demand[here].reset_index(drop=True),
         sources=pd.concat([price_reader.sources(), risk_reader.sources(), catalogue.sources], ignore_index=True),
     )

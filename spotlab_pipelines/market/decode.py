@@ -17,7 +17,7 @@ import orjson
 import pandas as pd
 
 from spotlab_pipelines.errors import MarketDataMissing, MarketDataStale
-from spotlab_pipelines.market.frames import BUCKET_RATE_MAX, BUCKET_RATE_MIN, CATALOGUE_COLUMNS, text
+from spotlab_pipelines.market.frames import BUCKET_RATE_MAX, BUCKET_RATE_MIN, CATALOGUE_COLUMNS, among, text
 
 Raw = bytes | str | None
 UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
@@ -219,9 +219,8 @@ def _only_wanted(
     keep = np.zeros(len(pools), dtype=bool)
     for region in pools["region"].unique():
         types, products = covers[region]
-        keep |= (
-            (pools["region"] == region) & pools["instance_type"].isin(types) & pools["product"].isin(products)
-        ).to_numpy()
+        here = among(pools["region"], [region])
+        keep |= here & among(pools["instance_type"], types) & among(pools["product"], products)
     if not keep.all():
         kept = keep[codes]
         codes = (np.cumsum(keep) - 1)[codes[kept]]

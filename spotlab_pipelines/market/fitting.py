@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from spotlab_pipelines.market.frames import family_of
+from spotlab_pipelines.market.frames import among, family_of
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,10 @@ def fitting_types(catalogue: pd.DataFrame, own_types: Iterable[str], flexibility
         Frame (own_type, instance_type), sorted, one row a pair.
     """
     frame = catalogue.sort_values("instance_type", ignore_index=True)
-    own = np.flatnonzero(frame["instance_type"].isin(sorted(set(own_types))).to_numpy())[:, None]
-    fits = np.ones((len(own), len(frame)), dtype=bool)
-    for column in ("vcpus", "memory_mib"):
-        size = frame[column].to_numpy()
-        fits &= (size >= size[own]) & (size <= flexibility_factor * size[own])
-    architecture = pd.factorize(frame["architecture"])[0]
-    fits &= architecture == architecture[own]
-    accelerators = pd.factorize(frame["accelerators"])[0]
-    bare = (frame["accelerators"] == "").to_numpy()
-    fits &= bare[own] | (accelerators == accelerators[own])
+    own, fits = _fits(frame, own_types, flexibility_factor)
     rows, columns = np.nonzero(fits)
     names = frame["instance_type"].array
-    return pd.DataFrame({"own_type": names.take(own[:, 0][rows]), "instance_type": names.take(columns)})
+    return pd.DataFrame({"own_type": names.take(own[rows]), "instance_type": names.take(columns)})
 
 
 def wanted_market(fleet: pd.DataFrame, catalogue: pd.DataFrame, flexibility_factor: float) -> Wanted:
@@ -66,15 +57,33 @@ def wanted_market(fleet: pd.DataFrame, catalogue: pd.DataFrame, flexibility_fact
 
     A fleet's type that the catalogue does not know wants its own family's known types and itself.
     """
-    fits = fitting_types(catalogue, fleet["instance_type"].unique(), flexibility_factor)
-    known_family = family_of(catalogue["instance_type"])
+    known, family = catalogue["instance_type"], family_of(catalogue["instance_type"])
+    own, fits = _fits(catalogue, fleet["instance_type"].unique().tolist(), flexibility_factor)
     types, families, products = {}, {}, {}
-    for region, part in fleet.groupby("region", sort=True):
-        own = part["instance_type"].drop_duplicates()
-        reachable = pd.concat([own, fits.loc[fits["own_type"].isin(own), "instance_type"]])
-        wanted_families = family_of(reachable).unique()
-        members = catalogue.loc[known_family.isin(wanted_families), "instance_type"]
-        types[str(region)] = tuple(sorted({*members, *own}))
-        families[str(region)] = tuple(sorted(wanted_families))
-        products[str(region)] = tuple(sorted(part["product"].unique()))
+    for region in sorted(fleet["region"].unique()):
+        here = fleet["region"] == region
+        own_here = fleet["instance_type"][here].drop_duplicates()
+        reached = np.flatnonzero(fits[among(known, own_here)[own]].any(axis=0))
+        wanted_families = {*family.take(reached), *family_of(own_here)}
+        types[region] = tuple(sorted({*known[among(family, wanted_families)], *own_here}))
+        families[region] = tuple(sorted(wanted_families))
+        products[region] = tuple(sorted(fleet["product"][here].unique()))
     return Wanted(types=types, families=families, products=products)
+
+
+def _fits(
+    catalogue: pd.DataFrame, own_types: Iterable[str], flexibility_factor: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The (n,) rows of `own_types` in the catalogue, and (n, types) whether a type fits; see `fitting_types`."""
+    own = np.flatnonzero(among(catalogue["instance_type"], own_types))
+    fits = np.ones((len(own), len(catalogue)), dtype=bool)
+    for column in ("vcpus", "memory_mib"):
+        size = catalogue[column].to_numpy()
+        least = size[own][:, None]
+        fits &= (size >= least) & (size <= flexibility_factor * least)
+    architecture = pd.factorize(catalogue["architecture"])[0]
+    fits &= architecture == architecture[own][:, None]
+    accelerators = pd.factorize(catalogue["accelerators"])[0]
+    bare = (catalogue["accelerators"] == "").to_numpy()
+    fits &= bare[own][:, None] | (accelerators == accelerators[own][:, None])
+    return own, fits

@@ -5,10 +5,11 @@ No reading and no writing here. pandera is imported at the first check.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import pyarrow
 import pyarrow.compute as pc
@@ -64,7 +65,14 @@ def family_of(instance_types: pd.Series) -> pd.Series:
 def joined(frame: pd.DataFrame, columns: Sequence[str], by: str = "/") -> pd.Index:
     """The texts of several columns as one text a row, with `by` between them."""
     texts = [pyarrow.array(frame[name].array, pyarrow.large_string()) for name in columns]
-    return pd.Index(pc.binary_join_element_wise(*texts, pyarrow.scalar(by, pyarrow.large_string())), dtype="str")
+    separator = pyarrow.scalar(by, pyarrow.large_string())
+    return pd.Index(pc.call_function("binary_join_element_wise", [*texts, separator]), dtype="str")
+
+
+def among(column: pd.Series, names: Iterable[str]) -> np.ndarray:
+    """(n,) whether each text is one of `names`: what Series.isin says, in a tenth of its time."""
+    texts, wanted = (pyarrow.array(each, pyarrow.large_string()) for each in (column.array, list(names)))
+    return np.asarray(pc.call_function("is_in", [texts], pc.SetLookupOptions(wanted)))
 
 
 def text(values: Sequence[str | None]) -> pd.Series:
