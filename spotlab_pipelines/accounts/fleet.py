@@ -13,7 +13,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.aws_answers import aws_errors, paginate
-from spotlab_pipelines.accounts.frames import FLEET_COLUMNS, STEERING_COLUMNS, check_frame, fleet_schema
+from spotlab_pipelines.accounts.frames import FLEET_COLUMNS, STEERING_COLUMNS, TIME, check_frame, fleet_schema
 from spotlab_pipelines.accounts.registry import get_account
 from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.database.engine import database_errors
@@ -92,9 +92,12 @@ def load_fleet(engine: sa.Engine, account_id: str) -> pd.DataFrame:
     )
     with database_errors(), engine.connect() as connection:
         rows = connection.execute(query).all()
-    frame = _frame(pd.DataFrame(rows, columns=[column.key for column in columns]))
-    # Not checked again: a sync checked it, and the table's own constraints hold for the steering.
-    return frame.astype({"assigned_version": "str", "pipeline_mode": "str", "shadow": bool})
+    names = [*FLEET_COLUMNS, *STEERING_COLUMNS]
+    dtypes = dict.fromkeys(names, "str") | {"tags": object, "launched_at": TIME, "shadow": bool}
+    # Column by column, since pandas is slow at rows. Not checked again: a sync checked it, and the table's own
+    # constraints hold for the steering.
+    values = zip(*rows, strict=True) if rows else [()] * len(names)
+    return pd.DataFrame({name: pd.Series(of, dtype=dtypes[name]) for name, of in zip(names, values, strict=True)})
 
 
 def availability_zones(sessions: AccountSessions, account_id: str, region: str) -> dict[str, str]:
