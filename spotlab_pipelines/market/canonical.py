@@ -17,6 +17,8 @@ import pyarrow as pa
 
 from spotlab_pipelines.errors import InvalidInput
 
+PACKABLE = 2**62
+"""Columns of fewer distinct rows than this are sorted as one column of integers."""
 JSON_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -38,10 +40,25 @@ def _update(digest: hashlib._Hash, frame: pd.DataFrame) -> None:
     columns = [(name, *_codes(frame[name])) for name in sorted(frame.columns)]
     if not columns:
         return
-    order = np.lexsort([codes for _, _, codes, _ in reversed(columns)])
+    order = row_order([codes for _, _, codes, _ in columns])
     for name, kind, codes, words in columns:
         digest.update(orjson.dumps([name, kind, words]))
         digest.update(codes[order].tobytes())
+
+
+def row_order(columns: list[np.ndarray]) -> np.ndarray:
+    """Rows by the first column, then the second and so on; alike rows in any order, for they give the same bytes."""
+    packed, room = np.zeros(len(columns[0]), dtype=np.int64), 1
+    for codes in columns if len(packed) else []:
+        lowest = int(codes.min())
+        span = int(codes.max()) - lowest + 1
+        if room * span >= PACKABLE:
+            break
+        packed, room = packed * span + (codes - lowest), room * span
+    order = np.argsort(packed)
+    # One sort of one column, as long as it tells all rows apart.
+    tied = packed[order[1:]] == packed[order[:-1]]
+    return np.lexsort(columns[::-1]) if tied.any() else order
 
 
 def _codes(column: pd.Series) -> tuple[str, np.ndarray, list[str] | None]:

@@ -12,7 +12,7 @@ import pytest
 from spotlab_pipelines.database.evaluations import EvaluationKey
 from spotlab_pipelines.errors import IntegrityError, InvalidInput, NotFound, StoreUnavailable
 from spotlab_pipelines.market.archive import Archive
-from spotlab_pipelines.market.canonical import content_id
+from spotlab_pipelines.market.canonical import content_id, row_order
 
 KEY = EvaluationKey("111122223333", datetime(2026, 11, 2, 12, 30, 0, 123456, tzinfo=UTC))
 FLOATS = [0.1, 1 / 3, np.nan, np.inf, -0.0, 5e-324]
@@ -145,6 +145,16 @@ def changed(column, value):
 )
 def test_any_other_content_has_another_id(frame):
     assert content_id({"a": frame}, {}) != content_id({"a": example()}, {})
+
+
+@pytest.mark.parametrize("spans", [(3, 2**40, 9), (3, 2), (2**62, 2**62, 2), (2**40, 2**40, 2)])
+def test_rows_are_ordered_by_one_column_after_the_other(spans):
+    """Whether packing the columns into one tells all rows apart, leaves ties, or has room for some of them only."""
+    random = np.random.default_rng(1)
+    columns = [random.choice(random.integers(-span, span, size=9), size=200) for span in spans]
+    expected = np.lexsort(columns[::-1])
+    for column in columns:
+        assert (column[row_order(columns)] == column[expected]).all()
 
 
 def test_names_of_frames_and_metadata_are_part_of_the_id():
