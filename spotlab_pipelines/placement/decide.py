@@ -67,7 +67,7 @@ def decide_evaluation(settings: Settings, engine: sa.Engine, archive: Archive, k
     timings = {"decisions_read": _ms(read - started), "decisions": _ms(time.perf_counter() - read)}
     metadata = {"snapshot_id": scored_by["snapshot_id"], "timings_ms": timings, "rules": asdict(rules)}
     archive.write_table("decisions", key, decisions, metadata)
-    acting = decisions[decisions["acting"]]
+    acting = decisions[[*PREVIEWED, "candidates_considered"]][decisions["acting"]]
     return DecisionReport(
         account_id=key.account_id,
         window_start=key.window_start,

@@ -17,7 +17,7 @@ from spotlab_pipelines.placement.reasons import KIND, reasons
 
 GROUP = ("region", "instance_type", "product")
 """Instances that share these have the same candidates and on-demand price."""
-DECISION_OF_KIND = np.array(["SWITCH", "STAY", "FALLBACK_ON_DEMAND", "SKIP", "SKIP", "SKIP", "SKIP"], dtype=object)
+DECISION_OF_KIND = ["SWITCH", "STAY", "FALLBACK_ON_DEMAND", "SKIP", "SKIP", "SKIP", "SKIP"]
 """The decision that each kind of reason in reasons.py belongs to."""
 
 
@@ -67,12 +67,12 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class _Cases:
-    """The distinct cases to decide; (n,) arrays. `instance` is one that stands for all of a case."""
+    """The distinct cases to decide; (n,) arrays. `instance` is one that stands for all of a case, `here` its pool."""
 
     instance: np.ndarray
     version: np.ndarray
     group: np.ndarray
-    here: np.ndarray
+    here: pd.Index
     pool: np.ndarray
     is_spot: np.ndarray
     linear: np.ndarray
@@ -142,7 +142,7 @@ def _distinct(
         instance=shown,
         version=version[first],
         group=group[shown],
-        here=ids.to_numpy(dtype=object)[shown],
+        here=ids.take(shown),
         pool=np.where(is_spot, market.ids.get_indexer(ids), NONE)[shown],
         is_spot=is_spot[shown],
         linear=linear[shown],
@@ -175,12 +175,13 @@ def _decide(cases: _Cases, evaluated: Evaluated, market: MarketArrays, best: Bes
         [KIND["cluster"], KIND["unpriced"], KIND["excluded"], KIND["unpredicted"], KIND["switch"], KIND["stay"]],
         KIND["fallback"],
     )
-    decision = DECISION_OF_KIND[kind]
-    skipped, moves, falls = decision == "SKIP", decision == "SWITCH", decision == "FALLBACK_ON_DEMAND"
+    decision = pd.array(DECISION_OF_KIND, dtype="str").take(kind)
+    stays, moves, falls = (kind == KIND[name] for name in ("stay", "switch", "fallback"))
+    skipped = ~(stays | moves | falls)
     count, gain = np.where(skipped, 0, count), np.where(skipped, np.nan, gain)
     names = np.append(market.ids.to_numpy(dtype=object), "")
     columns = {
-        "here": cases.here,
+        "here": cases.here.to_numpy(dtype=object),
         "mode": evaluated.instances["pipeline_mode"].to_numpy(dtype=object)[cases.instance],
         "why": _why(evaluated.exclusions, cases.here),
         "best": names[target],
@@ -197,15 +198,15 @@ def _decide(cases: _Cases, evaluated: Evaluated, market: MarketArrays, best: Bes
     to_price = np.where(moves, _at(market.spot, target), np.where(falls, cases.on_demand, np.nan))
     return pd.DataFrame(
         {
-            "from_pool": pd.Series(cases.here, dtype="str"),
-            "to_pool": pd.Series(np.where(moves, names[target], np.array(None, dtype=object)), dtype="str"),
+            "from_pool": cases.here.array,
+            "to_pool": market.ids.array.take(np.where(moves, target, NONE), allow_fill=True),
             "from_price_usd_per_hour": price,
             "to_price_usd_per_hour": to_price,
             "from_cost_usd_per_hour": cost,
             "to_cost_usd_per_hour": np.where(moves, target_cost, to_price),
             "gain": gain,
             "candidates_considered": count.astype(np.int64),
-            "decision": pd.Series(decision, dtype="str"),
+            "decision": decision,
             "reason": pd.Series(said, dtype="str"),
             **{f"p_current_{h}h": p_current[:, i] for i, h in enumerate(rules.horizons_h)},
             **{f"p_target_{h}h": p_target[:, i] for i, h in enumerate(rules.horizons_h)},
@@ -264,10 +265,10 @@ def _on_demand(groups: pd.DataFrame, pools: pd.DataFrame) -> np.ndarray:
     return _at(price[first], group[first].get_indexer(joined(groups, GROUP)))
 
 
-def _why(exclusions: pd.DataFrame, here: np.ndarray) -> np.ndarray:
+def _why(exclusions: pd.DataFrame, here: pd.Index) -> np.ndarray:
     """Why each pool id was excluded, "not in the snapshot" if it was never there."""
     reason = np.append(exclusions["reason"].to_numpy(dtype=object), "not in the snapshot")
-    return reason[pool_id(exclusions).get_indexer(pd.Index(here, dtype="str"))]
+    return reason[pool_id(exclusions).get_indexer(here)]
 
 
 def _feature_dicts(evaluated: Evaluated, pool: np.ndarray) -> np.ndarray:

@@ -67,7 +67,7 @@ def market_arrays(
     """Lay features and predictions side by side."""
     ids = pool_id(features)
     probability = np.full((len(versions), len(features), len(horizons_h)), np.nan)
-    version = pd.Index(versions).get_indexer(pd.Index(predictions["model_version"]))
+    version = _found(pd.Index(versions, dtype="str"), predictions["model_version"])
     pool = ids.get_indexer(pool_id(predictions))
     known = (version != NONE) & (pool != NONE)
     columns = [f"p_{horizon}h" for horizon in horizons_h]
