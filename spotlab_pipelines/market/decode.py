@@ -226,9 +226,13 @@ def _only_wanted(
         codes = (np.cumsum(keep) - 1)[codes[kept]]
         changed_at_us, prices = changed_at_us[kept], prices[kept]
         pools = pools[keep].reset_index(drop=True)
-    changes = pd.DataFrame({name: column.array.take(codes) for name, column in pools.items()})
-    changes["changed_at"] = pd.DatetimeIndex(changed_at_us.view("M8[us]")).tz_localize("UTC")
-    changes["spot_price_usd_per_hour"] = prices
+    changes = pd.DataFrame(
+        {
+            **{name: column.array.take(codes) for name, column in pools.items()},
+            "changed_at": pd.DatetimeIndex(changed_at_us.view("M8[us]")).tz_localize("UTC"),
+            "spot_price_usd_per_hour": prices,
+        }
+    )
     return changes, pools, codes
 
 
