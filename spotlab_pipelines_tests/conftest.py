@@ -131,9 +131,15 @@ def empty_database(settings: Settings, server: sa.Engine) -> Iterator[Settings]:
 
 @pytest.fixture
 def engine(settings: Settings, server: sa.Engine) -> Iterator[sa.Engine]:
-    """The engine of a fresh, migrated domain database; all the test's databases are dropped at the end."""
+    """The pipeline's engine of a fresh, migrated domain database; all the test's databases are dropped at the end."""
     for _ in _database(settings, server, template=TEMPLATE):
         yield connect(settings)
+
+
+@pytest.fixture
+def owner(settings: Settings, engine: sa.Engine) -> sa.Engine:
+    """The engine of the tables' owner, for what the pipeline may not do."""
+    return connect(settings, role="owner")
 
 
 @pytest.fixture(scope="session")

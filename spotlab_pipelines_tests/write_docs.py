@@ -1,4 +1,4 @@
-"""Writes docs/settings.md and docs/cli.md from the code, so that they name every setting and command: `make docs`.
+"""Writes docs/settings.md, docs/cli.md and docs/schema.sql from the code, so that they leave nothing out: `make docs`.
 
 The texts are the settings' descriptions and the commands' own help; nothing is written here that is not there.
 """
@@ -14,6 +14,7 @@ import typer
 
 from spotlab_pipelines.cli import app
 from spotlab_pipelines.settings import PROJECT_ROOT, Settings
+from spotlab_pipelines_tests.database.schema import schema_sql
 
 WIDTH = 100
 SETTINGS_INTRODUCTION = """# Settings
@@ -59,7 +60,7 @@ def helps(command: Any, name: str) -> Iterator[tuple[str, str]]:
 def pages() -> dict[Path, str]:
     """The pages and what should be in them."""
     docs = PROJECT_ROOT / "docs"
-    return {docs / "settings.md": settings_page(), docs / "cli.md": cli_page()}
+    return {docs / "settings.md": settings_page(), docs / "cli.md": cli_page(), docs / "schema.sql": schema_sql()}
 
 
 def _type(annotation: Any) -> str:

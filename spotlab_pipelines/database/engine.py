@@ -1,4 +1,8 @@
-"""Connections to Postgres: one pooled engine per process and URL. Tables are tables.py's, DDL is migrations/'."""
+"""Connections to Postgres: one pooled engine per process, URL and role. Tables are tables.py's, DDL is migrations/'.
+
+Whoever works for all accounts connects as the role `pipeline`, the Lab API as `api`, behind row-level security; only
+migrations and maintenance are the owner of the tables.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
@@ -21,7 +26,9 @@ POOL_TIMEOUT_S = 30
 RECYCLE_AFTER_S = 600
 LOGICAL_NAMES = ("spotlab", "dagster", "mlflow")
 
-_engines: dict[str, sa.Engine] = {}
+Role = Literal["owner", "pipeline", "api"]
+
+_engines: dict[tuple[str, Role], sa.Engine] = {}
 _lock = threading.Lock()
 
 
@@ -50,23 +57,41 @@ def database_url(settings: Settings, name: str = "spotlab", *, driver: str | Non
     return scheme + url.get_secret_value().removeprefix("postgresql")
 
 
-def connect(settings: Settings) -> sa.Engine:
-    """The pooled engine (psycopg 3) of the domain database; the same one for every caller in this process.
+def connect(settings: Settings, *, role: Role = "pipeline") -> sa.Engine:
+    """The pooled engine (psycopg 3) of the domain database; the same one for every caller of a role in this process.
 
     It connects when it is used. A child that is forked gets engines of its own: connections cannot be shared. Errors
     of SQLAlchemy never quote parameters, which may hold an external id.
+
+    Args:
+        role: as whom to work; `owner` is the user of the URL, the others are roles that this user is a member of.
     """
-    return engine_for(database_url(settings), pool_size=settings.database_pool_size)
+    return engine_for(database_url(settings), pool_size=settings.database_pool_size, role=role)
 
 
-def engine_for(url: str, *, pool_size: int, max_overflow: int | None = None, **options: Any) -> sa.Engine:
+@contextmanager
+def acting_for(engine: sa.Engine, user_id: UUID) -> Iterator[sa.Connection]:
+    """A transaction in which row-level security shows what this user may see; it is nobody's again when it ends.
+
+    Args:
+        engine: an engine of the role `api`.
+    """
+    with engine.begin() as connection:
+        connection.execute(sa.select(sa.func.set_config("app.user_id", str(user_id), True)))
+        yield connection
+
+
+def engine_for(
+    url: str, *, pool_size: int, max_overflow: int | None = None, role: Role = "owner", **options: Any
+) -> sa.Engine:
     """The process's engine for a URL; `options` of SQLAlchemy's create_engine count when it is first asked for."""
     with _lock:
         if not _engines:
             _forget_after_fork()
-        if url not in _engines:
+        if (url, role) not in _engines:
+            set_role = "" if role == "owner" else f" -c role=spotlab_{role}"
             try:
-                _engines[url] = sa.create_engine(
+                _engines[url, role] = sa.create_engine(
                     url,
                     pool_size=pool_size,
                     max_overflow=pool_size if max_overflow is None else max_overflow,
@@ -77,7 +102,7 @@ def engine_for(url: str, *, pool_size: int, max_overflow: int | None = None, **o
                     connect_args={
                         "connect_timeout": CONNECT_TIMEOUT_S,
                         "application_name": "spotlab",
-                        "options": "-c timezone=UTC",
+                        "options": f"-c timezone=UTC{set_role}",
                     },
                     **options,
                 )
@@ -86,15 +111,16 @@ def engine_for(url: str, *, pool_size: int, max_overflow: int | None = None, **o
                     "SPOTLAB_DATABASE_URL cannot be read as a URL of Postgres.",
                     remedy="Expected postgresql://user:password@host:5432/spotlab.",
                 ) from None
-        return _engines[url]
+        return _engines[url, role]
 
 
 def disconnect(engine: sa.Engine) -> None:
-    """Close an engine's connections and forget it: for tests, and before its database is dropped."""
+    """Close the connections to an engine's database, whatever their role, and forget them: before it is dropped."""
     with _lock:
-        for url in [url for url, known in _engines.items() if known is engine]:
-            del _engines[url]
-    engine.dispose()
+        urls = {url for (url, _), known in _engines.items() if known is engine}
+        gone = [_engines.pop(key) for key in list(_engines) if key[0] in urls]
+    for each in (*gone, engine):
+        each.dispose()
 
 
 @contextmanager
@@ -111,6 +137,7 @@ def database_errors() -> Iterator[None]:
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:
+    """The error of a server that does not let us work; it gives a refused connection no SQLSTATE, only words."""
     cause = str(getattr(error, "orig", None) or error).strip().splitlines()
     return StoreUnavailable(
         f"Postgres does not answer: {cause[0] if cause else type(error).__name__}.",

@@ -53,9 +53,9 @@ def upgrade(settings: Settings, revision: str = "head") -> None:
     """
     from alembic import command
 
-    engine = connect(settings)
+    engine = connect(settings, role="owner")
     _under_lock(engine, lambda config: command.upgrade(config, revision))
-    if current_revision(engine) is not None:
+    if current_revision(engine) == head_revision():
         ensure_partitions(engine, datetime.now(UTC))
 
 
@@ -63,7 +63,7 @@ def downgrade(settings: Settings, revision: str) -> None:
     """Take the schema back to `revision`; `base` removes everything, data included."""
     from alembic import command
 
-    _under_lock(connect(settings), lambda config: command.downgrade(config, revision))
+    _under_lock(connect(settings, role="owner"), lambda config: command.downgrade(config, revision))
 
 
 def head_revision() -> str:
@@ -91,9 +91,8 @@ def require_current(settings: Settings) -> sa.Engine:
         PermanentError: it is not there, or at another revision.
         StoreUnavailable: Postgres does not answer.
     """
-    engine = connect(settings)
     try:
-        current = current_revision(engine)
+        current = current_revision(connect(settings, role="owner"))
     except StoreUnavailable as error:
         if not _is_missing(error):
             raise
@@ -103,7 +102,7 @@ def require_current(settings: Settings) -> sa.Engine:
             f"The database is at revision {current or 'none'}, this code needs {head_revision()}.",
             remedy="Run `spotlab up`, which creates and migrates it.",
         )
-    return engine
+    return connect(settings)
 
 
 def _is_missing(error: StoreUnavailable) -> bool:
@@ -118,7 +117,7 @@ def drift(settings: Settings) -> list[str]:
 
     from spotlab_pipelines.database.tables import Base
 
-    with database_errors(), connect(settings).connect() as connection:
+    with database_errors(), connect(settings, role="owner").connect() as connection:
         context = MigrationContext.configure(connection, opts={"include_name": include_name, "compare_type": True})
         return [str(difference) for difference in compare_metadata(context, Base.metadata)]
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
+from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import ExperimentLog
 from spotlab_pipelines.errors import InvalidInput
 
@@ -37,36 +38,44 @@ def is_partition(table: str | None) -> bool:
     return table is not None and PARTITION_NAME.fullmatch(table) is not None
 
 
-def ensure_partitions(engine: sa.Engine, around: datetime) -> list[str]:
-    """Create the log's partitions of the month before, of and after `around`, where missing; return the new ones.
+def ensure_partitions(engine: sa.Engine, around: datetime, *, ahead: int = 1) -> list[str]:
+    """Create the log's partitions from the month before `around` to `ahead` months after it; return the new ones.
 
-    Any number of processes may call it at once. Usually nothing is missing and it costs one query.
+    Any number of processes may call it at once, as the owner or as the pipeline: a function of the owner's makes them.
+    Usually nothing is missing and it costs one query.
     """
-    months = [month_start(around, offset) for offset in (-1, 0, 1)]
-    with engine.connect() as connection:
-        if not _missing(connection, months):
+    months = [month_start(around, offset) for offset in range(-1, ahead + 1)]
+    with database_errors():
+        with engine.connect() as connection:
+            missing = [month for month in months if month not in existing_months(connection)]
+        if not missing:
             return []
-    with engine.begin() as connection:
+        with engine.begin() as connection:
+            return [
+                partition_name(month) for month in missing if connection.scalar(sa.func.make_log_partition(month))
+            ]
+
+
+def drop_partitions(engine: sa.Engine, *, before: datetime) -> list[str]:
+    """Drop the log's partitions whose month ended by `before`, rows and all; return their names, oldest first.
+
+    Args:
+        engine: an engine of the owner.
+    """
+    with database_errors(), engine.begin() as connection:
         connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended('spotlab/partitions', 0))"))
-        missing = _missing(connection, months)
-        for month in missing:
-            name = partition_name(month)
-            # ATTACH, not PARTITION OF: it lets reads and writes of the other months go on.
-            connection.execute(sa.text(f"create table {name} (like {PARENT} including defaults including constraints)"))
-            connection.execute(
-                sa.text(
-                    f"alter table {PARENT} attach partition {name} "
-                    f"for values from ('{month.isoformat()}') to ('{month_start(month, 1).isoformat()}')"
-                )
-            )
-        return [partition_name(month) for month in missing]
+        old = [
+            partition_name(month) for month in sorted(existing_months(connection)) if month_start(month, 1) <= before
+        ]
+        for name in old:
+            connection.execute(sa.text(f"drop table {name}"))
+    return old
 
 
-def _missing(connection: sa.Connection, months: list[datetime]) -> list[datetime]:
-    attached = set(
-        connection.scalars(
-            sa.text("select inhrelid::regclass::text from pg_inherits where inhparent = cast(:parent as regclass)"),
-            {"parent": PARENT},
-        )
+def existing_months(connection: sa.Connection) -> set[datetime]:
+    """The months that have a partition."""
+    names = connection.scalars(
+        sa.text("select inhrelid::regclass::text from pg_inherits where inhparent = cast(:parent as regclass)"),
+        {"parent": PARENT},
     )
-    return [month for month in months if partition_name(month) not in attached]
+    return {datetime.strptime(name, f"{PARENT}_%Y_%m").replace(tzinfo=UTC) for name in names}

@@ -25,11 +25,32 @@ NAMING = {
 ROLES = ("user", "lab", "admin")
 ENVIRONMENTS = ("LAB", "PROD")
 ACCOUNT_STATES = ("active", "disabled")
+ACCESS_STATES = ("unknown", "ok", "lax", "access_broken")
 LIFECYCLES = ("spot", "on-demand")
 PIPELINE_MODES = ("LINEAR", "CLUSTER")
 MODEL_STATUSES = ("candidate", "approved", "retired")
 MODEL_ROLES = ("champion", "challenger", "none")
 EVALUATION_STATES = ("running", "logged", "failed")
+EVENT_SOURCES = ("spot_request", "state_reason", "eventbridge", "import")
+REQUEST_SOURCES = ("api", "ui", "cli")
+REQUEST_STATES = ("pending", "started", "done", "failed")
+AUDIT_OUTCOMES = ("done", "refused", "failed")
+AUDIT_ACTIONS = (
+    "assume_role",
+    "validate_access",
+    "access_broken",
+    "add_account",
+    "change_environment",
+    "assign_version",
+    "set_mode",
+    "set_shadow",
+    "approve_model",
+    "promote_model",
+    "retire_model",
+    "add_user",
+    "disable_user",
+    "set_role",
+)
 DECISIONS = ("STAY", "SWITCH", "FALLBACK_ON_DEMAND", "SKIP")
 
 
@@ -68,7 +89,11 @@ class User(Base):
     """A person who owns accounts or works in the laboratory."""
 
     __tablename__ = "users"
-    __table_args__ = (one_of("role", ROLES), sa.CheckConstraint("email like '%_@_%'", name="email"))
+    __table_args__ = (
+        one_of("role", ROLES),
+        sa.CheckConstraint("email like '%_@_%'", name="email"),
+        sa.CheckConstraint("password_hash like '$argon2id$%'", name="password_hash"),
+    )
 
     id: Mapped[UUID] = _id()
     email: Mapped[str] = mapped_column(unique=True)
@@ -76,6 +101,7 @@ class User(Base):
     active: Mapped[bool] = mapped_column(server_default=sa.true())
     created_at: Mapped[datetime] = _now()
     updated_at: Mapped[datetime] = _now()
+    password_hash: Mapped[str | None]
 
 
 class Account(Base):
@@ -85,6 +111,8 @@ class Account(Base):
     __table_args__ = (
         one_of("environment", ENVIRONMENTS),
         one_of("state", ACCOUNT_STATES),
+        one_of("access_state", ACCESS_STATES),
+        sa.CheckConstraint("denials >= 0", name="denials"),
         sa.CheckConstraint("account_id ~ '^[0-9]{12}$'", name="account_id"),
         sa.CheckConstraint("cardinality(regions) > 0", name="regions"),
         sa.CheckConstraint("evaluation_interval_s between 60 and 86400", name="evaluation_interval_s"),
@@ -105,6 +133,10 @@ class Account(Base):
     state: Mapped[str] = mapped_column(server_default="active")
     created_at: Mapped[datetime] = _now()
     updated_at: Mapped[datetime] = _now()
+    access_state: Mapped[str] = mapped_column(server_default="unknown")
+    access_reason: Mapped[str | None]
+    access_checked_at: Mapped[datetime | None]
+    denials: Mapped[int] = mapped_column(server_default="0")
 
 
 class ModelVersion(Base):
@@ -288,3 +320,73 @@ class TrackingRun(Base):
     )
     mlflow_run_id: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime] = _now()
+
+
+class InterruptionEvent(Base):
+    """One interruption of one instance, from whichever source told of it first: an instance ends once."""
+
+    __tablename__ = "interruption_events"
+    __table_args__ = (
+        one_of("source", EVENT_SOURCES),
+        sa.UniqueConstraint("account_id", "instance_id"),
+        sa.Index("ix_interruption_events_region_instance_type_occurred_at", "region", "instance_type", "occurred_at"),
+    )
+
+    id: Mapped[UUID] = _id()
+    account_id: Mapped[str] = mapped_column(sa.ForeignKey("accounts.account_id", ondelete="RESTRICT"))
+    instance_id: Mapped[str]
+    region: Mapped[str]
+    az_id: Mapped[str]
+    instance_type: Mapped[str]
+    product: Mapped[str]
+    source: Mapped[str]
+    status_code: Mapped[str]
+    spot_request_id: Mapped[str | None]
+    occurred_at: Mapped[datetime]
+    created_at: Mapped[datetime] = _now()
+
+
+class EvaluationRequest(Base):
+    """Somebody's wish for an evaluation now; `window_start` is the time of the request."""
+
+    __tablename__ = "evaluation_requests"
+    __table_args__ = (
+        one_of("source", REQUEST_SOURCES),
+        one_of("state", REQUEST_STATES),
+        sa.UniqueConstraint("account_id", "window_start"),
+        sa.Index("ix_evaluation_requests_pending", "created_at", postgresql_where=sa.text("state = 'pending'")),
+    )
+
+    id: Mapped[UUID] = _id()
+    account_id: Mapped[str] = mapped_column(sa.ForeignKey("accounts.account_id", ondelete="RESTRICT"))
+    window_start: Mapped[datetime]
+    requested_by: Mapped[UUID | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"), index=True)
+    source: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default="pending")
+    run_id: Mapped[str | None]
+    error: Mapped[str | None]
+    created_at: Mapped[datetime] = _now()
+    updated_at: Mapped[datetime] = _now()
+
+
+class AuditEntry(Base):
+    """Who did what, when, with which outcome; never changed, never deleted. `audit.py` writes it."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = (
+        one_of("action", AUDIT_ACTIONS),
+        one_of("outcome", AUDIT_OUTCOMES),
+        sa.Index("ix_audit_log_account_id_at", "account_id", sa.text("at desc")),
+        sa.Index("ix_audit_log_action_at", "action", sa.text("at desc")),
+    )
+
+    id: Mapped[UUID] = _id()
+    at: Mapped[datetime] = _now()
+    actor: Mapped[str]
+    action: Mapped[str]
+    account_id: Mapped[str | None] = mapped_column(sa.ForeignKey("accounts.account_id", ondelete="RESTRICT"))
+    subject: Mapped[str | None]
+    outcome: Mapped[str]
+    reason: Mapped[str | None]
+    request_id: Mapped[str | None]
+    details: Mapped[dict[str, Any]] = mapped_column(server_default="{}")

@@ -30,6 +30,13 @@ insert into experiment_logs (window_start, account_id, instance_id, model_versio
     timings_ms)
     values ('2026-03-14T15:00Z', '111122223333', 'i-1', 'logistic/1', 6, 'champion', true, false, 'LINEAR', 'STAY',
     'cheap enough', 'us-east-1', 'm5.large:use1-az1:Linux/UNIX', 3, repeat('b', 64), now(), '{}');
+insert into interruption_events (account_id, instance_id, region, az_id, instance_type, product, source, status_code,
+    occurred_at)
+    values ('111122223333', 'i-1', 'us-east-1', 'use1-az1', 'm5.large', 'Linux/UNIX', 'spot_request',
+    'instance-terminated-no-capacity', now());
+insert into evaluation_requests (account_id, window_start, requested_by, source)
+    select '111122223333', '2026-03-14T15:00Z', id, 'api' from users;
+insert into audit_log (actor, action, account_id, outcome) values ('cli:ana', 'add_account', '111122223333', 'done');
 insert into tracking_runs (account_id, model_version, mlflow_run_id) values ('111122223333', 'logistic/1', 'r1');
 """
 

@@ -25,7 +25,7 @@ from spotlab_pipelines_tests.database.filled import fill
 
 CATALOGUE = """
 select 'column', table_name, column_name, data_type, udt_name, is_nullable, column_default
-    from information_schema.columns where table_schema = 'public'
+    from information_schema.columns where table_schema = 'public' and table_name not like 'v\\_%'
 union all
 select 'constraint', c.conrelid::regclass::text, c.conname, pg_get_constraintdef(c.oid), '', '', ''
     from pg_constraint c join pg_namespace n on n.oid = c.connamespace where n.nspname = 'public'
@@ -45,7 +45,7 @@ def catalogue(engine: sa.Engine) -> set[tuple[str, ...]]:
 
 
 def test_the_migration_makes_exactly_the_tables(empty_database: Settings) -> None:
-    engine = connect(empty_database)
+    engine = connect(empty_database, role="owner")
     Base.metadata.create_all(engine)
     declared = catalogue(engine)
     Base.metadata.drop_all(engine)
@@ -60,8 +60,8 @@ def test_no_name_is_cut_off_by_postgres() -> None:
     assert [name for name in names if len(str(name)) > 63] == []
 
 
-def test_a_difference_is_drift(engine: sa.Engine, settings: Settings) -> None:
-    with engine.begin() as connection:
+def test_a_difference_is_drift(owner: sa.Engine, settings: Settings) -> None:
+    with owner.begin() as connection:
         connection.execute(sa.text("alter table users add column shoe_size integer"))
         connection.execute(sa.text("alter table users alter column email drop not null"))
     found = drift(settings)
@@ -70,13 +70,19 @@ def test_a_difference_is_drift(engine: sa.Engine, settings: Settings) -> None:
 
 
 def test_a_filled_database_goes_down_and_up_again(empty_database: Settings) -> None:
-    engine = connect(empty_database)
+    engine = connect(empty_database, role="owner")
     upgrade(empty_database)
     fill(engine)
     upgrade(empty_database)
     with engine.connect() as connection:
         for table in Base.metadata.tables:
             assert connection.scalar(sa.text(f"select count(*) from {table}")) == 1, table
+    downgrade(empty_database, "0001")
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("select count(*) from experiment_logs")) == 1
+        assert connection.scalars(sa.text("select viewname from pg_views where schemaname = 'public'")).all() == []
+    upgrade(empty_database)
+    assert drift(empty_database) == []
     downgrade(empty_database, "base")
     assert sa.inspect(engine).get_table_names() == ["alembic_version"]
     assert current_revision(engine) is None
@@ -128,4 +134,4 @@ def test_a_postgres_that_does_not_let_us_in(settings: Settings, change: dict[str
             work(wrong)
         assert "hidden-word" not in str(caught.value)
         assert str(url.password) not in str(caught.value)
-    disconnect(connect(wrong))
+    disconnect(connect(wrong, role="owner"))

@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from spotlab_pipelines.database.migrate import drift
-from spotlab_pipelines.database.partitions import ensure_partitions, is_partition, month_start
+from spotlab_pipelines.database.partitions import drop_partitions, ensure_partitions, is_partition, month_start
 from spotlab_pipelines.errors import InvalidInput
 from spotlab_pipelines.settings import Settings
-from spotlab_pipelines_tests.database.filled import fill
+from spotlab_pipelines_tests.database.filled import WINDOW, fill
 
 
 @pytest.mark.parametrize(
@@ -45,20 +45,32 @@ def test_the_month_before_of_and_after(engine: sa.Engine, settings: Settings) ->
     assert not is_partition("experiment_logs")
 
 
-def test_a_partition_has_the_logs_rules(engine: sa.Engine) -> None:
-    fill(engine)
-    inspector = sa.inspect(engine)
+def test_a_partition_has_the_logs_rules(owner: sa.Engine) -> None:
+    fill(owner)
+    inspector = sa.inspect(owner)
     for name in ("experiment_logs", "experiment_logs_2026_03"):
         assert len(inspector.get_foreign_keys(name)) == 2, name
         assert len(inspector.get_check_constraints(name)) == 8, name
         assert len(inspector.get_unique_constraints(name)) == 1, name
-    with engine.connect() as connection:
+    with owner.connect() as connection:
         assert connection.scalar(sa.text("select count(*) from experiment_logs_2026_03")) == 1
 
 
-def test_a_month_that_nobody_prepared_is_an_error(engine: sa.Engine) -> None:
-    fill(engine)
-    with pytest.raises(IntegrityError, match="no partition"), engine.begin() as connection:
+def test_old_months_are_dropped_and_no_other(owner: sa.Engine) -> None:
+    fill(owner)
+    ensure_partitions(owner, datetime(2025, 12, 31, tzinfo=UTC))
+    before = datetime(2026, 2, 1, tzinfo=UTC)
+    dropped = drop_partitions(owner, before=before)
+    assert dropped == [f"experiment_logs_{month}" for month in ("2025_11", "2025_12", "2026_01")]
+    assert drop_partitions(owner, before=before) == []
+    with owner.connect() as connection:
+        assert connection.scalar(sa.text("select count(*) from experiment_logs")) == 1
+    assert ensure_partitions(owner, WINDOW, ahead=3) == ["experiment_logs_2026_05", "experiment_logs_2026_06"]
+
+
+def test_a_month_that_nobody_prepared_is_an_error(owner: sa.Engine) -> None:
+    fill(owner)
+    with pytest.raises(IntegrityError, match="no partition"), owner.begin() as connection:
         connection.execute(sa.text("update experiment_logs set window_start = '2019-01-01T00:00Z'"))
 
 

@@ -1,0 +1,654 @@
+-- The schema of the domain database. `make docs` writes this file from the migrations; do not edit it.
+
+CREATE FUNCTION public.app_accounts() RETURNS text[]
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'public', 'pg_temp'
+    AS $$ select coalesce(array_agg(account_id), '{}') from accounts join users on users.id = accounts.owner_id
+           where users.active and (users.id = app_user_id() or app_is_admin()) $$;
+
+CREATE FUNCTION public.app_is_admin() RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'public', 'pg_temp'
+    AS $$ select exists (select from users where id = app_user_id() and active and role = 'admin') $$;
+
+CREATE FUNCTION public.app_user_id() RETURNS uuid
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$ select nullif(current_setting('app.user_id', true), '')::uuid $$;
+
+CREATE FUNCTION public.make_log_partition(month timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+        declare
+            name text := 'experiment_logs_' || to_char(month, 'YYYY_MM');
+            first timestamptz := date_trunc('month', month);
+        begin
+            perform pg_advisory_xact_lock(hashtextextended('spotlab/partitions', 0));
+            if to_regclass('public.' || name) is not null then
+                return false;
+            end if;
+            -- ATTACH, not PARTITION OF: it lets reads and writes of the other months go on.
+            execute format('create table %I (like experiment_logs including defaults including constraints)', name);
+            execute format('alter table %I enable row level security', name);
+            execute format('alter table %I force row level security', name);
+            execute format('alter table experiment_logs attach partition %I for values from (%L) to (%L)',
+                           name, first, first + interval '1 month');
+            return true;
+        end $$;
+
+CREATE FUNCTION public.refuse_change() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+        begin
+            raise exception 'audit_log is append-only' using errcode = 'insufficient_privilege';
+        end $$;
+
+CREATE FUNCTION public.set_updated_at() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+        begin
+            new.updated_at = now();
+            return new;
+        end $$;
+
+CREATE TABLE public.accounts (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    account_id text NOT NULL,
+    name text NOT NULL,
+    owner_id uuid NOT NULL,
+    environment text DEFAULT 'LAB'::text NOT NULL,
+    role_arn text NOT NULL,
+    external_id text NOT NULL,
+    regions text[] NOT NULL,
+    evaluation_interval_s integer NOT NULL,
+    interruption_cost_usd double precision NOT NULL,
+    state text DEFAULT 'active'::text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    access_state text DEFAULT 'unknown'::text NOT NULL,
+    access_reason text,
+    access_checked_at timestamp with time zone,
+    denials integer DEFAULT 0 NOT NULL,
+    CONSTRAINT ck_accounts_access_state CHECK ((access_state = ANY (ARRAY['unknown'::text, 'ok'::text, 'lax'::text, 'access_broken'::text]))),
+    CONSTRAINT ck_accounts_account_id CHECK ((account_id ~ '^[0-9]{12}$'::text)),
+    CONSTRAINT ck_accounts_denials CHECK ((denials >= 0)),
+    CONSTRAINT ck_accounts_environment CHECK ((environment = ANY (ARRAY['LAB'::text, 'PROD'::text]))),
+    CONSTRAINT ck_accounts_evaluation_interval_s CHECK (((evaluation_interval_s >= 60) AND (evaluation_interval_s <= 86400))),
+    CONSTRAINT ck_accounts_external_id CHECK (((length(external_id) >= 22) AND (length(external_id) <= 1224))),
+    CONSTRAINT ck_accounts_interruption_cost_usd CHECK ((interruption_cost_usd >= (0)::double precision)),
+    CONSTRAINT ck_accounts_regions CHECK ((cardinality(regions) > 0)),
+    CONSTRAINT ck_accounts_state CHECK ((state = ANY (ARRAY['active'::text, 'disabled'::text])))
+);
+
+ALTER TABLE ONLY public.accounts FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE public.alembic_version (
+    version_num character varying(32) NOT NULL
+);
+
+CREATE TABLE public.audit_log (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    actor text NOT NULL,
+    action text NOT NULL,
+    account_id text,
+    subject text,
+    outcome text NOT NULL,
+    reason text,
+    request_id text,
+    details jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT ck_audit_log_action CHECK ((action = ANY (ARRAY['assume_role'::text, 'validate_access'::text, 'access_broken'::text, 'add_account'::text, 'change_environment'::text, 'assign_version'::text, 'set_mode'::text, 'set_shadow'::text, 'approve_model'::text, 'promote_model'::text, 'retire_model'::text, 'add_user'::text, 'disable_user'::text, 'set_role'::text]))),
+    CONSTRAINT ck_audit_log_outcome CHECK ((outcome = ANY (ARRAY['done'::text, 'refused'::text, 'failed'::text])))
+);
+
+ALTER TABLE ONLY public.audit_log FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE public.evaluation_requests (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    account_id text NOT NULL,
+    window_start timestamp with time zone NOT NULL,
+    requested_by uuid,
+    source text NOT NULL,
+    state text DEFAULT 'pending'::text NOT NULL,
+    run_id text,
+    error text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT ck_evaluation_requests_source CHECK ((source = ANY (ARRAY['api'::text, 'ui'::text, 'cli'::text]))),
+    CONSTRAINT ck_evaluation_requests_state CHECK ((state = ANY (ARRAY['pending'::text, 'started'::text, 'done'::text, 'failed'::text])))
+);
+
+ALTER TABLE ONLY public.evaluation_requests FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE public.evaluations (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    account_id text NOT NULL,
+    window_start timestamp with time zone NOT NULL,
+    step integer NOT NULL,
+    state text DEFAULT 'running'::text NOT NULL,
+    run_id text,
+    snapshot_id text,
+    counts jsonb DEFAULT '{}'::jsonb NOT NULL,
+    failed_at_step text,
+    error text,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    finished_at timestamp with time zone,
+    CONSTRAINT ck_evaluations_error CHECK (((state = 'failed'::text) = (error IS NOT NULL))),
+    CONSTRAINT ck_evaluations_snapshot_id CHECK (((state <> 'logged'::text) OR (snapshot_id IS NOT NULL))),
+    CONSTRAINT ck_evaluations_state CHECK ((state = ANY (ARRAY['running'::text, 'logged'::text, 'failed'::text])))
+);
+
+ALTER TABLE ONLY public.evaluations FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE public.experiment_logs (
+    window_start timestamp with time zone NOT NULL,
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    account_id text NOT NULL,
+    instance_id text NOT NULL,
+    model_version text NOT NULL,
+    horizon_h smallint NOT NULL,
+    model_role text NOT NULL,
+    acting boolean NOT NULL,
+    shadow boolean NOT NULL,
+    pipeline_mode text NOT NULL,
+    features jsonb,
+    p_current double precision,
+    p_target double precision,
+    decision text NOT NULL,
+    reason text NOT NULL,
+    region text NOT NULL,
+    from_pool text NOT NULL,
+    to_pool text,
+    from_price_usd_per_hour double precision,
+    to_price_usd_per_hour double precision,
+    from_cost_usd_per_hour double precision,
+    to_cost_usd_per_hour double precision,
+    gain double precision,
+    candidates_considered integer NOT NULL,
+    snapshot_id text NOT NULL,
+    scored_at timestamp with time zone NOT NULL,
+    timings_ms jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT ck_experiment_logs_candidates_considered CHECK ((candidates_considered >= 0)),
+    CONSTRAINT ck_experiment_logs_decision CHECK ((decision = ANY (ARRAY['STAY'::text, 'SWITCH'::text, 'FALLBACK_ON_DEMAND'::text, 'SKIP'::text]))),
+    CONSTRAINT ck_experiment_logs_horizon_h CHECK ((horizon_h = ANY (ARRAY[1, 6, 12]))),
+    CONSTRAINT ck_experiment_logs_model_role CHECK ((model_role = ANY (ARRAY['champion'::text, 'challenger'::text, 'none'::text]))),
+    CONSTRAINT ck_experiment_logs_p_current CHECK (((p_current >= (0)::double precision) AND (p_current <= (1)::double precision))),
+    CONSTRAINT ck_experiment_logs_p_target CHECK (((p_target >= (0)::double precision) AND (p_target <= (1)::double precision))),
+    CONSTRAINT ck_experiment_logs_pipeline_mode CHECK ((pipeline_mode = ANY (ARRAY['LINEAR'::text, 'CLUSTER'::text]))),
+    CONSTRAINT ck_experiment_logs_snapshot_id CHECK ((length(snapshot_id) = 64))
+)
+PARTITION BY RANGE (window_start);
+
+ALTER TABLE ONLY public.experiment_logs FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE public.instances (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    account_id text NOT NULL,
+    instance_id text NOT NULL,
+    region text NOT NULL,
+    az_id text NOT NULL,
+    instance_type text NOT NULL,
+    product text NOT NULL,
+    lifecycle text NOT NULL,
+    state text NOT NULL,
+    tags jsonb DEFAULT '{}'::jsonb NOT NULL,
+    launched_at timestamp with time zone NOT NULL,
+    spot_request_id text,
+    assigned_version text,
+    pipeline_mode text DEFAULT 'LINEAR'::text NOT NULL,
+    shadow boolean DEFAULT false NOT NULL,
+    first_seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    last_seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT ck_instances_lifecycle CHECK ((lifecycle = ANY (ARRAY['spot'::text, 'on-demand'::text]))),
+    CONSTRAINT ck_instances_pipeline_mode CHECK ((pipeline_mode = ANY (ARRAY['LINEAR'::text, 'CLUSTER'::text])))
+);
+
+ALTER TABLE ONLY public.instances FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE public.interruption_events (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    account_id text NOT NULL,
+    instance_id text NOT NULL,
+    region text NOT NULL,
+    az_id text NOT NULL,
+    instance_type text NOT NULL,
+    product text NOT NULL,
+    source text NOT NULL,
+    status_code text NOT NULL,
+    spot_request_id text,
+    occurred_at timestamp with time zone NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT ck_interruption_events_source CHECK ((source = ANY (ARRAY['spot_request'::text, 'state_reason'::text, 'eventbridge'::text, 'import'::text])))
+);
+
+ALTER TABLE ONLY public.interruption_events FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE public.model_registry (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    version text NOT NULL,
+    family text NOT NULL,
+    number integer NOT NULL,
+    feature_spec text NOT NULL,
+    horizons_h integer[] NOT NULL,
+    artifact_uri text NOT NULL,
+    artifact_sha256 text NOT NULL,
+    mlflow_run_id text NOT NULL,
+    mlflow_model_id text,
+    metrics jsonb DEFAULT '{}'::jsonb NOT NULL,
+    status text DEFAULT 'candidate'::text NOT NULL,
+    role text DEFAULT 'none'::text NOT NULL,
+    registered_by text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT ck_model_registry_artifact_sha256 CHECK ((artifact_sha256 ~ '^[0-9a-f]{64}$'::text)),
+    CONSTRAINT ck_model_registry_number CHECK ((number > 0)),
+    CONSTRAINT ck_model_registry_role CHECK ((role = ANY (ARRAY['champion'::text, 'challenger'::text, 'none'::text]))),
+    CONSTRAINT ck_model_registry_served_is_approved CHECK (((role = 'none'::text) OR (status = 'approved'::text))),
+    CONSTRAINT ck_model_registry_status CHECK ((status = ANY (ARRAY['candidate'::text, 'approved'::text, 'retired'::text]))),
+    CONSTRAINT ck_model_registry_version CHECK ((version = ((family || '/'::text) || number)))
+);
+
+CREATE TABLE public.scrapes (
+    id uuid NOT NULL,
+    source text NOT NULL,
+    account_id text,
+    region text,
+    fetched_at timestamp with time zone NOT NULL,
+    row_count integer NOT NULL,
+    archive_path text,
+    error text,
+    CONSTRAINT ck_scrapes_row_count CHECK ((row_count >= 0))
+);
+
+ALTER TABLE ONLY public.scrapes FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE public.tracking_runs (
+    account_id text NOT NULL,
+    model_version text NOT NULL,
+    mlflow_run_id text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE ONLY public.tracking_runs FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE public.users (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    email text NOT NULL,
+    role text DEFAULT 'user'::text NOT NULL,
+    active boolean DEFAULT true NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    password_hash text,
+    CONSTRAINT ck_users_email CHECK ((email ~~ '%_@_%'::text)),
+    CONSTRAINT ck_users_password_hash CHECK ((password_hash ~~ '$argon2id$%'::text)),
+    CONSTRAINT ck_users_role CHECK ((role = ANY (ARRAY['user'::text, 'lab'::text, 'admin'::text])))
+);
+
+ALTER TABLE ONLY public.users FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW public.v_active_instances WITH (security_invoker='true') AS
+ SELECT i.account_id,
+    a.name AS account_name,
+    a.environment,
+    i.instance_id,
+    i.region,
+    i.az_id,
+    i.instance_type,
+    i.product,
+    i.lifecycle,
+    i.assigned_version,
+    i.pipeline_mode,
+    i.shadow,
+    i.launched_at,
+    i.last_seen_at
+   FROM (public.instances i
+     JOIN public.accounts a USING (account_id))
+  WHERE ((i.state = 'running'::text) AND (a.state = 'active'::text));
+
+CREATE VIEW public.v_model_performance WITH (security_invoker='true') AS
+ SELECT account_id,
+    model_version,
+    model_role,
+    horizon_h,
+    count(*) AS predictions,
+    count(DISTINCT window_start) AS windows,
+    avg(p_current) AS mean_p_current,
+    count(*) FILTER (WHERE (decision = 'SWITCH'::text)) AS switches,
+    count(*) FILTER (WHERE (decision = 'FALLBACK_ON_DEMAND'::text)) AS fallbacks,
+    avg(gain) FILTER (WHERE (decision = 'SWITCH'::text)) AS mean_gain_of_switches
+   FROM public.experiment_logs l
+  WHERE (window_start > (now() - '30 days'::interval))
+  GROUP BY account_id, model_version, model_role, horizon_h;
+
+CREATE VIEW public.v_recent_experiments WITH (security_invoker='true') AS
+ SELECT e.account_id,
+    e.window_start,
+    e.step,
+    l.instance_id,
+    l.model_version,
+    l.model_role,
+    l.acting,
+    l.shadow,
+    l.horizon_h,
+    l.p_current,
+    l.p_target,
+    l.decision,
+    l.reason,
+    l.from_pool,
+    l.to_pool,
+    l.from_cost_usd_per_hour,
+    l.to_cost_usd_per_hour,
+    l.gain
+   FROM (public.evaluations e
+     JOIN public.experiment_logs l ON (((l.account_id = e.account_id) AND (l.window_start = e.window_start))))
+  WHERE ((e.state = 'logged'::text) AND (e.window_start > (now() - '7 days'::interval)) AND (l.window_start > (now() - '7 days'::interval)));
+
+ALTER TABLE ONLY public.alembic_version
+    ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
+
+ALTER TABLE ONLY public.accounts
+    ADD CONSTRAINT pk_accounts PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.audit_log
+    ADD CONSTRAINT pk_audit_log PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.evaluation_requests
+    ADD CONSTRAINT pk_evaluation_requests PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.evaluations
+    ADD CONSTRAINT pk_evaluations PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.experiment_logs
+    ADD CONSTRAINT pk_experiment_logs PRIMARY KEY (window_start, id);
+
+ALTER TABLE ONLY public.instances
+    ADD CONSTRAINT pk_instances PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.interruption_events
+    ADD CONSTRAINT pk_interruption_events PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.model_registry
+    ADD CONSTRAINT pk_model_registry PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.scrapes
+    ADD CONSTRAINT pk_scrapes PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.tracking_runs
+    ADD CONSTRAINT pk_tracking_runs PRIMARY KEY (account_id, model_version);
+
+ALTER TABLE ONLY public.users
+    ADD CONSTRAINT pk_users PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.accounts
+    ADD CONSTRAINT uq_accounts_account_id UNIQUE (account_id);
+
+ALTER TABLE ONLY public.accounts
+    ADD CONSTRAINT uq_accounts_external_id UNIQUE (external_id);
+
+ALTER TABLE ONLY public.evaluation_requests
+    ADD CONSTRAINT uq_evaluation_requests_account_id_window_start UNIQUE (account_id, window_start);
+
+ALTER TABLE ONLY public.evaluations
+    ADD CONSTRAINT uq_evaluations_account_id_step UNIQUE (account_id, step);
+
+ALTER TABLE ONLY public.evaluations
+    ADD CONSTRAINT uq_evaluations_account_id_window_start UNIQUE (account_id, window_start);
+
+ALTER TABLE ONLY public.experiment_logs
+    ADD CONSTRAINT uq_experiment_logs_grain UNIQUE (account_id, window_start, instance_id, model_version, horizon_h);
+
+ALTER TABLE ONLY public.instances
+    ADD CONSTRAINT uq_instances_account_id_instance_id UNIQUE (account_id, instance_id);
+
+ALTER TABLE ONLY public.interruption_events
+    ADD CONSTRAINT uq_interruption_events_account_id_instance_id UNIQUE (account_id, instance_id);
+
+ALTER TABLE ONLY public.model_registry
+    ADD CONSTRAINT uq_model_registry_family_number UNIQUE (family, number);
+
+ALTER TABLE ONLY public.model_registry
+    ADD CONSTRAINT uq_model_registry_version UNIQUE (version);
+
+ALTER TABLE ONLY public.tracking_runs
+    ADD CONSTRAINT uq_tracking_runs_mlflow_run_id UNIQUE (mlflow_run_id);
+
+ALTER TABLE ONLY public.users
+    ADD CONSTRAINT uq_users_email UNIQUE (email);
+
+CREATE INDEX ix_accounts_owner_id ON public.accounts USING btree (owner_id);
+
+CREATE INDEX ix_audit_log_account_id_at ON public.audit_log USING btree (account_id, at DESC);
+
+CREATE INDEX ix_audit_log_action_at ON public.audit_log USING btree (action, at DESC);
+
+CREATE INDEX ix_evaluation_requests_pending ON public.evaluation_requests USING btree (created_at) WHERE (state = 'pending'::text);
+
+CREATE INDEX ix_evaluation_requests_requested_by ON public.evaluation_requests USING btree (requested_by);
+
+CREATE INDEX ix_experiment_logs_account_id_window_start ON ONLY public.experiment_logs USING btree (account_id, window_start DESC);
+
+CREATE INDEX ix_experiment_logs_model_version_window_start ON ONLY public.experiment_logs USING btree (model_version, window_start DESC);
+
+CREATE INDEX ix_instances_account_id_active ON public.instances USING btree (account_id) WHERE (state = 'running'::text);
+
+CREATE INDEX ix_instances_assigned_version ON public.instances USING btree (assigned_version);
+
+CREATE INDEX ix_interruption_events_region_instance_type_occurred_at ON public.interruption_events USING btree (region, instance_type, occurred_at);
+
+CREATE INDEX ix_scrapes_account_id ON public.scrapes USING btree (account_id);
+
+CREATE INDEX ix_scrapes_source_region_fetched_at ON public.scrapes USING btree (source, region, fetched_at DESC);
+
+CREATE UNIQUE INDEX uq_model_registry_champion ON public.model_registry USING btree (role) WHERE (role = 'champion'::text);
+
+CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit_log FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
+
+CREATE TRIGGER set_updated_at BEFORE UPDATE ON public.accounts FOR EACH ROW WHEN ((old.* IS DISTINCT FROM new.*)) EXECUTE FUNCTION public.set_updated_at();
+
+CREATE TRIGGER set_updated_at BEFORE UPDATE ON public.evaluation_requests FOR EACH ROW WHEN ((old.* IS DISTINCT FROM new.*)) EXECUTE FUNCTION public.set_updated_at();
+
+CREATE TRIGGER set_updated_at BEFORE UPDATE ON public.instances FOR EACH ROW WHEN ((old.* IS DISTINCT FROM new.*)) EXECUTE FUNCTION public.set_updated_at();
+
+CREATE TRIGGER set_updated_at BEFORE UPDATE ON public.model_registry FOR EACH ROW WHEN ((old.* IS DISTINCT FROM new.*)) EXECUTE FUNCTION public.set_updated_at();
+
+CREATE TRIGGER set_updated_at BEFORE UPDATE ON public.users FOR EACH ROW WHEN ((old.* IS DISTINCT FROM new.*)) EXECUTE FUNCTION public.set_updated_at();
+
+ALTER TABLE ONLY public.accounts
+    ADD CONSTRAINT fk_accounts_owner_id FOREIGN KEY (owner_id) REFERENCES public.users(id) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY public.audit_log
+    ADD CONSTRAINT fk_audit_log_account_id FOREIGN KEY (account_id) REFERENCES public.accounts(account_id) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY public.evaluation_requests
+    ADD CONSTRAINT fk_evaluation_requests_account_id FOREIGN KEY (account_id) REFERENCES public.accounts(account_id) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY public.evaluation_requests
+    ADD CONSTRAINT fk_evaluation_requests_requested_by FOREIGN KEY (requested_by) REFERENCES public.users(id) ON DELETE SET NULL;
+
+ALTER TABLE ONLY public.evaluations
+    ADD CONSTRAINT fk_evaluations_account_id FOREIGN KEY (account_id) REFERENCES public.accounts(account_id) ON DELETE RESTRICT;
+
+ALTER TABLE public.experiment_logs
+    ADD CONSTRAINT fk_experiment_logs_account_id FOREIGN KEY (account_id) REFERENCES public.accounts(account_id) ON DELETE RESTRICT;
+
+ALTER TABLE public.experiment_logs
+    ADD CONSTRAINT fk_experiment_logs_model_version FOREIGN KEY (model_version) REFERENCES public.model_registry(version) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY public.instances
+    ADD CONSTRAINT fk_instances_account_id FOREIGN KEY (account_id) REFERENCES public.accounts(account_id) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY public.instances
+    ADD CONSTRAINT fk_instances_assigned_version FOREIGN KEY (assigned_version) REFERENCES public.model_registry(version) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY public.interruption_events
+    ADD CONSTRAINT fk_interruption_events_account_id FOREIGN KEY (account_id) REFERENCES public.accounts(account_id) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY public.scrapes
+    ADD CONSTRAINT fk_scrapes_account_id FOREIGN KEY (account_id) REFERENCES public.accounts(account_id) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY public.tracking_runs
+    ADD CONSTRAINT fk_tracking_runs_account_id FOREIGN KEY (account_id) REFERENCES public.accounts(account_id) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY public.tracking_runs
+    ADD CONSTRAINT fk_tracking_runs_model_version FOREIGN KEY (model_version) REFERENCES public.model_registry(version) ON DELETE RESTRICT;
+
+ALTER TABLE public.accounts ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.audit_log ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.evaluation_requests ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.evaluations ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.experiment_logs ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.instances ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.interruption_events ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY maintenance ON public.accounts TO spotlab USING (true) WITH CHECK (true);
+
+CREATE POLICY maintenance ON public.audit_log TO spotlab USING (true) WITH CHECK (true);
+
+CREATE POLICY maintenance ON public.evaluation_requests TO spotlab USING (true) WITH CHECK (true);
+
+CREATE POLICY maintenance ON public.evaluations TO spotlab USING (true) WITH CHECK (true);
+
+CREATE POLICY maintenance ON public.experiment_logs TO spotlab USING (true) WITH CHECK (true);
+
+CREATE POLICY maintenance ON public.instances TO spotlab USING (true) WITH CHECK (true);
+
+CREATE POLICY maintenance ON public.interruption_events TO spotlab USING (true) WITH CHECK (true);
+
+CREATE POLICY maintenance ON public.scrapes TO spotlab USING (true) WITH CHECK (true);
+
+CREATE POLICY maintenance ON public.tracking_runs TO spotlab USING (true) WITH CHECK (true);
+
+CREATE POLICY maintenance ON public.users TO spotlab USING (true) WITH CHECK (true);
+
+CREATE POLICY own ON public.accounts TO spotlab_api USING ((account_id = ANY (( SELECT public.app_accounts() AS app_accounts)::text[]))) WITH CHECK ((public.app_is_admin() OR ((environment = 'LAB'::text) AND (owner_id = public.app_user_id()))));
+
+CREATE POLICY own ON public.audit_log FOR SELECT TO spotlab_api USING ((account_id = ANY (( SELECT public.app_accounts() AS app_accounts)::text[])));
+
+CREATE POLICY own ON public.evaluation_requests FOR SELECT TO spotlab_api USING ((account_id = ANY (( SELECT public.app_accounts() AS app_accounts)::text[])));
+
+CREATE POLICY own ON public.evaluations FOR SELECT TO spotlab_api USING ((account_id = ANY (( SELECT public.app_accounts() AS app_accounts)::text[])));
+
+CREATE POLICY own ON public.experiment_logs FOR SELECT TO spotlab_api USING ((account_id = ANY (( SELECT public.app_accounts() AS app_accounts)::text[])));
+
+CREATE POLICY own ON public.instances FOR SELECT TO spotlab_api USING ((account_id = ANY (( SELECT public.app_accounts() AS app_accounts)::text[])));
+
+CREATE POLICY own ON public.interruption_events FOR SELECT TO spotlab_api USING ((account_id = ANY (( SELECT public.app_accounts() AS app_accounts)::text[])));
+
+CREATE POLICY own ON public.scrapes FOR SELECT TO spotlab_api USING ((account_id = ANY (( SELECT public.app_accounts() AS app_accounts)::text[])));
+
+CREATE POLICY own ON public.tracking_runs FOR SELECT TO spotlab_api USING ((account_id = ANY (( SELECT public.app_accounts() AS app_accounts)::text[])));
+
+CREATE POLICY own ON public.users FOR SELECT TO spotlab_api USING (((id = public.app_user_id()) OR public.app_is_admin()));
+
+CREATE POLICY pipeline ON public.accounts TO spotlab_pipeline USING (true) WITH CHECK (true);
+
+CREATE POLICY pipeline ON public.audit_log TO spotlab_pipeline USING (true) WITH CHECK (true);
+
+CREATE POLICY pipeline ON public.evaluation_requests TO spotlab_pipeline USING (true) WITH CHECK (true);
+
+CREATE POLICY pipeline ON public.evaluations TO spotlab_pipeline USING (true) WITH CHECK (true);
+
+CREATE POLICY pipeline ON public.experiment_logs TO spotlab_pipeline USING (true) WITH CHECK (true);
+
+CREATE POLICY pipeline ON public.instances TO spotlab_pipeline USING (true) WITH CHECK (true);
+
+CREATE POLICY pipeline ON public.interruption_events TO spotlab_pipeline USING (true) WITH CHECK (true);
+
+CREATE POLICY pipeline ON public.scrapes TO spotlab_pipeline USING (true) WITH CHECK (true);
+
+CREATE POLICY pipeline ON public.tracking_runs TO spotlab_pipeline USING (true) WITH CHECK (true);
+
+CREATE POLICY pipeline ON public.users TO spotlab_pipeline USING (true) WITH CHECK (true);
+
+ALTER TABLE public.scrapes ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY steered ON public.evaluation_requests FOR INSERT TO spotlab_api WITH CHECK ((public.app_is_admin() OR (EXISTS ( SELECT
+   FROM public.accounts a
+  WHERE ((a.account_id = evaluation_requests.account_id) AND (a.environment = 'LAB'::text) AND (a.owner_id = public.app_user_id()))))));
+
+CREATE POLICY steered ON public.instances FOR UPDATE TO spotlab_api USING ((public.app_is_admin() OR (EXISTS ( SELECT
+   FROM public.accounts a
+  WHERE ((a.account_id = instances.account_id) AND (a.environment = 'LAB'::text) AND (a.owner_id = public.app_user_id()))))));
+
+CREATE POLICY told ON public.audit_log FOR INSERT TO spotlab_api WITH CHECK (((actor = ('user:'::text || public.app_user_id())) AND ((account_id IS NULL) OR (account_id = ANY (( SELECT public.app_accounts() AS app_accounts)::text[])))));
+
+ALTER TABLE public.tracking_runs ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.users ENABLE ROW LEVEL SECURITY;
+
+GRANT USAGE ON SCHEMA public TO spotlab_pipeline;
+GRANT USAGE ON SCHEMA public TO spotlab_api;
+
+REVOKE ALL ON FUNCTION public.make_log_partition(month timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.make_log_partition(month timestamp with time zone) TO spotlab_pipeline;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.accounts TO spotlab_pipeline;
+GRANT SELECT ON TABLE public.accounts TO spotlab_api;
+
+GRANT SELECT ON TABLE public.alembic_version TO spotlab_pipeline;
+GRANT SELECT ON TABLE public.alembic_version TO spotlab_api;
+
+GRANT SELECT,INSERT ON TABLE public.audit_log TO spotlab_pipeline;
+GRANT SELECT,INSERT ON TABLE public.audit_log TO spotlab_api;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.evaluation_requests TO spotlab_pipeline;
+GRANT SELECT,INSERT ON TABLE public.evaluation_requests TO spotlab_api;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.evaluations TO spotlab_pipeline;
+GRANT SELECT ON TABLE public.evaluations TO spotlab_api;
+
+GRANT SELECT,INSERT ON TABLE public.experiment_logs TO spotlab_pipeline;
+GRANT SELECT ON TABLE public.experiment_logs TO spotlab_api;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.instances TO spotlab_pipeline;
+GRANT SELECT ON TABLE public.instances TO spotlab_api;
+
+GRANT UPDATE(assigned_version) ON TABLE public.instances TO spotlab_api;
+
+GRANT UPDATE(pipeline_mode) ON TABLE public.instances TO spotlab_api;
+
+GRANT UPDATE(shadow) ON TABLE public.instances TO spotlab_api;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.interruption_events TO spotlab_pipeline;
+GRANT SELECT ON TABLE public.interruption_events TO spotlab_api;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.model_registry TO spotlab_pipeline;
+GRANT SELECT ON TABLE public.model_registry TO spotlab_api;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.scrapes TO spotlab_pipeline;
+GRANT SELECT ON TABLE public.scrapes TO spotlab_api;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.tracking_runs TO spotlab_pipeline;
+GRANT SELECT ON TABLE public.tracking_runs TO spotlab_api;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.users TO spotlab_pipeline;
+
+GRANT SELECT(id) ON TABLE public.users TO spotlab_api;
+
+GRANT SELECT(email) ON TABLE public.users TO spotlab_api;
+
+GRANT SELECT(role) ON TABLE public.users TO spotlab_api;
+
+GRANT SELECT(active) ON TABLE public.users TO spotlab_api;
+
+GRANT SELECT(created_at) ON TABLE public.users TO spotlab_api;
+
+GRANT SELECT(updated_at) ON TABLE public.users TO spotlab_api;
+
+GRANT SELECT ON TABLE public.v_active_instances TO spotlab_pipeline;
+GRANT SELECT ON TABLE public.v_active_instances TO spotlab_api;
+
+GRANT SELECT ON TABLE public.v_model_performance TO spotlab_pipeline;
+GRANT SELECT ON TABLE public.v_model_performance TO spotlab_api;
+
+GRANT SELECT ON TABLE public.v_recent_experiments TO spotlab_pipeline;
+GRANT SELECT ON TABLE public.v_recent_experiments TO spotlab_api;

@@ -1,0 +1,64 @@
+"""The audit log: who did what, when, with which outcome. Append-only: the database refuses every change to a row.
+
+What is worth an entry is decided by the rooms that act. No entry holds a secret, a token or an external id: `reason`
+and `details` are written by our own code from our own errors' messages.
+"""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import sqlalchemy as sa
+
+from spotlab_pipelines.database.engine import database_errors
+from spotlab_pipelines.database.tables import AuditEntry
+
+
+def record(
+    connection: sa.Connection,
+    action: str,
+    *,
+    actor: str | None = None,
+    account_id: str | None = None,
+    subject: str | None = None,
+    outcome: str = "done",
+    reason: str | None = None,
+    request_id: str | None = None,
+    **details: Any,
+) -> None:
+    """Add one entry, in the transaction of what it tells: either both are kept or neither.
+
+    Args:
+        action: one of `tables.AUDIT_ACTIONS`.
+        actor: who acted: `user:<id>`, `run:<id>`; by default the person at this machine's command line.
+        subject: what was acted upon, when it is not the account itself: an instance, a version, a user.
+        outcome: done, refused or failed.
+        request_id: AWS's or the API's id of the request.
+    """
+    values: Mapping[str, Any] = {
+        "action": action,
+        "actor": actor or command_line_user(),
+        "account_id": account_id,
+        "subject": subject,
+        "outcome": outcome,
+        "reason": reason,
+        "request_id": request_id,
+        "details": details,
+    }
+    connection.execute(sa.insert(AuditEntry).values(values))
+
+
+def record_alone(engine: sa.Engine, action: str, **values: Any) -> None:
+    """Add one entry in a transaction of its own: for what happened outside the database, or was refused."""
+    with database_errors(), engine.begin() as connection:
+        record(connection, action, **values)
+
+
+def command_line_user() -> str:
+    """Who sits at this process: `cli:<name>`."""
+    with suppress(Exception):
+        return f"cli:{getpass.getuser()}"
+    return "cli:unknown"
