@@ -3,7 +3,7 @@
 import dagster as dg
 
 from spotlab_pipelines.defs.accounts import fleet_instances
-from spotlab_pipelines.defs.experiments import experiment_log
+from spotlab_pipelines.defs.experiments import experiment_log, log_partitions
 from spotlab_pipelines.defs.features import pool_features
 from spotlab_pipelines.defs.inference import interruption_predictions
 from spotlab_pipelines.defs.jobs import (
@@ -13,6 +13,8 @@ from spotlab_pipelines.defs.jobs import (
     catalogue_scrape,
     due_evaluations,
     evaluation,
+    log_maintenance,
+    log_schedule,
     registered_accounts,
 )
 from spotlab_pipelines.defs.market import instance_catalogue, spot_advisor, spot_prices
@@ -32,9 +34,10 @@ def build_definitions(**resources: object) -> dg.Definitions:
             interruption_predictions,
             placement_decisions,
             experiment_log,
+            log_partitions,
         ],
-        jobs=[evaluation, advisor_scrape, catalogue_scrape],
-        schedules=[advisor_schedule, catalogue_schedule],
+        jobs=[evaluation, advisor_scrape, catalogue_scrape, log_maintenance],
+        schedules=[advisor_schedule, catalogue_schedule, log_schedule],
         sensors=[registered_accounts, due_evaluations],
         resources={**default_resources(), **resources},
         executor=dg.in_process_executor,

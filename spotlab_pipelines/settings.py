@@ -142,6 +142,17 @@ class Settings(BaseSettings):
         description="What one interruption costs, for accounts that were registered without a figure of their own.",
     )
 
+    # The log
+    log_months_ahead: int = Field(
+        default=3, ge=1, le=24, description="Months for which the experiment log's partitions are made ahead."
+    )
+    log_retention_months: int = Field(
+        default=24,
+        ge=2,
+        le=600,
+        description="Whole months of the experiment log that are kept; older ones are dropped.",
+    )
+
     # Evaluations
     evaluation_interval_s: int = Field(
         default=1800, ge=60, le=86400, description="How often an account is evaluated, unless it says otherwise."

@@ -7,13 +7,15 @@ missing month is an error instead, and whoever writes calls `ensure_partitions` 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from spotlab_pipelines.database.engine import database_errors
+from spotlab_pipelines.database.engine import connect, database_errors
 from spotlab_pipelines.database.tables import ExperimentLog
 from spotlab_pipelines.errors import InvalidInput
+from spotlab_pipelines.settings import Settings
 
 PARENT = ExperimentLog.__tablename__
 PARTITION_NAME = re.compile(rf"{PARENT}_\d{{4}}_\d{{2}}")
@@ -51,9 +53,25 @@ def ensure_partitions(engine: sa.Engine, around: datetime, *, ahead: int = 1) ->
         if not missing:
             return []
         with engine.begin() as connection:
-            return [
-                partition_name(month) for month in missing if connection.scalar(sa.func.make_log_partition(month))
-            ]
+            return [partition_name(month) for month in missing if connection.scalar(sa.func.make_log_partition(month))]
+
+
+@dataclass(frozen=True)
+class PartitionReport:
+    """What maintenance did: the partitions it made and dropped, by name, and how many there are now."""
+
+    made: list[str]
+    dropped: list[str]
+    rows: int
+
+
+def maintain_partitions(settings: Settings, now: datetime) -> PartitionReport:
+    """Make the log's partitions `log_months_ahead` months ahead, and drop those beyond `log_retention_months`."""
+    owner = connect(settings, role="owner")
+    made = ensure_partitions(owner, now, ahead=settings.log_months_ahead)
+    dropped = drop_partitions(owner, before=month_start(now, -settings.log_retention_months))
+    with database_errors(), owner.connect() as connection:
+        return PartitionReport(made, dropped, len(existing_months(connection)))
 
 
 def drop_partitions(engine: sa.Engine, *, before: datetime) -> list[str]:

@@ -1,8 +1,12 @@
-"""The asset of the experiments room: what was decided, on record."""
+"""The assets of the experiments room: what was decided, on record, and the room that the record needs."""
+
+from datetime import UTC, datetime
 
 import dagster as dg
 
-from spotlab_pipelines.defs.evaluation import for_each_account
+from spotlab_pipelines.database.partitions import maintain_partitions
+from spotlab_pipelines.defs.evaluation import for_each_account, translated
+from spotlab_pipelines.defs.metadata import report_metadata
 from spotlab_pipelines.defs.partitions import account_asset
 from spotlab_pipelines.defs.resources import ArchiveParam, DatabaseParam, SettingsParam
 
@@ -22,3 +26,10 @@ def experiment_log(
     return for_each_account(
         context, database, lambda key: record_evaluation(settings, database, archive, key), last=True
     )
+
+
+@dg.asset(group_name="maintenance", kinds={"postgres"}, owners=["team:data-engineering"])
+def log_partitions(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
+    """The experiment log's monthly partitions: made some months ahead, dropped when their retention is over."""
+    with translated():
+        return dg.MaterializeResult(metadata=report_metadata(maintain_partitions(settings, datetime.now(UTC))))

@@ -43,6 +43,12 @@ catalogue_scrape = dg.define_asset_job(
     description="Scrape instance types and on-demand prices.",
 )
 
+log_maintenance = dg.define_asset_job(
+    "log_maintenance",
+    selection=dg.AssetSelection.assets("log_partitions"),
+    description="Make the experiment log's partitions ahead, and drop those whose retention is over.",
+)
+
 SHARED_SCRAPES = {"spot_advisor": advisor_scrape, "instance_catalogue": catalogue_scrape}
 RESCRAPE_AFTER_S = 600
 """A shared source that the cache lacks is asked for at most this often."""
@@ -58,6 +64,12 @@ catalogue_schedule = dg.ScheduleDefinition(
     name="instance_catalogue_every_6_hours",
     job=catalogue_scrape,
     cron_schedule="5 */6 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+log_schedule = dg.ScheduleDefinition(
+    name="log_partitions_daily",
+    job=log_maintenance,
+    cron_schedule="35 3 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 

@@ -98,13 +98,13 @@ def test_embedded_stores_that_are_down_stay_down(examine: Callable[..., dict[str
 
 
 def test_what_is_wrong_with_postgres(
-    examine: Callable[..., dict[str, Any]], settings: Settings, engine: sa.Engine
+    examine: Callable[..., dict[str, Any]], settings: Settings, owner: sa.Engine
 ) -> None:
-    with engine.begin() as connection:
+    with owner.begin() as connection:
         connection.execute(sa.text("alter table users add column shoe_size integer"))
     found = examine()["postgres"]
     assert (found["state"], "shoe_size" in found["found"]) == ("FAIL", True)
-    with engine.begin() as connection:
+    with owner.begin() as connection:
         connection.execute(sa.text("alter table users drop column shoe_size"))
     downgrade(settings, "base")
     found = examine()["postgres"]

@@ -10,7 +10,13 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from spotlab_pipelines.database.migrate import drift
-from spotlab_pipelines.database.partitions import drop_partitions, ensure_partitions, is_partition, month_start
+from spotlab_pipelines.database.partitions import (
+    drop_partitions,
+    ensure_partitions,
+    is_partition,
+    maintain_partitions,
+    month_start,
+)
 from spotlab_pipelines.errors import InvalidInput
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines_tests.database.filled import WINDOW, fill
@@ -66,6 +72,17 @@ def test_old_months_are_dropped_and_no_other(owner: sa.Engine) -> None:
     with owner.connect() as connection:
         assert connection.scalar(sa.text("select count(*) from experiment_logs")) == 1
     assert ensure_partitions(owner, WINDOW, ahead=3) == ["experiment_logs_2026_05", "experiment_logs_2026_06"]
+
+
+def test_maintenance_makes_months_ahead_and_keeps_what_is_retained(owner: sa.Engine, settings: Settings) -> None:
+    fill(owner)
+    keep = settings.model_copy(update={"log_months_ahead": 2, "log_retention_months": 3})
+    report = maintain_partitions(keep, datetime(2026, 6, 15, tzinfo=UTC))
+    assert report.made == [f"experiment_logs_2026_0{month}" for month in (5, 6, 7, 8)]
+    assert report.dropped == ["experiment_logs_2026_02"]
+    assert maintain_partitions(keep, datetime(2026, 6, 15, tzinfo=UTC)).made == []
+    with owner.connect() as connection:
+        assert connection.scalar(sa.text("select count(*) from experiment_logs")) == 1, "March is the third month back"
 
 
 def test_a_month_that_nobody_prepared_is_an_error(owner: sa.Engine) -> None:

@@ -17,6 +17,8 @@ FETCHED_AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Report:
+    """A report with a field of every kind that is shown."""
+
     row_count: int = 12
     data_age_s: float = 61.5
     fetched_at: datetime = FETCHED_AT

@@ -233,11 +233,13 @@ def test_tables_of_two_snapshots_are_refused(engine: sa.Engine, archive: Archive
     assert_nothing_written(engine)
 
 
-def test_rows_that_an_unlogged_evaluation_already_has_are_an_error(engine: sa.Engine, archive: Archive) -> None:
+def test_rows_that_an_unlogged_evaluation_already_has_are_an_error(
+    engine: sa.Engine, owner: sa.Engine, archive: Archive
+) -> None:
     register(engine)
     decided(engine, archive)
     log_evaluation(engine, archive, KEY)
-    with engine.begin() as connection:
+    with owner.begin() as connection:
         connection.execute(sa.update(Evaluation).values(state="running"))
         connection.execute(sa.delete(ExperimentLog).where(ExperimentLog.horizon_h == 6))
     with pytest.raises(IntegrityError, match="12 of the 18"):

@@ -173,12 +173,12 @@ def test_a_run_that_mlflow_no_longer_has_is_replaced(
 
 
 def test_a_run_that_was_created_but_not_recorded_is_adopted(
-    engine: sa.Engine, archive: Archive, settings: Settings, client: MlflowClient
+    engine: sa.Engine, owner: sa.Engine, archive: Archive, settings: Settings, client: MlflowClient
 ) -> None:
     register(engine)
     evaluate(engine, archive)
     first = track_evaluation(settings, engine, KEY)
-    with engine.begin() as connection:
+    with owner.begin() as connection:
         connection.execute(sa.delete(TrackingRun))
     assert track_evaluation(settings, engine, KEY).runs == first.runs
 

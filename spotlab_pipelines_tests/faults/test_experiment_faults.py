@@ -63,7 +63,7 @@ def start_logging(environment: dict[str, str]) -> subprocess.Popen[str]:
 
 
 def test_a_process_killed_after_its_insert_leaves_no_row_and_a_retry_completes(
-    engine: sa.Engine, settings: Settings, environment: dict[str, str]
+    engine: sa.Engine, owner: sa.Engine, settings: Settings, environment: dict[str, str]
 ) -> None:
     archive = Archive(settings.archive_location)
     register(engine)
@@ -73,25 +73,27 @@ def test_a_process_killed_after_its_insert_leaves_no_row_and_a_retry_completes(
         holder.execute(sa.select(Evaluation.id).with_for_update())
         process = start_logging(environment)
         try:
-            wait_until(engine, WAITING_TO_MARK, 1)
+            wait_until(owner, WAITING_TO_MARK, 1)
         finally:
             process.kill()
             process.communicate()
         assert log_size(engine) == 0
     # The server notices the lost client when it next writes to it, and gives up the transaction.
-    wait_until(engine, WAITING_TO_MARK, 0)
+    wait_until(owner, WAITING_TO_MARK, 0)
 
     assert log_evaluation(engine, archive, KEY).written == 120
     assert (log_size(engine), state(engine)) == (120, "logged")
 
 
-def test_two_processes_at_once_write_once(engine: sa.Engine, settings: Settings, environment: dict[str, str]) -> None:
+def test_two_processes_at_once_write_once(
+    engine: sa.Engine, owner: sa.Engine, settings: Settings, environment: dict[str, str]
+) -> None:
     register(engine)
     decided(engine, Archive(settings.archive_location), frame=decisions(20))
     with engine.begin() as holder:
         holder.execute(sa.select(Evaluation.id).with_for_update())
         processes = [start_logging(environment) for _ in range(2)]
-        wait_until(engine, WAITING_TO_MARK, 1)
+        wait_until(owner, WAITING_TO_MARK, 1)
     written = sorted(int(process.communicate(timeout=60)[0]) for process in processes)
     assert written == [0, 120]
     assert log_size(engine) == 120

@@ -96,7 +96,7 @@ def failures(laboratory: Laboratory) -> list[str]:
 @pytest.mark.timeout(400)
 def test_materialize_all_succeeds_on_one_account_and_on_several(laboratory: Laboratory, ui: Ui) -> None:
     keys = [node["assetKey"] for node in ui.ask(ASSETS)["assetNodes"]]
-    assert len(keys) == 8
+    assert len(keys) == 9
     account, other = laboratory.accounts[0].account_id, laboratory.accounts[1].account_id
     selector = {**REPOSITORY, "pipelineName": "__ASSET_JOB", "assetSelection": keys, "assetCheckSelection": []}
     params = {
