@@ -428,6 +428,8 @@ CREATE INDEX ix_evaluation_requests_pending ON public.evaluation_requests USING 
 
 CREATE INDEX ix_evaluation_requests_requested_by ON public.evaluation_requests USING btree (requested_by);
 
+CREATE INDEX ix_evaluations_window_start_account_id ON public.evaluations USING btree (window_start DESC, account_id);
+
 CREATE INDEX ix_experiment_logs_account_id_window_start ON ONLY public.experiment_logs USING btree (account_id, window_start DESC);
 
 CREATE INDEX ix_experiment_logs_model_version_window_start ON ONLY public.experiment_logs USING btree (model_version, window_start DESC);

@@ -236,6 +236,7 @@ class Evaluation(Base):
         sa.CheckConstraint("state <> 'logged' or snapshot_id is not null", name="snapshot_id"),
         sa.UniqueConstraint("account_id", "window_start"),
         sa.UniqueConstraint("account_id", "step"),
+        sa.Index("ix_evaluations_window_start_account_id", sa.text("window_start desc"), "account_id"),
     )
 
     id: Mapped[UUID] = _id()

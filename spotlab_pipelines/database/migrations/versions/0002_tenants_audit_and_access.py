@@ -49,6 +49,9 @@ def upgrade() -> None:
     op.add_column("users", sa.Column("password_hash", sa.Text(), nullable=True))
     op.create_check_constraint(op.f("ck_users_password_hash"), "users", "password_hash like '$argon2id$%'")
     _access_columns()
+    op.create_index(
+        "ix_evaluations_window_start_account_id", "evaluations", [sa.text("window_start desc"), "account_id"]
+    )
     _interruption_events()
     _evaluation_requests()
     _audit_log()
@@ -80,6 +83,7 @@ def downgrade() -> None:
     )
     for table in ("audit_log", "evaluation_requests", "interruption_events"):
         op.drop_table(table)
+    op.drop_index("ix_evaluations_window_start_account_id", "evaluations")
     op.execute("drop function make_log_partition(timestamptz)")
     for function in ("refuse_change", "app_accounts", "app_is_admin", "app_user_id"):
         op.execute(f"drop function {function}()")
