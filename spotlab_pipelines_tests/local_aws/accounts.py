@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from spotlab_pipelines_tests.local_aws.credentials import OWN_ACCOUNT
 from spotlab_pipelines_tests.local_aws.spot_requests import SpotRequest, SpotRequests
-from spotlab_pipelines_tests.local_aws.wire import AwsError
+from spotlab_pipelines_tests.local_aws.wire import AwsError, partition_of
 from spotlab_pipelines_tests.local_aws.zones import account_zones, zone_names
 
 Denies = Literal["assume", "actions"]
@@ -52,6 +52,7 @@ class AccountSetup:
         principal_account: whom the trust policy lets in.
         denies: "assume" adds a Deny to the trust policy; "actions" lets the role be assumed and refuses its calls.
         trust_policy: a policy document of your own instead of the one made from the above.
+        denied_actions: `service:Action` names that the role's permissions leave out; all others it may do.
     """
 
     account_id: str
@@ -63,16 +64,21 @@ class AccountSetup:
     denies: Denies | None = None
     trust_policy: Mapping[str, Any] | None = None
     max_session_duration_s: int = 3600
+    denied_actions: tuple[str, ...] = ()
+
+    @property
+    def partition(self) -> str:
+        return partition_of(self.regions[0])
 
     @property
     def role_arn(self) -> str:
-        return f"arn:aws:iam::{self.account_id}:role/{self.role_name}"
+        return f"arn:{self.partition}:iam::{self.account_id}:role/{self.role_name}"
 
     def policy(self) -> dict[str, Any]:
         """The role's trust policy."""
         if self.trust_policy is not None:
             return dict(self.trust_policy)
-        principal = {"AWS": f"arn:aws:iam::{self.principal_account}:root"}
+        principal = {"AWS": f"arn:{self.partition}:iam::{self.principal_account}:root"}
         allow: dict[str, Any] = {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}
         if self.external_id is not None:
             allow["Condition"] = {"StringEquals": {"sts:ExternalId": self.external_id}}
@@ -84,7 +90,7 @@ def create_role(setup: AccountSetup) -> None:
     """Create the account's role, or replace it if it is there."""
     from moto.iam.models import iam_backends
 
-    backend = iam_backends[setup.account_id]["aws"]
+    backend = iam_backends[setup.account_id][setup.partition]
     for role in list(backend.roles.values()):
         if role.name == setup.role_name:
             del backend.roles[role.id]

@@ -127,16 +127,24 @@ class Application:
         return response
 
     def _authorize(self, call: Call, caller: Caller) -> None:
-        setup = self.accounts.get(caller.account_id)
-        if setup is None or setup.denies != "actions" or call.service == "sts":
+        action, setup = f"{call.service}:{call.action}", self.accounts.get(caller.account_id)
+        if action == "sts:GetCallerIdentity":
+            # Needs no permission, as in AWS.
             return
-        reason = (
-            f"User: {caller.arn} is not authorized to perform: {call.service}:{call.action} because no "
-            f"identity-based policy allows the {call.service}:{call.action} action"
-        )
+        beyond = setup is not None and (action in setup.denied_actions or setup.denies == "actions")
+        if not self.credentials.allows(call, action):
+            missing = "session"
+        elif beyond and call.service != "sts":
+            missing = "identity-based"
+        else:
+            return
+        reason = f"User: {caller.arn} is not authorized to perform: {action}"
+        reason += f" because no {missing} policy allows the {action} action"
         if call.service == "ec2":
             raise AwsError("UnauthorizedOperation", f"You are not authorized to perform this operation. {reason}", 403)
-        raise AwsError("AccessDeniedException", reason)
+        if call.service == "pricing":
+            raise AwsError("AccessDeniedException", reason)
+        raise AwsError("AccessDenied", reason, 403)
 
     def _price_list(self, call: Call) -> Response:
         if call.region not in PRICING_REGIONS:

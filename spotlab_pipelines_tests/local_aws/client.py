@@ -89,6 +89,7 @@ class LocalAwsClient:
         denies: Denies | None = None,
         trust_policy: Mapping[str, Any] | None = None,
         max_session_duration_s: int = 3600,
+        denied_actions: Sequence[str] = (),
     ) -> AddedAccount:
         """Set up an account: its role (replaced if it is there) and a fleet (added to what runs).
 
@@ -96,6 +97,8 @@ class LocalAwsClient:
             external_id: what the role's trust policy demands; None: it demands none.
             denies: "assume": the trust policy denies us; "actions": the role can be assumed but may do nothing.
             trust_policy: a document instead of the one made from external id and principal.
+            regions: where it is; the first says in which partition its role is.
+            denied_actions: `service:Action` names that the role may not call.
         """
         reply = self._send(
             "account",
@@ -108,6 +111,7 @@ class LocalAwsClient:
             denies=denies,
             trust_policy=trust_policy,
             max_session_duration_s=max_session_duration_s,
+            denied_actions=list(denied_actions),
         )
         return AddedAccount(reply["role_arn"], reply["instance_ids"])
 

@@ -50,9 +50,16 @@ def _health(app: Application) -> dict[str, Any]:
     }
 
 
-def _account(app: Application, *, fleet: list[dict[str, Any]], regions: list[str], **fields: Any) -> dict[str, Any]:
+def _account(
+    app: Application,
+    *,
+    fleet: list[dict[str, Any]],
+    regions: list[str],
+    denied_actions: list[str],
+    **fields: Any,
+) -> dict[str, Any]:
     instances = tuple(FleetInstance(**entry) for entry in fleet)
-    setup = AccountSetup(fleet=instances, regions=tuple(regions), **fields)
+    setup = AccountSetup(fleet=instances, regions=tuple(regions), denied_actions=tuple(denied_actions), **fields)
     return {"role_arn": setup.role_arn, "instance_ids": app.add_account(setup)}
 
 

@@ -1,6 +1,6 @@
 """Sessions of the local STS: AssumeRole with the target role's trust policy enforced, and what a key is worth now.
 
-Signatures are not verified and session policies are not applied; both are listed in README.md.
+Signatures are not verified, as README.md says. Keys are worth something in their own partition only.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from xml.sax.saxutils import escape
 
 from werkzeug.wrappers import Response
 
+from spotlab_pipelines_tests.local_aws.session_policy import SessionPolicy, read_session_policy
 from spotlab_pipelines_tests.local_aws.trust import Caller, PolicyError, may_assume
-from spotlab_pipelines_tests.local_aws.wire import AwsError, Call, sts_reply, xml_time
+from spotlab_pipelines_tests.local_aws.wire import AwsError, Call, partition_of, sts_reply, xml_time
 
 OWN_ACCOUNT = "123456789012"
 """The account of every key that no AssumeRole has issued: SpotLab's own."""
@@ -32,6 +33,7 @@ class Session:
     role_id: str
     token: str
     expires_at: datetime
+    policy: SessionPolicy | None = None
 
 
 @dataclass
@@ -53,8 +55,8 @@ class Credentials:
         """
         session = self.sessions.get(call.access_key)
         if session is None and not call.access_key.startswith("ASIA"):
-            return Caller(OWN_ACCOUNT, f"arn:aws:iam::{OWN_ACCOUNT}:user/spotlab")
-        if session is None or session.token != call.token:
+            return Caller(OWN_ACCOUNT, f"arn:{partition_of(call.region)}:iam::{OWN_ACCOUNT}:user/spotlab")
+        if session is None or session.token != call.token or not _is_of(session.caller.arn, call.region):
             raise _bad_key(call.service)
         if session.expires_at <= datetime.now(UTC):
             raise _expired(call.service)
@@ -81,8 +83,9 @@ class Credentials:
         _check("roleSessionName", session_name, _SESSION_NAME)
         if external_id is not None:
             _check("externalId", external_id, _EXTERNAL_ID)
+        policy = read_session_policy(call.params["Policy"]) if "Policy" in call.params else None
         _check_duration(duration_s, chained=call.access_key in self.sessions)
-        role = _role(arn[2], role_arn)
+        role = _role(arn[1], arn[2], role_arn) if _is_of(role_arn, call.region) else None
         if role is None or not _trusts(role, caller, external_id, session_name):
             raise AwsError(
                 "AccessDenied",
@@ -95,12 +98,17 @@ class Credentials:
                 "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.",
             )
         arn_of_session = f"arn:{arn[1]}:sts::{arn[2]}:assumed-role/{arn[3].rpartition('/')[2]}/{session_name}"
-        return self._issue(Caller(arn[2], arn_of_session), f"{role.id}:{session_name}", duration_s)
+        return self._issue(Caller(arn[2], arn_of_session), f"{role.id}:{session_name}", duration_s, policy)
 
-    def _issue(self, caller: Caller, role_id: str, duration_s: float) -> Response:
+    def allows(self, call: Call, action: str) -> bool:
+        """Whether the session policy of a call's session, if there is one, allows `service:Action`."""
+        session = self.sessions.get(call.access_key)
+        return session is None or session.policy is None or session.policy.allows(action)
+
+    def _issue(self, caller: Caller, role_id: str, duration_s: float, policy: SessionPolicy | None) -> Response:
         key, secret = f"ASIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30)
         expires_at = datetime.now(UTC) + timedelta(seconds=self.lifetime_s or duration_s)
-        self.sessions[key] = Session(caller, role_id, secrets.token_urlsafe(120), expires_at)
+        self.sessions[key] = Session(caller, role_id, secrets.token_urlsafe(120), expires_at, policy)
         return sts_reply(
             "AssumeRole",
             f"<AssumedRoleUser><AssumedRoleId>{role_id}</AssumedRoleId><Arn>{escape(caller.arn)}</Arn>"
@@ -119,10 +127,14 @@ class Credentials:
         )
 
 
-def _role(account_id: str, role_arn: str):
+def _is_of(arn: str, region: str) -> bool:
+    return arn.split(":")[1] == partition_of(region)
+
+
+def _role(partition: str, account_id: str, role_arn: str):
     from moto.iam.models import iam_backends
 
-    roles = iam_backends[account_id]["aws"].roles.values()
+    roles = iam_backends[account_id][partition].roles.values()
     return next((role for role in roles if role.arn == role_arn), None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import boto3
@@ -29,6 +30,12 @@ def assume(**parameters: Any) -> Any:
     return sts.assume_role(**wanted)
 
 
+def session_policy(action: Any, effect: str = "Allow", **elements: Any) -> str:
+    """A session policy of one statement."""
+    statement = {"Effect": effect, "Action": action, "Resource": "*"} | elements
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
 @pytest.mark.parametrize(
     ("parameters", "code"),
     [
@@ -44,6 +51,10 @@ def assume(**parameters: Any) -> Any:
         ({"RoleSessionName": "a/b"}, "ValidationError"),
         ({"DurationSeconds": 43201}, "ValidationError"),
         ({"DurationSeconds": 7200}, "ValidationError"),
+        ({"Policy": "x" * 2049}, "ValidationError"),
+        ({"Policy": "not json"}, "MalformedPolicyDocument"),
+        ({"Policy": session_policy("ec2:*", NotAction="ec2:RunInstances")}, "MalformedPolicyDocument"),
+        ({"Policy": session_policy("ec2:*", Resource="arn:aws:ec2:*:*:instance/*")}, "MalformedPolicyDocument"),
     ],
 )
 @pytest.mark.usefixtures("clients")
@@ -142,3 +153,50 @@ def test_accounts_do_not_see_each_other(local_aws: LocalAws) -> None:
     assert mine != theirs
     own = boto3.client("ec2", region_name="us-east-1")
     assert own.describe_instances()["Reservations"] == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "zones", "launch"),
+    [
+        (session_policy(["ec2:DescribeAvailabilityZones"]), None, "UnauthorizedOperation"),
+        (session_policy("ec2:Describe*"), None, "UnauthorizedOperation"),
+        (session_policy("*"), None, "DryRunOperation"),
+        (session_policy("EC2:RunInstances"), "UnauthorizedOperation", "DryRunOperation"),
+        (session_policy("*", effect="Deny"), "UnauthorizedOperation", "UnauthorizedOperation"),
+        (session_policy("*", Condition={"Bool": {"a": "b"}}), "UnauthorizedOperation", "UnauthorizedOperation"),
+    ],
+)
+@pytest.mark.usefixtures("clients")
+def test_a_session_may_do_only_what_its_session_policy_allows(policy: str, zones: str | None, launch: str) -> None:
+    session = session_of(Policy=policy)
+    ec2 = session.client("ec2", region_name="us-east-1", config=NO_RETRIES)
+    if zones is None:
+        assert ec2.describe_availability_zones()["AvailabilityZones"]
+    else:
+        assert refusal(ec2.describe_availability_zones) == zones
+    wanted = {"ImageId": "ami-0spotlab0linux000", "InstanceType": "m5.large", "MinCount": 1, "MaxCount": 1}
+    assert refusal(ec2.run_instances, **wanted, DryRun=True) == launch
+    assert session.client("sts").get_caller_identity()["Account"] == ACCOUNT
+
+
+def test_a_role_may_lack_single_actions(local_aws: LocalAws) -> None:
+    denied = ["ec2:DescribeInstances", "pricing:GetProducts"]
+    local_aws.add_account(ACCOUNT, external_id=EXTERNAL_ID, denied_actions=denied)
+    session = session_of()
+    ec2 = session.client("ec2", region_name="us-east-1", config=NO_RETRIES)
+    assert refusal(ec2.describe_instances) == "UnauthorizedOperation"
+    assert refusal(session.client("pricing").get_products, ServiceCode="AmazonEC2") == "AccessDeniedException"
+    assert ec2.describe_availability_zones()["AvailabilityZones"]
+
+
+def test_roles_and_keys_mean_nothing_in_another_partition(local_aws: LocalAws) -> None:
+    added = local_aws.add_account(ACCOUNT, external_id=EXTERNAL_ID, regions=["cn-north-1"])
+    assert added.role_arn == f"arn:aws-cn:iam::{ACCOUNT}:role/SpotLab"
+    wanted = {"RoleArn": added.role_arn, "RoleSessionName": "spotlab", "ExternalId": EXTERNAL_ID}
+    abroad: Any = boto3.client("sts", region_name="us-east-1", config=NO_RETRIES)
+    assert refusal(abroad.assume_role, **wanted) == "AccessDenied"
+    held: Any = boto3.client("sts", region_name="cn-north-1", config=NO_RETRIES).assume_role(**wanted)["Credentials"]
+    session = boto3.Session(held["AccessKeyId"], held["SecretAccessKey"], held["SessionToken"])
+    there, here = (session.client("sts", region_name=name) for name in ("cn-north-1", "us-east-1"))
+    assert there.get_caller_identity()["Arn"].startswith("arn:aws-cn:sts::")
+    assert refusal(here.get_caller_identity) == "InvalidClientTokenId"

@@ -88,6 +88,13 @@ def test_principals_of_a_role_session(principal: Any, expected: bool) -> None:
         ({"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::123456789012:user/*"}}, "right", True),
         ({"ArnNotLike": {"aws:PrincipalArn": "arn:aws:iam::123456789012:user/*"}}, "right", False),
         ({"StringEquals": {"sts:RoleSessionName": "spotlab"}}, "right", True),
+        ({"ForAnyValue:StringEquals": {"sts:ExternalId": ["right", "other"]}}, "right", True),
+        ({"ForAnyValue:StringEquals": {"sts:ExternalId": "right"}}, "wrong", False),
+        ({"ForAnyValue:StringEquals": {"sts:ExternalId": "right"}}, None, False),
+        ({"ForAnyValue:StringNotEquals": {"sts:ExternalId": "wrong"}}, None, False),
+        ({"ForAllValues:StringEquals": {"sts:ExternalId": "right"}}, "right", True),
+        ({"ForAllValues:StringEquals": {"sts:ExternalId": "right"}}, "wrong", False),
+        ({"ForAllValues:StringEquals": {"sts:ExternalId": "right"}}, None, True),
     ],
 )
 def test_conditions(condition: dict[str, Any], sent: str | None, expected: bool) -> None:
@@ -97,6 +104,13 @@ def test_conditions(condition: dict[str, Any], sent: str | None, expected: bool)
 def test_the_principal_arn_of_a_session_is_its_role() -> None:
     role = {"aws:PrincipalArn": "arn:aws:iam::123456789012:role/Runner"}
     assert allowed(statement(StringEquals=role), caller=OUR_ROLE)
+
+
+@pytest.mark.parametrize(("partition", "expected"), [("aws-cn", True), ("aws", False), ("aws-us-gov", False)])
+def test_a_principal_is_of_the_callers_partition(partition: str, expected: bool) -> None:
+    caller = Caller("123456789012", "arn:aws-cn:iam::123456789012:user/spotlab")
+    principal = {"AWS": f"arn:{partition}:iam::123456789012:root"}
+    assert allowed(statement(principal), caller=caller) is expected
 
 
 def test_deny_wins_over_allow_in_either_order() -> None:
@@ -145,6 +159,7 @@ def test_no_statement_lets_nobody_in() -> None:
         "[]",
         "{}",
         json.dumps({"Statement": [statement(StringSounds={"sts:ExternalId": "right"})]}),
+        json.dumps({"Statement": [statement(**{"ForAllValues:Null": {"sts:ExternalId": "false"}})]}),
         json.dumps({"Statement": [statement(Bool={"aws:MultiFactorAuthPresent": "true"})]}),
         json.dumps({"Statement": [statement(StringEquals={"aws:PrincipalOrgID": "o-1"})]}),
         json.dumps({"Statement": [statement(), statement("*", effect="Deny", Unheard={"sts:ExternalId": "x"})]}),

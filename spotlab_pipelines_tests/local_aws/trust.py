@@ -2,8 +2,9 @@
 
 It evaluates what SpotLab's customers write: Principal (account root, bare account id, role, user or session ARN, a
 list, "*"), Action, and conditions on sts:ExternalId, aws:PrincipalArn, aws:PrincipalAccount and the session's name
-with the String operators and Null, each also with IfExists. Deny wins. Anything else is a PolicyError, which the
-server takes for a denial: a policy that cannot be evaluated must never let anyone in.
+with the String operators and Null, each also with IfExists, and with ForAnyValue or ForAllValues before it. Deny wins.
+Anything else is a PolicyError, which the server takes for a denial: a policy that cannot be evaluated must never let
+anyone in.
 
 Reference: IAM user guide, "IAM JSON policy elements: Principal", "… Condition operators", "Policy evaluation logic".
 """
@@ -25,6 +26,7 @@ _OPERATORS: dict[str, Callable[[str, str], bool]] = {
     "ArnEquals": lambda value, wanted: _like(value, wanted),
     "ArnLike": lambda value, wanted: _like(value, wanted),
 }
+_SETS = ("ForAnyValue:", "ForAllValues:")
 _NEGATED = {
     "StringNotEquals": "StringEquals",
     "StringNotEqualsIgnoreCase": "StringEqualsIgnoreCase",
@@ -113,7 +115,8 @@ def _is_principal(principal: Any, caller: Caller) -> bool:
 def _is_aws_principal(entry: Any, caller: Caller) -> bool:
     if not isinstance(entry, str):
         raise PolicyError("A principal must be a string.")
-    whole_account = {caller.account_id, f"arn:aws:iam::{caller.account_id}:root"}
+    partition = caller.arn.split(":")[1]
+    whole_account = {caller.account_id, f"arn:{partition}:iam::{caller.account_id}:root"}
     # A role's path is not part of its session's ARN, so a role is recognised by account and name.
     role = re.sub(r":role/.*/", ":role/", entry)
     return entry == "*" or entry in whole_account or entry == caller.arn or role == caller.principal_arn
@@ -127,14 +130,17 @@ def _condition(operator: str, key: str, wanted: list[Any], context: dict[str, st
     value = context[key.lower()]
     if operator == "Null":
         return (value is None) in [str(entry).lower() == "true" for entry in wanted]
+    quantifier = next((prefix for prefix in _SETS if operator.startswith(prefix)), "")
+    operator = operator.removeprefix(quantifier)
     name, if_exists = operator.removesuffix("IfExists"), operator.endswith("IfExists")
     negated = name in _NEGATED
     name = _NEGATED.get(name, name)
     if name not in _OPERATORS:
         raise PolicyError(f"Unknown condition operator {operator}.")
     if value is None:
-        # As in IAM: without the key a positive operator fails and a negated one holds.
-        return if_exists or negated
+        # As in IAM: without the key a positive operator fails and a negated one holds; of the set operators
+        # ForAllValues holds for no value at all, which is why IAM warns of it, and ForAnyValue fails.
+        return if_exists or (quantifier == "ForAllValues:" if quantifier else negated)
     return any(_OPERATORS[name](value, str(entry)) for entry in wanted) != negated
 
 

@@ -59,6 +59,13 @@ class Call:
         return filters
 
 
+def partition_of(region: str) -> str:
+    """The partition of a region: keys, roles and principals of one mean nothing in another."""
+    if region.startswith("cn-"):
+        return "aws-cn"
+    return "aws-us-gov" if region.startswith("us-gov-") else "aws"
+
+
 def matches(value: str, patterns: list[str]) -> bool:
     """Whether a filter's patterns (with * and ?) take a value."""
     return any(fnmatchcase(value, pattern) for pattern in patterns)
