@@ -15,7 +15,8 @@ SpotLabError
     ├── InvalidInput                a value from a person or a client breaks a documented rule
     ├── NotFound                    the named account, version, evaluation or table does not exist
     ├── AccessDenied                AWS refused the role, the external id or an action
-    │   └── WrongAccount            the session belongs to another account than the row
+    │   ├── WrongAccount            the session belongs to another account than the row
+    │   └── AccountSkipped          its access is marked lax or broken; AWS is not asked before its next try
     ├── SourceMalformed             a source answered with something else than its documented shape
     │   └── PageLoop                a paginated answer does not come to its end
     ├── FeatureError                features cannot be given to a model
@@ -98,6 +99,10 @@ class AccessDenied(PermanentError):
 
 class WrongAccount(AccessDenied):
     """The session belongs to another AWS account than the registered one."""
+
+
+class AccountSkipped(AccessDenied):
+    """The account's access is marked as lax or broken, and AWS is not asked before its next try."""
 
 
 class SourceMalformed(PermanentError):

@@ -76,6 +76,19 @@ class Settings(BaseSettings):
         description="Where people see MLflow, for links in the Dagster UI. Default: the local server on MLflow's port.",
     )
 
+    # Access to accounts
+    access_denials_max: int = Field(
+        default=3,
+        ge=1,
+        le=100,
+        description="Refused AssumeRole calls in a row after which an account is marked access_broken and skipped.",
+    )
+    access_retry_s: float = Field(
+        default=21600.0,
+        ge=0.0,
+        description="Seconds for which an account whose access is marked broken or lax is left alone.",
+    )
+
     # Market
     advisor_url: str = Field(
         default="https://spot-bid-advisor.s3.amazonaws.com/spot-advisor-data.json",

@@ -63,6 +63,12 @@ BY_CLASS: tuple[tuple[set[str], type[SpotLabError], str], ...] = (
 )
 
 
+def answer_of(error: BaseException) -> tuple[str, str | None]:
+    """The code and the request id of AWS's answer in one of botocore's errors; ("", None) if AWS gave none."""
+    response = getattr(error, "response", None) or {}
+    return response.get("Error", {}).get("Code", ""), response.get("ResponseMetadata", {}).get("RequestId")
+
+
 @contextmanager
 def aws_errors(doing: str, account: Account | None = None) -> Iterator[None]:
     """Translate what botocore raises inside the block.

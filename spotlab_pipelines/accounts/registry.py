@@ -10,6 +10,8 @@ import math
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from pydantic import SecretStr
@@ -18,6 +20,7 @@ from sqlalchemy.dialects.postgresql import insert
 from spotlab_pipelines.accounts.rules import check_account_id, check_regions, check_role_arn
 from spotlab_pipelines.accounts.users import get_user
 from spotlab_pipelines.database import tables
+from spotlab_pipelines.database.audit import record
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import ENVIRONMENTS, User
 from spotlab_pipelines.errors import InvalidInput, NotFound
@@ -40,6 +43,9 @@ class Account:
     evaluation_interval_s: int
     interruption_cost_usd: float
     state: str
+    access_state: str = "unknown"
+    access_reason: str | None = None
+    access_checked_at: datetime | None = None
 
 
 def add_account(
@@ -53,11 +59,13 @@ def add_account(
     environment: str = "LAB",
     evaluation_interval_s: int = 1800,
     interruption_cost_usd: float = 1.0,
+    actor: str | None = None,
 ) -> Account:
     """Register an account and generate its external id.
 
     Args:
         interruption_cost_usd: what one interruption costs, in USD.
+        actor: who registers it, for the audit log: `user:<id>`; by default the person at the command line.
 
     Raises:
         InvalidInput: a value breaks one of AWS's or our rules, or the account is registered already (the first
@@ -84,6 +92,17 @@ def add_account(
         added = connection.execute(
             statement.on_conflict_do_nothing(index_elements=["account_id"]).returning(tables.Account.id)
         ).one_or_none()
+        if added is not None:
+            record(
+                connection,
+                "add_account",
+                actor=actor,
+                account_id=account_id,
+                environment=environment,
+                role=role_arn,
+                regions=list(regions),
+                owner=str(owner.id),
+            )
     if added is None:
         raise InvalidInput(
             f"Account {account_id} is registered already; nothing was changed.",
@@ -111,6 +130,30 @@ def list_accounts(engine: sa.Engine, state: str | None = "active") -> list[Accou
     return _select(engine, sa.true() if state is None else tables.Account.state == state)
 
 
+def set_environment(engine: sa.Engine, account_id: str, environment: str, *, actor: str | None = None) -> Account:
+    """Make a LAB account PROD or the other way round. Whether `actor` may (admins alone) is the caller's to check.
+
+    Raises:
+        InvalidInput: another environment than LAB or PROD.
+        NotFound: the account is not registered.
+    """
+    check_environment(environment)
+    before = get_account(engine, account_id).environment
+    account = tables.Account
+    with database_errors(), engine.begin() as connection:
+        connection.execute(sa.update(account).where(account.account_id == account_id).values(environment=environment))
+        record(
+            connection,
+            "change_environment",
+            actor=actor,
+            account_id=account_id,
+            subject=environment,
+            before=before,
+            after=environment,
+        )
+    return get_account(engine, account_id)
+
+
 def trust_policy(account: Account, principal: str) -> str:
     """The trust policy to paste into the account's role: only `principal`, and only with the account's external id.
 
@@ -120,22 +163,36 @@ def trust_policy(account: Account, principal: str) -> str:
     Returns:
         JSON text. It holds the external id: show it to the account's owner only.
     """
+    return json.dumps(trust_document(account, principal), indent=2)
+
+
+def trust_document(account: Account, principal: Any) -> dict[str, Any]:
+    """The trust policy as a document; `principal` may be what CloudFormation makes an ARN of."""
     statement = {
         "Effect": "Allow",
         "Principal": {"AWS": principal},
         "Action": "sts:AssumeRole",
         "Condition": {"StringEquals": {"sts:ExternalId": account.external_id.get_secret_value()}},
     }
-    return json.dumps({"Version": "2012-10-17", "Statement": [statement]}, indent=2)
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def check_environment(environment: str) -> None:
+    """Refuse what is no environment.
+
+    Raises:
+        InvalidInput: it is neither LAB nor PROD.
+    """
+    if environment not in ENVIRONMENTS:
+        raise InvalidInput(
+            f"Expected the environment {' or '.join(ENVIRONMENTS)}, got {environment!r}.", remedy="Choose one of them."
+        )
 
 
 def _check_terms(name: str, environment: str, evaluation_interval_s: int, interruption_cost_usd: float) -> None:
     if not 1 <= len(name.strip()) <= 100:
         raise InvalidInput(f"An account's name has 1 to 100 characters, got {len(name.strip())}.", remedy="Name it.")
-    if environment not in ENVIRONMENTS:
-        raise InvalidInput(
-            f"Expected the environment {' or '.join(ENVIRONMENTS)}, got {environment!r}.", remedy="Choose one of them."
-        )
+    check_environment(environment)
     if not 60 <= evaluation_interval_s <= 86400:
         raise InvalidInput(
             f"An evaluation interval is 60 to 86400 s, got {evaluation_interval_s}.", remedy="Choose one in between."
@@ -168,6 +225,9 @@ def _select(engine: sa.Engine, condition: sa.ColumnElement[bool]) -> list[Accoun
             evaluation_interval_s=row["evaluation_interval_s"],
             interruption_cost_usd=float(row["interruption_cost_usd"]),
             state=row["state"],
+            access_state=row["access_state"],
+            access_reason=row["access_reason"],
+            access_checked_at=row["access_checked_at"],
         )
         for row in rows
     ]

@@ -1,24 +1,37 @@
 """Sessions into customers' AWS accounts: the only module that touches boto3 and botocore.
 
-A session is an AssumeRole with the account's external id, for 3600 s, refreshed by botocore's own refreshable
-credentials while it is in use. Before the first use, GetCallerIdentity must name the registered account. What is read
-with a session is fleet.py's, spot_requests.py's and market/'s business.
+A session is an AssumeRole with the account's external id and a session policy, for 3600 s, refreshed by botocore's own
+refreshable credentials while it is in use. How a role is assumed and verified is assuming.py's, when keys are renewed
+out of turn renewal.py's, which accounts are left alone access.py's. What is read with a session is fleet.py's,
+spot_requests.py's and market/'s business.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from datetime import UTC, datetime
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from spotlab_pipelines.accounts.access import next_try
+from spotlab_pipelines.accounts.assuming import RoleAssumption
 from spotlab_pipelines.accounts.aws_answers import DEFAULT_MAX_PAGES, aws_errors
+from spotlab_pipelines.accounts.policies import READ, SessionPolicy
 from spotlab_pipelines.accounts.registry import Account, get_account
-from spotlab_pipelines.accounts.rules import session_name
-from spotlab_pipelines.errors import AccessDenied, WrongAccount
+from spotlab_pipelines.accounts.renewal import renew_when_expired
+from spotlab_pipelines.accounts.rules import (
+    check_account_id,
+    check_external_id,
+    check_region,
+    check_role_arn,
+    session_name,
+)
+from spotlab_pipelines.errors import AccessDenied, AccountSkipped
 
 if TYPE_CHECKING:
     import boto3
@@ -27,15 +40,14 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_pricing import PricingClient
 
-SESSION_S = 3600
-"""Length of an assumed session: chained roles get no longer one, and at 900 s botocore would refresh at each call."""
+    from spotlab_pipelines.accounts.validation import AccessReport
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, ATTEMPTS = 5, 30, 4
 
 
 @dataclass
 class _Entry:
-    """One set of credentials, and the sessions and clients that use it."""
+    """One set of credentials, and the clients that use it."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     credentials: DeferredRefreshableCredentials | None = None
@@ -45,103 +57,157 @@ class _Entry:
 class AccountSessions:
     """Sessions into registered accounts; thread-safe, to be shared by everything in a process.
 
-    Credentials are cached by (account, role, external id), so that a changed role or id never meets an old session;
-    clients by (service, region) besides.
+    Credentials are cached by (account, role, external id, session policy), so that a changed role or id never meets an
+    old session; clients by (service, region) besides. An account that is marked as lax or broken is refused without
+    asking AWS, until its next try: then it is validated, and let in if that goes well.
 
     Args:
         engine: the domain database, where the accounts are.
-        run_id: run or request that opens the sessions; AWS's audit trail shows it as the role session's name.
+        run_id: run or request that opens the sessions; AWS's audit trail and ours show it.
         max_pages: pages of one listing after which it is taken for a loop.
+        denials_max: refusals in a row with which an account is marked; setting access_denials_max.
+        retry_s: how long a marked account is left alone; setting access_retry_s.
     """
 
-    def __init__(self, engine: sa.Engine, *, run_id: str | None = None, max_pages: int = DEFAULT_MAX_PAGES) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        *,
+        run_id: str | None = None,
+        max_pages: int = DEFAULT_MAX_PAGES,
+        denials_max: int = 3,
+        retry_s: float = 21600.0,
+    ) -> None:
         self.engine = engine
         self.max_pages = max_pages
+        self.actor = f"run:{run_id}" if run_id else None
+        self._denials_max, self._retry_s = denials_max, retry_s
         self._session_name = session_name(run_id)
-        self._entries: dict[tuple[str, str, str], _Entry] = {}
+        self._entries: dict[tuple[str, str, str, str], _Entry] = {}
+        self._trials: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
         _silence_aws_debugging()
 
-    def get_ec2_client(self, account_id: str, region: str) -> EC2Client:
+    def get_ec2_client(self, account_id: str, region: str, *, policy: SessionPolicy = READ) -> EC2Client:
         """An EC2 client in the account; see `get_cross_account_session` for the errors."""
-        return self._client(account_id, "ec2", region)
+        return self._client(account_id, "ec2", region, policy)
 
     def get_pricing_client(self, account_id: str, region: str) -> PricingClient:
         """A Pricing client in the account, in a region that has the Pricing API."""
-        return self._client(account_id, "pricing", region)
+        return self._client(account_id, "pricing", region, READ)
 
-    def get_cross_account_session(self, account_id: str, region: str) -> boto3.Session:
+    def get_cross_account_session(self, account_id: str, region: str, *, policy: SessionPolicy = READ) -> boto3.Session:
         """A boto3 session in the account. It is yours alone: boto3 sessions, unlike clients, are not thread-safe.
 
+        Args:
+            policy: what the session may do at most, whatever the role allows; reading unless said otherwise.
+
         Raises:
+            InvalidInput: the region is not of the role's partition, or a value breaks AWS's rules; AWS was not asked.
             NotFound: the account is not registered.
+            AccountSkipped: its access is marked as lax or broken, and it is not yet time for the next try.
             AccessDenied: AWS refuses the role or the external id, or SpotLab itself has no credentials.
             WrongAccount: the role leads to another account.
             Throttled, SourceUnavailable: STS does not serve us now.
         """
         import boto3
 
-        account = get_account(self.engine, account_id)
-        entry = self._entry(account)
+        account = self._admitted(account_id, region)
+        entry = self._entry(account, policy)
         with entry.lock:
-            return boto3.Session(botocore_session=self._session(account, entry), region_name=region)
+            session = self._session(account, entry, policy)
+        return boto3.Session(botocore_session=session, region_name=region)
 
-    def _client(self, account_id: str, service: str, region: str) -> Any:
-        account = get_account(self.engine, account_id)
-        entry = self._entry(account)
+    def validate_account_access(self, account_id: str) -> AccessReport:
+        """Try out everything that SpotLab needs in the account, and keep the verdict: see validation.py."""
+        # That module opens sessions through this one.
+        from spotlab_pipelines.accounts.validation import validate_account_access
+
+        return validate_account_access(self, account_id)
+
+    def assumption(self, account: Account, policy: SessionPolicy = READ) -> RoleAssumption:
+        """How the account's role is assumed, past every cache and every mark; for validation.
+
+        Raises:
+            InvalidInput: the registration breaks one of AWS's rules.
+        """
+        check_role_arn(account.role_arn, account.account_id, list(account.regions))
+        check_external_id(account.external_id.get_secret_value())
+        home = account.regions[0]
+        return RoleAssumption(
+            engine=self.engine,
+            account=account,
+            policy=policy,
+            session_name=self._session_name,
+            actor=self.actor,
+            denials_max=self._denials_max,
+            own_sts=partial(_own_sts, home),
+            sts_with=partial(_sts_with, home),
+        )
+
+    def fresh_clients(self, account: Account, policy: SessionPolicy = READ) -> Callable[[str, str], Any]:
+        """Assume the role past every cache and mark; returns a maker of clients by (service, region), kept nowhere."""
+        session = self._session(account, _Entry(), policy)
+        return lambda service, region: session.create_client(service, region_name=region)
+
+    def _client(self, account_id: str, service: str, region: str, policy: SessionPolicy) -> Any:
+        account = self._admitted(account_id, region)
+        entry = self._entry(account, policy)
         with entry.lock:
             if (service, region) not in entry.clients:
-                session = self._session(account, entry)
+                session = self._session(account, entry, policy)
                 with aws_errors(f"Opening {service} in {region} for account {account_id}", account):
-                    client = session.create_client(service, region_name=region, config=_client_config())
+                    client: Any = session.create_client(service, region_name=region)
                 entry.clients[service, region] = client
             return entry.clients[service, region]
 
-    def _entry(self, account: Account) -> _Entry:
-        key = (account.account_id, account.role_arn, account.external_id.get_secret_value())
+    def _admitted(self, account_id: str, region: str) -> Account:
+        check_account_id(account_id)
+        check_region(region)
+        account = get_account(self.engine, account_id)
+        check_role_arn(account.role_arn, account_id, [region])
+        if next_try(account, self._retry_s) is None:
+            return account
+        with self._lock:
+            trial = self._trials.setdefault(account_id, threading.Lock())
+        with trial:
+            return self._tried(get_account(self.engine, account_id))
+
+    def _tried(self, account: Account) -> Account:
+        """A marked account that is due is validated; the others are refused by name."""
+        due = next_try(account, self._retry_s)
+        if due is not None and due <= datetime.now(UTC):
+            self.validate_account_access(account.account_id)
+            account = get_account(self.engine, account.account_id)
+            due = next_try(account, self._retry_s)
+        if due is None:
+            return account
+        raise AccountSkipped(
+            f"Account {account.account_id} is skipped until {due:%Y-%m-%d %H:%M} UTC, because its access is"
+            f" {account.access_state}: {account.access_reason or 'no reason given'}",
+            remedy=f"Correct the role, then `spotlab accounts validate {account.account_id}`.",
+        )
+
+    def _entry(self, account: Account, policy: SessionPolicy) -> _Entry:
+        key = (account.account_id, account.role_arn, account.external_id.get_secret_value(), policy.name)
         with self._lock:
             return self._entries.setdefault(key, _Entry())
 
-    def _session(self, account: Account, entry: _Entry) -> Session:
+    def _session(self, account: Account, entry: _Entry, policy: SessionPolicy) -> Session:
         """A botocore session with the account's credentials, which are assumed and verified if they are new."""
-        with aws_errors(f"Assuming {account.role_arn} for account {account.account_id}", account):
+        from botocore.credentials import DeferredRefreshableCredentials
+
+        with aws_errors(f"Opening a session for account {account.account_id}", account):
             session = _base_session()
-            if entry.credentials is not None:
-                session._credentials = entry.credentials  # type: ignore[attr-defined]
-                return session
-            credentials = self._assume(account)
+            credentials = entry.credentials
+            if credentials is None:
+                fetch = self.assumption(account, policy).fetch
+                credentials = DeferredRefreshableCredentials(fetch, "assume-role")
+                credentials.get_frozen_credentials()
+                entry.credentials = credentials
             session._credentials = credentials  # type: ignore[attr-defined]
-            sts: Any = session.create_client("sts", region_name=account.regions[0], config=_client_config())
-            came = sts.get_caller_identity()["Account"]
-        if came != account.account_id:
-            raise WrongAccount(
-                f"The role of account {account.account_id} led to account {came}; its session was dropped.",
-                remedy="Correct the role's ARN; nothing was read.",
-            )
-        entry.credentials = credentials
+        renew_when_expired(session, credentials)
         return session
-
-    def _assume(self, account: Account) -> DeferredRefreshableCredentials:
-        from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
-
-        own = _base_session()
-        source = _own_credentials(own)
-
-        def client_creator(service: str, **options: Any) -> Any:
-            options.setdefault("region_name", account.regions[0])
-            return own.create_client(service, **(options | {"config": _client_config()}))
-
-        fetcher = AssumeRoleCredentialFetcher(
-            client_creator=client_creator,
-            source_credentials=source,
-            role_arn=account.role_arn,
-            extra_args={
-                "RoleSessionName": self._session_name,
-                "ExternalId": account.external_id.get_secret_value(),
-                "DurationSeconds": SESSION_S,
-            },
-        )
-        return DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
 
 
 def own_account_id(region: str = "us-east-1") -> str:
@@ -152,20 +218,28 @@ def own_account_id(region: str = "us-east-1") -> str:
         Throttled, SourceUnavailable: STS does not serve us now.
     """
     with aws_errors("Asking AWS who SpotLab is"):
-        session = _base_session()
-        _own_credentials(session)
-        sts: Any = session.create_client("sts", region_name=region, config=_client_config())
-        return sts.get_caller_identity()["Account"]
+        return _own_sts(region).get_caller_identity()["Account"]
 
 
-def _own_credentials(session: Session) -> Any:
-    credentials = session.get_credentials()
-    if credentials is None:
+def _own_sts(region: str) -> Any:
+    """An STS client at the region's own endpoint, with SpotLab's credentials."""
+    session = _base_session()
+    if session.get_credentials() is None:
         raise AccessDenied(
             "SpotLab has no AWS credentials of its own to assume roles with.",
             remedy="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run with an instance role.",
         )
-    return credentials
+    return session.create_client("sts", region_name=region)
+
+
+def _sts_with(region: str, keys: Any) -> Any:
+    return _base_session().create_client(
+        "sts",
+        region_name=region,
+        aws_access_key_id=keys["access_key"],
+        aws_secret_access_key=keys["secret_key"],
+        aws_session_token=keys["token"],
+    )
 
 
 @lru_cache(maxsize=1)
@@ -184,6 +258,8 @@ def _base_session() -> Session:
     session = botocore.session.Session()
     session.register_component("data_loader", _loader())
     session.set_config_variable("sts_regional_endpoints", "regional")
+    # For boto3 sessions that we hand out too: their clients are made by others, and retry as ours do.
+    session.set_default_client_config(_client_config())
     return session
 
 

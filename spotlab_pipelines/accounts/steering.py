@@ -1,4 +1,7 @@
-"""How an account's owner steers instances: which version acts for them, and whether they are only watched."""
+"""How an account's owner steers instances: which version acts for them, in which mode, and whether only watched.
+
+Each change leaves one audit row per instance. Whether `actor` may is the caller's to check.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,24 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
+from spotlab_pipelines.database.audit import record
 from spotlab_pipelines.database.engine import database_errors
-from spotlab_pipelines.database.tables import Instance, ModelVersion
-from spotlab_pipelines.errors import ModelUnknown, NotFound
+from spotlab_pipelines.database.tables import PIPELINE_MODES, Instance, ModelVersion
+from spotlab_pipelines.errors import InvalidInput, ModelUnknown, NotFound
 
 
-def assign_version(engine: sa.Engine, account_id: str, instance_ids: Collection[str], version: str | None) -> None:
+def assign_version(
+    engine: sa.Engine,
+    account_id: str,
+    instance_ids: Collection[str],
+    version: str | None,
+    *,
+    actor: str | None = None,
+) -> None:
     """Let `version` act for these instances from the next evaluation on; None: the champion, whichever it is then.
+
+    Args:
+        actor: who does it, for the audit log: `user:<id>`; by default the person at the command line.
 
     Raises:
         ModelUnknown: there is no such approved version. NotFound: an instance is not the account's.
@@ -27,32 +41,61 @@ def assign_version(engine: sa.Engine, account_id: str, instance_ids: Collection[
                 f"Expected an approved version such as logistic/1; got {version!r}.",
                 remedy="`spotlab models list` shows them all.",
             )
-        _update(connection, account_id, instance_ids, assigned_version=version)
+        changes = {"assigned_version": version}
+        _change(connection, account_id, instance_ids, action="assign_version", actor=actor, changes=changes)
 
 
-def set_shadow(engine: sa.Engine, account_id: str, instance_ids: Collection[str], shadow: bool) -> None:
+def set_mode(
+    engine: sa.Engine, account_id: str, instance_ids: Collection[str], mode: str, *, actor: str | None = None
+) -> None:
+    """Let these instances be placed by another algorithm from the next evaluation on.
+
+    Raises:
+        InvalidInput: neither LINEAR nor CLUSTER. NotFound: an instance is not the account's. Nothing was changed.
+    """
+    if mode not in PIPELINE_MODES:
+        raise InvalidInput(
+            f"Expected the mode {' or '.join(PIPELINE_MODES)}, got {mode!r}.", remedy="Choose one of them."
+        )
+    with database_errors(), engine.begin() as connection:
+        changes = {"pipeline_mode": mode}
+        _change(connection, account_id, instance_ids, action="set_mode", actor=actor, changes=changes)
+
+
+def set_shadow(
+    engine: sa.Engine, account_id: str, instance_ids: Collection[str], shadow: bool, *, actor: str | None = None
+) -> None:
     """Only watch these instances (decide and log, never act), or no longer.
 
     Raises:
         NotFound: an instance is not the account's. Nothing was changed.
     """
     with database_errors(), engine.begin() as connection:
-        _update(connection, account_id, instance_ids, shadow=shadow)
+        changes = {"shadow": shadow}
+        _change(connection, account_id, instance_ids, action="set_shadow", actor=actor, changes=changes)
 
 
-def _update(
-    connection: sa.Connection, account_id: str, instance_ids: Collection[str], **values: str | bool | None
+def _change(
+    connection: sa.Connection,
+    account_id: str,
+    instance_ids: Collection[str],
+    *,
+    action: str,
+    actor: str | None,
+    changes: dict[str, str | None] | dict[str, str] | dict[str, bool],
 ) -> None:
     wanted = set(instance_ids)
     changed = connection.scalars(
         sa.update(Instance)
         .where(Instance.account_id == account_id, Instance.instance_id.in_(wanted))
-        .values(**values)
+        .values(**changes)
         .returning(Instance.instance_id)
-    )
+    ).all()
     missing = wanted - set(changed)
     if missing:
         raise NotFound(
             f"Account {account_id} has no instance {', '.join(sorted(missing))}.",
             remedy="Sync its fleet first, or correct the id.",
         )
+    for instance_id in sorted(changed):
+        record(connection, action, actor=actor, account_id=account_id, subject=instance_id, **changes)

@@ -13,6 +13,11 @@ from spotlab_pipelines.errors import AccessDenied, NotFound, SourceUnavailable, 
 from spotlab_pipelines_tests.accounts.registering import register, register_in_aws
 
 A, B = "111122223333", "444455556666"
+IDENTITY_OF_B = (
+    '<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>'
+    f"<Arn>arn:aws:sts::{B}:assumed-role/SpotLab/x</Arn><UserId>AROA:x</UserId><Account>{B}</Account>"
+    "</GetCallerIdentityResult></GetCallerIdentityResponse>"
+)
 
 
 def count_calls(local_aws, monkeypatch, action):
@@ -72,13 +77,8 @@ def test_an_account_that_is_not_registered_is_not_found(engine, local_aws):
 def test_a_session_of_another_account_is_refused(engine, local_aws, monkeypatch):
     """Behind a proxy that answers for another account, the session is dropped before anything is read."""
     account = register_in_aws(engine, local_aws, A)
-    body = (
-        '<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>'
-        f"<Arn>arn:aws:sts::{B}:assumed-role/SpotLab/x</Arn><UserId>AROA:x</UserId><Account>{B}</Account>"
-        "</GetCallerIdentityResult></GetCallerIdentityResponse>"
-    )
     sessions = AccountSessions(engine)
-    local_aws.add_fault("GetCallerIdentity", status=200, body=body)
+    local_aws.add_fault("GetCallerIdentity", status=200, body=IDENTITY_OF_B)
     with pytest.raises(WrongAccount, match=f"{A} led to account {B}"):
         sessions.get_ec2_client(account.account_id, "us-east-1")
     assert sessions.get_ec2_client(account.account_id, "us-east-1") is not None
@@ -183,13 +183,69 @@ def test_a_session_whose_old_credentials_have_ended_goes_on_with_the_new_ones(en
     assert len(calls) == opened + 1
 
 
-def test_expired_sessions_are_named(engine, local_aws):
+def test_keys_that_end_in_mid_run_are_renewed_once_and_the_call_goes_on(engine, local_aws, monkeypatch):
+    register_in_aws(engine, local_aws, A)
+    sessions = AccountSessions(engine)
+    client = sessions.get_ec2_client(A, "us-east-1")
+    local_aws.expire_sessions(A)
+    calls = count_calls(local_aws, monkeypatch, "AssumeRole")
+    assert client.describe_availability_zones()["AvailabilityZones"]
+    assert len(calls) == 1
+
+
+def test_a_session_that_was_handed_out_renews_its_keys_too(engine, local_aws):
+    register_in_aws(engine, local_aws, A)
+    session = AccountSessions(engine).get_cross_account_session(A, "us-east-1")
+    pricing, sts = session.client("pricing"), session.client("sts")
+    for call in (lambda: pricing.get_products(ServiceCode="AmazonEC2", MaxResults=1), sts.get_caller_identity):
+        local_aws.expire_sessions(A)
+        assert call()["ResponseMetadata"]["HTTPStatusCode"] == 200
+
+
+@pytest.mark.parametrize("code", ["RequestExpired", "ExpiredToken", "InvalidClientTokenId", "AuthFailure"])
+def test_keys_that_stay_refused_fail_the_step_by_name_after_one_renewal(engine, local_aws, monkeypatch, code):
     register_in_aws(engine, local_aws, A)
     sessions = AccountSessions(engine)
     sessions.get_ec2_client(A, "us-east-1")
-    local_aws.expire_sessions(A)
-    with pytest.raises(AccessDenied, match="RequestExpired"):
+    local_aws.add_fault("DescribeAvailabilityZones", times=None, code=code, status=400)
+    assumed = count_calls(local_aws, monkeypatch, "AssumeRole")
+    asked = count_calls(local_aws, monkeypatch, "DescribeAvailabilityZones")
+    with pytest.raises(AccessDenied, match=f"DescribeAvailabilityZones of account {A}.*{code}"):
         availability_zones(sessions, A, "us-east-1")
+    assert (len(assumed), len(asked)) == (1, 2)
+
+
+def test_a_role_that_is_taken_away_in_mid_run_fails_by_name_and_nobody_elses_session_serves(engine, local_aws):
+    for account_id in (A, B):
+        register_in_aws(engine, local_aws, account_id)
+    sessions = AccountSessions(engine)
+    clients = {account_id: sessions.get_ec2_client(account_id, "us-east-1") for account_id in (A, B)}
+    local_aws.set_denies(A, "assume")
+    local_aws.expire_sessions(A)
+    for _ in range(2):
+        with pytest.raises(AccessDenied, match=f"Assuming arn:aws:iam::{A}:role/SpotLab"):
+            clients[A].describe_instances()
+    assert clients[B].describe_instances()["Reservations"]
+
+
+def test_renewed_keys_of_another_account_are_refused(engine, local_aws):
+    register_in_aws(engine, local_aws, A)
+    client = AccountSessions(engine).get_ec2_client(A, "us-east-1")
+    local_aws.expire_sessions(A)
+    local_aws.add_fault("GetCallerIdentity", status=200, body=IDENTITY_OF_B)
+    with pytest.raises(WrongAccount, match=f"{A} led to account {B}"):
+        client.describe_availability_zones()
+
+
+def test_sixteen_threads_that_are_refused_at_once_renew_once(engine, local_aws, monkeypatch):
+    register_in_aws(engine, local_aws, A)
+    client = AccountSessions(engine).get_ec2_client(A, "us-east-1")
+    local_aws.expire_sessions(A)
+    calls = count_calls(local_aws, monkeypatch, "AssumeRole")
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: client.describe_availability_zones(), range(32)))
+    assert all(answer["AvailabilityZones"] for answer in answers)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("denies", [None, "assume", "actions"])
