@@ -150,6 +150,10 @@ class AccountSessions:
         session = self._session(account, _Entry(), policy)
         return lambda service, region: session.create_client(service, region_name=region)
 
+    def principal(self, account: Account) -> str:
+        """The AWS account that the account's role has to trust: SpotLab's own, in the account's partition."""
+        return own_account_id(account.regions[0])
+
     def _client(self, account_id: str, service: str, region: str, policy: SessionPolicy) -> Any:
         account = self._admitted(account_id, region)
         entry = self._entry(account, policy)

@@ -41,8 +41,8 @@ def assign_version(
                 f"Expected an approved version such as logistic/1; got {version!r}.",
                 remedy="`spotlab models list` shows them all.",
             )
-        changes = {"assigned_version": version}
-        _change(connection, account_id, instance_ids, action="assign_version", actor=actor, changes=changes)
+        done = _change(connection, account_id, instance_ids, assigned_version=version)
+        _on_record(connection, account_id, done, action="assign_version", actor=actor, to=version)
 
 
 def set_mode(
@@ -58,8 +58,8 @@ def set_mode(
             f"Expected the mode {' or '.join(PIPELINE_MODES)}, got {mode!r}.", remedy="Choose one of them."
         )
     with database_errors(), engine.begin() as connection:
-        changes = {"pipeline_mode": mode}
-        _change(connection, account_id, instance_ids, action="set_mode", actor=actor, changes=changes)
+        done = _change(connection, account_id, instance_ids, pipeline_mode=mode)
+        _on_record(connection, account_id, done, action="set_mode", actor=actor, to=mode)
 
 
 def set_shadow(
@@ -71,24 +71,18 @@ def set_shadow(
         NotFound: an instance is not the account's. Nothing was changed.
     """
     with database_errors(), engine.begin() as connection:
-        changes = {"shadow": shadow}
-        _change(connection, account_id, instance_ids, action="set_shadow", actor=actor, changes=changes)
+        done = _change(connection, account_id, instance_ids, shadow=shadow)
+        _on_record(connection, account_id, done, action="set_shadow", actor=actor, to=shadow)
 
 
 def _change(
-    connection: sa.Connection,
-    account_id: str,
-    instance_ids: Collection[str],
-    *,
-    action: str,
-    actor: str | None,
-    changes: dict[str, str | None] | dict[str, str] | dict[str, bool],
-) -> None:
+    connection: sa.Connection, account_id: str, instance_ids: Collection[str], **values: str | bool | None
+) -> list[str]:
     wanted = set(instance_ids)
     changed = connection.scalars(
         sa.update(Instance)
         .where(Instance.account_id == account_id, Instance.instance_id.in_(wanted))
-        .values(**changes)
+        .values(**values)
         .returning(Instance.instance_id)
     ).all()
     missing = wanted - set(changed)
@@ -97,5 +91,17 @@ def _change(
             f"Account {account_id} has no instance {', '.join(sorted(missing))}.",
             remedy="Sync its fleet first, or correct the id.",
         )
-    for instance_id in sorted(changed):
-        record(connection, action, actor=actor, account_id=account_id, subject=instance_id, **changes)
+    return sorted(changed)
+
+
+def _on_record(
+    connection: sa.Connection,
+    account_id: str,
+    instance_ids: list[str],
+    *,
+    action: str,
+    actor: str | None,
+    to: str | bool | None,
+) -> None:
+    for instance_id in instance_ids:
+        record(connection, action, actor=actor, account_id=account_id, subject=instance_id, to=to)

@@ -1,0 +1,217 @@
+"""What can SpotLab do in an account, and can anybody else? Tried out at AWS, kept in `accounts`, on record.
+
+The door first: the role must open with our external id, and must stay shut without one and with a wrong one, else
+anybody who is a customer of SpotLab could be led into this account (the confused deputy). Then each action of the
+read paths, by DryRun or by a read of a few rows. Nothing here uses a cached session or keeps one.
+
+Reference: IAM user guide, "The confused deputy problem".
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import SecretStr
+
+from spotlab_pipelines.accounts.access import store_verdict
+from spotlab_pipelines.accounts.aws_answers import answer_of, aws_errors
+from spotlab_pipelines.accounts.registry import EXTERNAL_ID_BYTES, Account, get_account, trust_policy
+from spotlab_pipelines.accounts.rules import check_account_id, partition_of
+from spotlab_pipelines.database.audit import record_alone
+from spotlab_pipelines.errors import AccessDenied, InvalidInput, SourceUnavailable, SpotLabError
+
+if TYPE_CHECKING:
+    from spotlab_pipelines.accounts.sessions import AccountSessions
+
+Verdict = Literal["ok", "lax", "broken"]
+
+PROBES: dict[str, tuple[str, dict[str, Any]]] = {
+    "ec2:DescribeAvailabilityZones": ("describe_availability_zones", {"DryRun": True}),
+    "ec2:DescribeInstanceTypes": ("describe_instance_types", {"DryRun": True, "MaxResults": 5}),
+    "ec2:DescribeInstances": ("describe_instances", {"DryRun": True, "MaxResults": 5}),
+    "ec2:DescribeSpotInstanceRequests": ("describe_spot_instance_requests", {"DryRun": True, "MaxResults": 5}),
+    "ec2:DescribeSpotPriceHistory": ("describe_spot_price_history", {"DryRun": True, "MaxResults": 5}),
+    "pricing:GetProducts": ("get_products", {"ServiceCode": "AmazonEC2", "MaxResults": 1}),
+}
+"""How each action of the READ policy is tried out: the client's method and its arguments, harmless in any case."""
+
+PRICING_REGION = {"aws": "us-east-1", "aws-cn": "cn-northwest-1"}
+"""Where the price list of a partition is asked for; GovCloud has none."""
+
+
+@dataclass(frozen=True)
+class Permission:
+    """Whether one action may be called in one region."""
+
+    action: str
+    region: str
+    allowed: bool
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class RegionReach:
+    """Whether EC2 answers in one of the account's regions."""
+
+    region: str
+    reachable: bool
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class AccessReport:
+    """What validation found.
+
+    Attributes:
+        verdict: ok; lax (the role opens without our external id); broken (it does not open, or lacks something).
+        assumable: the role opens with our external id and leads to the account.
+        granted_without_id, granted_with_wrong_id: AWS let us in although it should not have.
+        trust_policy: for a lax role, what to paste. It holds the external id: show it to the owner only.
+    """
+
+    account_id: str
+    verdict: Verdict
+    assumable: bool
+    granted_without_id: bool
+    granted_with_wrong_id: bool
+    regions: tuple[RegionReach, ...] = ()
+    permissions: tuple[Permission, ...] = ()
+    reason: str | None = None
+    remedy: str | None = None
+    trust_policy: SecretStr | None = None
+
+
+def validate_account_access(sessions: AccountSessions, account_id: str) -> AccessReport:
+    """Try out the account's role and keep the verdict in `accounts` and in the audit log.
+
+    Raises:
+        InvalidInput, NotFound: there is no such account.
+        AccessDenied: SpotLab's own credentials are missing or refused, which says nothing about the account.
+        Throttled, SourceUnavailable: AWS does not serve us now. No verdict is kept.
+    """
+    check_account_id(account_id)
+    account = get_account(sessions.engine, account_id)
+    try:
+        report = _examine(sessions, account)
+    except SpotLabError as error:
+        record_alone(
+            sessions.engine,
+            "validate_access",
+            actor=sessions.actor,
+            account_id=account_id,
+            outcome="failed",
+            reason=str(error),
+        )
+        raise
+    state = "access_broken" if report.verdict == "broken" else report.verdict
+    store_verdict(
+        sessions.engine,
+        account_id,
+        state,
+        report.reason,
+        actor=sessions.actor,
+        granted_without_id=report.granted_without_id,
+        granted_with_wrong_id=report.granted_with_wrong_id,
+        denied=[f"{each.action} in {each.region}" for each in report.permissions if not each.allowed],
+        unreachable=[each.region for each in report.regions if not each.reachable],
+    )
+    return report
+
+
+def _examine(sessions: AccountSessions, account: Account) -> AccessReport:
+    assumption = sessions.assumption(account)
+    without = assumption.probe(None, "without an external id")
+    wrong = assumption.probe(SecretStr(secrets.token_urlsafe(EXTERNAL_ID_BYTES)), "with a wrong external id")
+    try:
+        client, refused = sessions.fresh_clients(account), None
+    except AccessDenied as error:
+        # The probes have just shown that our own keys are good: it is the account that refuses.
+        client, refused = None, str(error)
+    regions, permissions = ((), ()) if client is None else _tried(account, client)
+    verdict, reason, remedy = _judged(
+        account, lax=_lax(without, wrong), refused=refused, regions=regions, permissions=permissions
+    )
+    return AccessReport(
+        account_id=account.account_id,
+        verdict=verdict,
+        assumable=client is not None,
+        granted_without_id=without,
+        granted_with_wrong_id=wrong,
+        regions=regions,
+        permissions=permissions,
+        reason=reason,
+        remedy=remedy,
+        trust_policy=SecretStr(trust_policy(account, sessions.principal(account))) if verdict == "lax" else None,
+    )
+
+
+def _lax(without: bool, wrong: bool) -> str | None:
+    ways = [
+        way for granted, way in ((without, "without an external id"), (wrong, "with a wrong external id")) if granted
+    ]
+    return " and ".join(ways) or None
+
+
+def _judged(
+    account: Account,
+    *,
+    lax: str | None,
+    refused: str | None,
+    regions: tuple[RegionReach, ...],
+    permissions: tuple[Permission, ...],
+) -> tuple[Verdict, str | None, str | None]:
+    onboarding = f"`spotlab accounts onboarding {account.account_id}` prints a template of the role that has it all."
+    if lax:
+        reason = f"AWS lets SpotLab assume {account.role_arn} {lax}: so could anybody whom SpotLab acts for."
+        return "lax", reason, "Replace the role's trust policy by the one given here, then validate again."
+    if refused:
+        return "broken", refused, "Replace the role's trust policy by ours. " + onboarding
+    lost = [f"EC2 in {each.region} is not reachable ({each.reason})" for each in regions if not each.reachable]
+    denied = [f"{each.action} is denied in {each.region}" for each in permissions if not each.allowed]
+    if lost or denied:
+        remedy = "Enable the region, or allow the action in the role's policy, then validate again. " + onboarding
+        return "broken", "; ".join(lost + denied) + ".", remedy
+    return "ok", None, None
+
+
+def _tried(
+    account: Account, client: Callable[[str, str], Any]
+) -> tuple[tuple[RegionReach, ...], tuple[Permission, ...]]:
+    reached, permissions = [], []
+    for region in account.regions:
+        try:
+            permissions += _permissions(account, client("ec2", region), region, "ec2:")
+            reached.append(RegionReach(region, True))
+        except SourceUnavailable as error:
+            reached.append(RegionReach(region, False, str(error)))
+    if pricing := PRICING_REGION.get(partition_of(account.regions[0])):
+        try:
+            permissions += _permissions(account, client("pricing", pricing), pricing, "pricing:")
+        except SourceUnavailable as error:
+            permissions.append(Permission("pricing:GetProducts", pricing, False, str(error)))
+    return tuple(reached), tuple(permissions)
+
+
+def _permissions(account: Account, client: Any, region: str, prefix: str) -> Iterator[Permission]:
+    for action, (method, arguments) in PROBES.items():
+        if not action.startswith(prefix):
+            continue
+        code = ""
+        try:
+            with aws_errors(f"{action} of account {account.account_id} in {region}", account):
+                try:
+                    getattr(client, method)(**arguments)
+                except Exception as error:
+                    code, _ = answer_of(error)
+                    raise
+        except AccessDenied as error:
+            yield Permission(action, region, False, str(error))
+        except InvalidInput:
+            if code != "DryRunOperation":
+                raise
+            yield Permission(action, region, True)
+        else:
+            yield Permission(action, region, True)
