@@ -21,7 +21,7 @@ from spotlab_pipelines.accounts.aws_answers import answer_of, aws_errors
 from spotlab_pipelines.accounts.registry import EXTERNAL_ID_BYTES, Account, get_account, trust_policy
 from spotlab_pipelines.accounts.rules import check_account_id, partition_of
 from spotlab_pipelines.database.audit import record_alone
-from spotlab_pipelines.errors import AccessDenied, InvalidInput, SourceUnavailable, SpotLabError
+from spotlab_pipelines.errors import AccessDenied, InvalidInput, SourceMalformed, SourceUnavailable, SpotLabError
 
 if TYPE_CHECKING:
     from spotlab_pipelines.accounts.sessions import AccountSessions
@@ -38,8 +38,8 @@ PROBES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """How each action of the READ policy is tried out: the client's method and its arguments, harmless in any case."""
 
-PRICING_REGION = {"aws": "us-east-1", "aws-cn": "cn-northwest-1"}
-"""Where the price list of a partition is asked for; GovCloud has none."""
+PRICING_REGION = "us-east-1"
+"""Where the price list is asked for; accounts of the other partitions do not read it, as they have none of ours."""
 
 
 @dataclass(frozen=True)
@@ -149,10 +149,8 @@ def _examine(sessions: AccountSessions, account: Account) -> AccessReport:
 
 
 def _lax(without: bool, wrong: bool) -> str | None:
-    ways = [
-        way for granted, way in ((without, "without an external id"), (wrong, "with a wrong external id")) if granted
-    ]
-    return " and ".join(ways) or None
+    ways = {"without an external id": without, "with a wrong external id": wrong}
+    return " and ".join(way for way, granted in ways.items() if granted) or None
 
 
 def _judged(
@@ -170,7 +168,7 @@ def _judged(
     if refused:
         return "broken", refused, "Replace the role's trust policy by ours. " + onboarding
     lost = [f"EC2 in {each.region} is not reachable ({each.reason})" for each in regions if not each.reachable]
-    denied = [f"{each.action} is denied in {each.region}" for each in permissions if not each.allowed]
+    denied = [f"{each.action} may not be called in {each.region}" for each in permissions if not each.allowed]
     if lost or denied:
         remedy = "Enable the region, or allow the action in the role's policy, then validate again. " + onboarding
         return "broken", "; ".join(lost + denied) + ".", remedy
@@ -187,11 +185,11 @@ def _tried(
             reached.append(RegionReach(region, True))
         except SourceUnavailable as error:
             reached.append(RegionReach(region, False, str(error)))
-    if pricing := PRICING_REGION.get(partition_of(account.regions[0])):
+    if partition_of(account.regions[0]) == partition_of(PRICING_REGION):
         try:
-            permissions += _permissions(account, client("pricing", pricing), pricing, "pricing:")
+            permissions += _permissions(account, client("pricing", PRICING_REGION), PRICING_REGION, "pricing:")
         except SourceUnavailable as error:
-            permissions.append(Permission("pricing:GetProducts", pricing, False, str(error)))
+            permissions.append(Permission("pricing:GetProducts", PRICING_REGION, False, str(error)))
     return tuple(reached), tuple(permissions)
 
 
@@ -207,11 +205,8 @@ def _permissions(account: Account, client: Any, region: str, prefix: str) -> Ite
                 except Exception as error:
                     code, _ = answer_of(error)
                     raise
-        except AccessDenied as error:
-            yield Permission(action, region, False, str(error))
-        except InvalidInput:
-            if code != "DryRunOperation":
-                raise
-            yield Permission(action, region, True)
+        except (AccessDenied, InvalidInput, SourceMalformed) as error:
+            would_do = code == "DryRunOperation"
+            yield Permission(action, region, would_do, None if would_do else str(error))
         else:
             yield Permission(action, region, True)

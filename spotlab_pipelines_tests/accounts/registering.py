@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.registry import Account, add_account
 from spotlab_pipelines.accounts.users import add_user
+from spotlab_pipelines.database.tables import AuditEntry
 from spotlab_pipelines_tests.local_aws.accounts import FleetInstance
 
 if TYPE_CHECKING:
@@ -48,3 +49,11 @@ def register_in_aws(
     demanded: dict[str, Any] = {"external_id": account.external_id.get_secret_value()} | aws
     local_aws.add_account(account_id, regions=regions, fleet=fleet, **demanded)
     return account
+
+
+def audit_rows(engine: sa.Engine, action: str | None = None) -> list[dict[str, Any]]:
+    """The audit log in the order of its making, or the rows of one action."""
+    query = sa.select(AuditEntry.__table__).order_by(AuditEntry.at)
+    with engine.connect() as connection:
+        rows = [dict(row) for row in connection.execute(query).mappings()]
+    return [row for row in rows if action in (None, row["action"])]

@@ -159,7 +159,7 @@ def test_no_statement_lets_nobody_in() -> None:
         "[]",
         "{}",
         json.dumps({"Statement": [statement(StringSounds={"sts:ExternalId": "right"})]}),
-        json.dumps({"Statement": [statement(**{"ForAllValues:Null": {"sts:ExternalId": "false"}})]}),
+        json.dumps({"Statement": [statement() | {"Condition": {"ForAllValues:Null": {"sts:ExternalId": "false"}}}]}),
         json.dumps({"Statement": [statement(Bool={"aws:MultiFactorAuthPresent": "true"})]}),
         json.dumps({"Statement": [statement(StringEquals={"aws:PrincipalOrgID": "o-1"})]}),
         json.dumps({"Statement": [statement(), statement("*", effect="Deny", Unheard={"sts:ExternalId": "x"})]}),
