@@ -29,7 +29,7 @@ def experiment_log(
 
 
 @dg.asset(group_name="maintenance", kinds={"postgres"}, owners=["team:data-engineering"])
-def log_partitions(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
+def log_partitions(settings: SettingsParam) -> dg.MaterializeResult:
     """The experiment log's monthly partitions: made some months ahead, dropped when their retention is over."""
     with translated():
         return dg.MaterializeResult(metadata=report_metadata(maintain_partitions(settings, datetime.now(UTC))))
