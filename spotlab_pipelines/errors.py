@@ -17,6 +17,7 @@ SpotLabError
     ├── AccessDenied                AWS refused the role, the external id or an action
     │   ├── WrongAccount            the session belongs to another account than the row
     │   └── AccountSkipped          its access is marked lax or broken; AWS is not asked before its next try
+    ├── LoginRefused                e-mail address and password are not those of an active user
     ├── SourceMalformed             a source answered with something else than its documented shape
     │   └── PageLoop                a paginated answer does not come to its end
     ├── FeatureError                features cannot be given to a model
@@ -31,7 +32,7 @@ SpotLabError
 ```
 
 Every message says what was expected, what came, and what to do. No message carries a secret, a token or an
-external id. `defs/`, `lab/` and `cli.py` translate these errors, once each.
+external id. `defs/`, `lab/` and `cli/` translate these errors, once each.
 """
 
 from __future__ import annotations
@@ -103,6 +104,10 @@ class WrongAccount(AccessDenied):
 
 class AccountSkipped(AccessDenied):
     """The account's access is marked as lax or broken, and AWS is not asked before its next try."""
+
+
+class LoginRefused(PermanentError):
+    """E-mail address and password are not those of an active user; which of them is wrong is not told."""
 
 
 class SourceMalformed(PermanentError):

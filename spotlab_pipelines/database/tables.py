@@ -50,6 +50,7 @@ AUDIT_ACTIONS = (
     "add_user",
     "disable_user",
     "set_role",
+    "set_password",
 )
 DECISIONS = ("STAY", "SWITCH", "FALLBACK_ON_DEMAND", "SKIP")
 

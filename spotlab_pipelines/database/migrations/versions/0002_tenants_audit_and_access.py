@@ -41,6 +41,7 @@ ACTIONS = (
     "add_user",
     "disable_user",
     "set_role",
+    "set_password",
 )
 
 
