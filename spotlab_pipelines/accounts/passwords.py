@@ -1,4 +1,4 @@
-"""Passwords as argon2id hashes: which are taken, how they are hashed, whether one matches. Whose they are is users.py's.
+"""Passwords as argon2id hashes: which are taken, how they are hashed, whether one matches. users.py knows whose.
 
 A hash takes 64 MiB and some tenths of a second on purpose. However many ask, a process computes two at once: the others
 wait, so that a flood of logins takes neither the memory nor all cores.
@@ -46,7 +46,9 @@ def hash_password(password: str) -> str:
     if not PASSWORD_MIN <= len(text) <= PASSWORD_MAX:
         raise InvalidInput(
             f"Expected a password of {PASSWORD_MIN} to {PASSWORD_MAX} characters, got {len(text)}.",
-            remedy="Choose a longer one; several words do well." if len(text) < PASSWORD_MIN else "Choose a shorter one.",
+            remedy="Choose a longer one; several words do well."
+            if len(text) < PASSWORD_MIN
+            else "Choose a shorter one.",
         )
     try:
         encoded = text.encode()

@@ -8,7 +8,7 @@ from dagster import DagsterRunStatus
 
 from spotlab_pipelines.defs.evaluation import ACCOUNT_TAG, WINDOW_TAG
 from spotlab_pipelines.defs.partitions import account_partitions, partition_changes
-from spotlab_pipelines.defs.resources import DatabaseParam, RedisParam
+from spotlab_pipelines.defs.resources import DatabaseParam, RedisParam, SettingsParam
 
 IN_FLIGHT = [
     DagsterRunStatus.QUEUED,
@@ -102,18 +102,23 @@ def due_evaluations(
     context: dg.SensorEvaluationContext,
     database: DatabaseParam,
     redis: RedisParam,
+    settings: SettingsParam,
 ) -> dg.SensorResult | dg.SkipReason:
     """Start the evaluation of every account whose interval has come round; its window travels as a tag.
 
     Without the shared market none can succeed: after a start on an empty cache, or when Redis lost it, the scrapes that
-    fill it come first, and the evaluations at a later tick.
+    fill it come first, and the evaluations at a later tick. Accounts whose access is lax or broken are left alone.
     """
     from spotlab_pipelines.experiments.queries import due_accounts
     from spotlab_pipelines.market.cache import lacking_sources
 
     now = datetime.now(UTC)
     known = set(context.instance.get_dynamic_partitions(str(account_partitions.name)))
-    due = [account for account in due_accounts(database, now) if account.account_id in known]
+    due = [
+        account
+        for account in due_accounts(database, now, retry_s=settings.access_retry_s)
+        if account.account_id in known
+    ]
     if not due:
         return dg.SkipReason("No account is due.")
     lacking = lacking_sources(redis, {region for account in due for region in account.regions})

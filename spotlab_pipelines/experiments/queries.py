@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import sqlalchemy as sa
 
+from spotlab_pipelines.accounts.access import is_skipped
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import Account, Base, Evaluation, ExperimentLog
 from spotlab_pipelines.errors import InvalidInput
@@ -107,11 +108,15 @@ class DueAccount:
     regions: tuple[str, ...]
 
 
-def due_accounts(engine: sa.Engine, now: datetime) -> list[DueAccount]:
+def due_accounts(engine: sa.Engine, now: datetime, *, retry_s: float) -> list[DueAccount]:
     """The active accounts whose current window has no evaluation yet, in account order.
 
     An account's windows are multiples of its own `evaluation_interval_s` since the epoch. A window that passed
-    without an evaluation is not made up for: its market is gone.
+    without an evaluation is not made up for: its market is gone. Accounts whose access is marked as lax or broken are
+    left out until their next try.
+
+    Args:
+        retry_s: how long a marked account is left alone; setting access_retry_s.
     """
     if now.utcoffset() is None:
         raise InvalidInput(f"The current time must carry a time zone; got {now!r}.")
@@ -128,7 +133,7 @@ def due_accounts(engine: sa.Engine, now: datetime) -> list[DueAccount]:
     )
     due = (
         sa.select(Account.account_id, window.label("window_start"), Account.regions)
-        .where(Account.state == "active", begun.is_(None))
+        .where(Account.state == "active", ~is_skipped(now, retry_s), begun.is_(None))
         .order_by(Account.account_id)
     )
     with database_errors(), engine.connect() as connection:

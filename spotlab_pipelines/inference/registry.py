@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import array
 
+from spotlab_pipelines.database.audit import record, record_alone
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import ModelVersion
 from spotlab_pipelines.errors import IntegrityError, InvalidInput, ModelTampered, ModelUnknown
@@ -168,8 +169,11 @@ class ModelRegistry:
             connection.execute(sa.insert(ModelVersion).values(**row))
         return self._select(ModelVersion.version == row["version"])[0]
 
-    def approve(self, version: str, *, role: str = "none") -> ServingVersion:
+    def approve(self, version: str, *, role: str = "none", actor: str | None = None) -> ServingVersion:
         """Allow a version to be served; `role` may make it a challenger. Only `promote` makes a champion.
+
+        Args:
+            actor: who does it, for the audit log: `user:<id>`; by default the person at the command line.
 
         Raises:
             ModelUnknown: no such version.
@@ -178,9 +182,9 @@ class ModelRegistry:
         """
         if role not in ("challenger", "none"):
             raise InvalidInput(f"A version is approved as challenger or none; got {role!r}.", remedy="Use promote.")
-        return self._set(version, status="approved", role=role)
+        return self._set(version, "approve_model", actor, status="approved", role=role)
 
-    def promote(self, version: str) -> ServingVersion:
+    def promote(self, version: str, *, actor: str | None = None) -> ServingVersion:
         """Make an approved version the champion; the champion of before goes on as a challenger.
 
         Raises:
@@ -188,18 +192,18 @@ class ModelRegistry:
             ModelTampered: its files are not the ones that were registered.
         """
         self.get(version)
-        return self._set(version, status="approved", role="champion")
+        return self._set(version, "promote_model", actor, status="approved", role="champion")
 
-    def retire(self, version: str) -> None:
+    def retire(self, version: str, *, actor: str | None = None) -> None:
         """Stop serving a version; what it predicted stays on record.
 
         Raises:
             ModelUnknown: no such version.
         """
-        self._set(version, status="retired", role="none", check=False)
+        self._set(version, "retire_model", actor, status="retired", role="none")
 
-    def _set(self, version: str, *, status: str, role: str, check: bool = True) -> ServingVersion:
-        """Change a version's row and what MLflow shows of it; nothing is committed unless MLflow took its part."""
+    def _set(self, version: str, action: str, actor: str | None, *, status: str, role: str) -> ServingVersion:
+        """Change a version's row and what MLflow shows of it, on record; nothing is committed unless MLflow did its part."""
         client = mlflow_client(self._settings)
         with database_errors(), self._engine.begin() as connection:
             # One change of roles at a time: two promotions at once could leave MLflow behind.
@@ -207,8 +211,11 @@ class ModelRegistry:
             before = {row.version: row for row in _select(connection)}
             if version not in before:
                 raise ModelUnknown(f"There is no version {version!r}.", remedy="`spotlab models list` shows them all.")
-            if check and not self.is_intact(before[version]):
-                raise ModelTampered(f"The files of {version} are not the registered ones.", remedy=FIRST_MODELS)
+            if status != "retired" and not self.is_intact(before[version]):
+                altered = ModelTampered(f"The files of {version} are not the registered ones.", remedy=FIRST_MODELS)
+                # In a transaction of its own: this one ends without a trace.
+                record_alone(self._engine, action, actor=actor, subject=version, outcome="refused", reason=str(altered))
+                raise altered
             changed = {version: (status, role)}
             if role == "champion":
                 # The champion of before goes first: there may be only one at any moment.
@@ -224,6 +231,11 @@ class ModelRegistry:
                 with mlflow_errors():
                     was_champion = row.role == "champion"
                     show_role(client, family=row.family, number=row.number, role=new_role, was_champion=was_champion)
+            was = {"status": before[version].status, "role": before[version].role}
+            record(
+                connection, action, actor=actor, subject=version,
+                sha256=before[version].artifact_sha256, before=was, after={"status": status, "role": role},
+            )  # fmt: skip
             return _select(connection, ModelVersion.version == version)[0]
 
     def _select(self, *where: sa.ColumnElement[bool]) -> list[ServingVersion]:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 from argon2 import PasswordHasher
+from sqlalchemy.exc import ProgrammingError
 
 from spotlab_pipelines.accounts import passwords
 from spotlab_pipelines.accounts.users import (
@@ -23,6 +24,7 @@ from spotlab_pipelines.accounts.users import (
 )
 from spotlab_pipelines.database.engine import connect
 from spotlab_pipelines.errors import InvalidInput, LoginRefused, NotFound
+from spotlab_pipelines.settings import Settings
 from spotlab_pipelines_tests.accounts.registering import ANA, audit_rows
 
 PASSWORD = "correct horse battery staple"
@@ -140,8 +142,8 @@ def test_at_most_two_hashes_are_computed_at_once(monkeypatch: pytest.MonkeyPatch
     assert most == passwords.HASHES_AT_ONCE == 2
 
 
-def test_the_api_cannot_check_or_set_passwords(ana: sa.Engine, settings) -> None:
-    with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
+def test_the_api_cannot_check_or_set_passwords(ana: sa.Engine, settings: Settings) -> None:
+    with pytest.raises(ProgrammingError, match="permission denied"):
         verify_password(connect(settings, role="api"), ANA, PASSWORD)
 
 

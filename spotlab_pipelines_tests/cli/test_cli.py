@@ -16,7 +16,8 @@ import typer
 from pydantic import SecretStr
 
 from spotlab_pipelines import errors
-from spotlab_pipelines.cli import PRINCIPAL_PLACEHOLDER, app
+from spotlab_pipelines.cli import app
+from spotlab_pipelines.cli.shared import PRINCIPAL_PLACEHOLDER
 from spotlab_pipelines.defs.run import RunOutcome
 from spotlab_pipelines.local import status
 from spotlab_pipelines.settings import Settings

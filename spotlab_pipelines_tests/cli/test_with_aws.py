@@ -16,8 +16,10 @@ import pytest
 import sqlalchemy as sa
 
 from spotlab_pipelines.settings import get_settings
+from spotlab_pipelines_tests.accounts.registering import audit_rows
 from spotlab_pipelines_tests.cli.conftest import Answer, Spotlab
 from spotlab_pipelines_tests.local_aws.accounts import FleetInstance
+from spotlab_pipelines_tests.local_aws.credentials import OWN_ACCOUNT
 from spotlab_pipelines_tests.local_aws.server import LocalAws
 
 PROGRAM = str(Path(sys.executable).parent / "spotlab")
@@ -47,6 +49,58 @@ def test_the_pasted_trust_policy_lets_us_in_and_the_doctor_sees_it(
     assert "AccessDenied" in found[f"account {OTHER}"]["found"]
     assert answer.code == 4
     assert shown["external_id"] not in answer.out
+
+
+def test_validation_shows_each_probe_and_its_exit_code_tells_the_verdict(
+    spotlab: Spotlab, engine: sa.Engine, local_aws: LocalAws
+) -> None:
+    secret = add(spotlab, ONE)["external_id"]
+    seen = {}
+    for verdict, role in {
+        "ok": {"external_id": secret},
+        "lax": {"external_id": None},
+        "broken": {"external_id": secret, "denied_actions": ["ec2:DescribeInstances"]},
+    }.items():
+        local_aws.add_account(ONE, **role)
+        answer, table = spotlab("accounts", "validate", ONE, "--json"), spotlab("accounts", "validate", ONE)
+        assert answer.code == table.code == (0 if verdict == "ok" else 1), answer.err
+        assert answer.json["verdict"] == verdict
+        seen[verdict] = {probe["probe"]: probe["came"] for probe in answer.json["probes"]}
+        assert all(probe in table.out for probe in seen[verdict])
+        assert f"Account {ONE}: {verdict}." in table.out
+        (account,) = spotlab("accounts", "list", "--json").json
+        assert account["access_state"] == {"broken": "access_broken"}.get(verdict, verdict)
+        assert (account["access_reason"] is None) == (verdict == "ok")
+        assert secret not in answer.out + table.out + spotlab("accounts", "list").out
+        assert verdict == "ok" or f"accounts onboarding {ONE}" in answer.json["remedy"]
+    assert seen["ok"]["AssumeRole without an external id"] == "refused"
+    assert seen["lax"]["AssumeRole without an external id"] == "granted"
+    assert seen["broken"]["ec2:DescribeInstances"] == "denied"
+    assert seen["broken"]["ec2:DescribeSpotPriceHistory"] == "allowed"
+
+
+def test_the_onboarding_template_is_what_lets_us_in(spotlab: Spotlab, engine: sa.Engine, local_aws: LocalAws) -> None:
+    secret = add(spotlab, ONE)["external_id"]
+    answer = spotlab("accounts", "onboarding", ONE)
+    assert answer.code == 0, answer.err
+    role = answer.json["Resources"]["SpotLabRole"]["Properties"]
+    trust = role["AssumeRolePolicyDocument"]
+    trust["Statement"][0]["Principal"]["AWS"] = f"arn:aws:iam::{OWN_ACCOUNT}:root"  # what CloudFormation makes of it
+    local_aws.add_account(ONE, external_id=None, trust_policy=trust)
+    assert spotlab("accounts", "validate", ONE).code == 0
+    assert secret in answer.out
+    assert secret not in answer.err
+    assert spotlab("accounts", "onboarding", OTHER).code == 1
+
+
+def test_an_environment_is_changed_and_on_record(spotlab: Spotlab, engine: sa.Engine) -> None:
+    add(spotlab, ONE)
+    assert spotlab("accounts", "set-environment", ONE, "PROD").code == 0
+    (account,) = spotlab("accounts", "list", "--json").json
+    assert account["environment"] == "PROD"
+    assert spotlab("accounts", "set-environment", ONE, "TEST").code == 1
+    (row,) = audit_rows(engine, "change_environment")
+    assert (row["details"], row["actor"][:4]) == ({"before": "LAB", "after": "PROD"}, "cli:")
 
 
 @pytest.mark.timeout(600)  # two processes that load Dagster and MLflow anew

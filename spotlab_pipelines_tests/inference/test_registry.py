@@ -17,6 +17,7 @@ from spotlab_pipelines.inference.estimators import AdvisorRateModel
 from spotlab_pipelines.inference.mlflow_store import mlflow_client
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.settings import Settings
+from spotlab_pipelines_tests.accounts.registering import audit_rows
 from spotlab_pipelines_tests.inference.models import example, logistic, register, register_both
 
 
@@ -162,3 +163,30 @@ def test_advisor_rate_is_kept_with_signature_and_example(registry: ModelRegistry
     assert "signature" in kept
     assert "saved_input_example_info" in kept
     assert "skops" in kept
+
+
+def test_who_approved_promoted_and_retired_what_is_on_record(registry: ModelRegistry, engine: sa.Engine):
+    champion, challenger = register_both(registry)
+    before = len(audit_rows(engine))
+    registry.promote(challenger, actor="user:root")
+    registry.retire(champion, actor="user:root")
+    candidate = register(registry, "logistic", logistic())
+    registry.approve(candidate.version, role="challenger", actor="user:root")
+    rows = audit_rows(engine)[before:]
+    assert [(row["action"], row["subject"]) for row in rows] == [
+        ("promote_model", challenger), ("retire_model", champion), ("approve_model", candidate.version),
+    ]  # fmt: skip
+    assert {(row["actor"], row["outcome"]) for row in rows} == {("user:root", "done")}
+    assert rows[0]["details"]["sha256"] == registry.get(challenger).artifact_sha256
+    assert rows[0]["details"]["before"] == {"status": "approved", "role": "challenger"}
+    assert rows[1]["details"]["after"] == {"status": "retired", "role": "none"}
+
+
+def test_a_refused_approval_of_altered_files_is_on_record(registry: ModelRegistry, engine: sa.Engine):
+    candidate = register(registry, "logistic", logistic())
+    next(path for path in registry.artifact_folder(candidate).iterdir() if path.is_file()).write_bytes(b"poison")
+    with pytest.raises(ModelTampered):
+        registry.approve(candidate.version)
+    (row,) = audit_rows(engine, "approve_model")
+    assert (row["subject"], row["outcome"]) == ("logistic/1", "refused")
+    assert "not the registered ones" in row["reason"]

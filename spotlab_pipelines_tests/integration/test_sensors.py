@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -29,7 +29,11 @@ def tick(sensor: dg.SensorDefinition, laboratory: Laboratory, database: sa.Engin
     from spotlab_pipelines.definitions import defs
 
     context = dg.build_sensor_context(instance=laboratory.instance, definitions=defs)
-    resources = {"database": database or laboratory.engine, "redis": laboratory.redis}
+    resources = {
+        "database": database or laboratory.engine,
+        "redis": laboratory.redis,
+        "settings": laboratory.settings,
+    }
     return sensor(context, **{key: resources[key] for key in sensor.required_resource_keys})
 
 
@@ -93,6 +97,19 @@ def test_an_account_without_a_partition_waits(scraped: Laboratory) -> None:
     scraped.instance.delete_dynamic_partition(NAME, scraped.accounts[0].account_id)
     requests = tick(due_evaluations, scraped).run_requests
     assert scraped.accounts[0].account_id not in [request.partition_key for request in requests]
+
+
+def test_an_account_whose_access_is_marked_is_left_alone_for_as_long_as_the_setting_says(scraped: Laboratory) -> None:
+    lax, broken, *others = [account.account_id for account in scraped.accounts]
+    mark = sa.text("update accounts set access_state = :s, access_checked_at = :c where account_id = :a")
+    retry = timedelta(seconds=scraped.settings.access_retry_s)
+    with scraped.engine.begin() as connection:
+        connection.execute(mark, {"s": "lax", "c": datetime.now(UTC), "a": lax})
+        connection.execute(mark, {"s": "access_broken", "c": datetime.now(UTC) - retry / 2, "a": broken})
+    assert [request.partition_key for request in tick(due_evaluations, scraped).run_requests] == others
+    with scraped.engine.begin() as connection:
+        connection.execute(mark, {"s": "lax", "c": datetime.now(UTC) - retry, "a": lax})
+    assert [request.partition_key for request in tick(due_evaluations, scraped).run_requests] == [lax, *others]
 
 
 def test_what_the_cache_lacks_is_scraped_before_any_evaluation_starts(scraped: Laboratory) -> None:

@@ -1,0 +1,68 @@
+"""`spotlab`: the services of the rooms, by hand. One module per noun; here they are put together and run.
+
+Each command imports its room when it runs and holds no logic itself.
+
+Exit codes: 0 done; 1 a permanent error, someone has to change something; 2 wrong usage; 3 a transient error, try
+again; 4 the doctor found problems. An error is one line on stderr; `spotlab --traceback …` shows where it came from.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from spotlab_pipelines.cli import accounts, experiments, models, stores, users
+from spotlab_pipelines.cli.shared import EXIT_CODES
+from spotlab_pipelines.terminal import PERMANENT, complain, unwritable
+
+app = typer.Typer(
+    help="SpotLab: predict EC2 Spot interruptions, place instances, compare models.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(stores.up)
+app.command()(stores.down)
+app.command()(stores.doctor)
+app.command()(experiments.evaluate)
+app.add_typer(accounts.app, name="accounts")
+app.add_typer(users.app, name="users")
+app.add_typer(experiments.app, name="experiments")
+app.add_typer(models.app, name="models")
+
+
+@app.callback()
+def _all(
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")] = False,
+) -> None:
+    """`run` looks for --traceback itself."""
+
+
+def main() -> None:
+    """Entry point of the `spotlab` program."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; return its exit code."""
+    from spotlab_pipelines.errors import SpotLabError
+
+    try:
+        app(list(arguments))
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else PERMANENT
+    except SpotLabError as error:
+        if "--traceback" in arguments:
+            raise
+        return complain(error)
+    except OSError as error:
+        known = unwritable(error)
+        if known is None or "--traceback" in arguments:
+            raise
+        return complain(known)
+    return 0

@@ -1,0 +1,158 @@
+"""`spotlab accounts`: AWS accounts that are evaluated, and SpotLab's access to them.
+
+An external id is shown by `add` and `onboarding` alone, for the account's owner.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spotlab_pipelines.cli.shared import EXIT_CODES, AccountId, Json, database, own_principal, read_settings
+from spotlab_pipelines.terminal import PERMANENT, print_json, print_rows
+
+if TYPE_CHECKING:
+    from spotlab_pipelines.accounts.validation import AccessReport
+
+app = typer.Typer(no_args_is_help=True, help="AWS accounts that are evaluated.", epilog=EXIT_CODES)
+
+
+@app.command("add")
+def accounts_add(
+    *,
+    account_id: Annotated[str, typer.Option(help="12-digit AWS account id.")],
+    name: Annotated[str, typer.Option(help="What people call it.")],
+    owner: Annotated[str, typer.Option(help="E-mail address of its owner; a new one becomes a user.")],
+    role_arn: Annotated[str, typer.Option(help="ARN of the role in the account that SpotLab assumes.")],
+    region: Annotated[list[str], typer.Option(help="Region of its fleet; repeat for more.")],
+    environment: Annotated[str, typer.Option(help="LAB, or PROD: decided and logged, never acted on.")] = "LAB",
+    interruption_cost_usd: Annotated[
+        float | None, typer.Option(help="What one interruption costs, in USD. Default: the setting.")
+    ] = None,
+    interval_s: Annotated[
+        int | None, typer.Option(help="Seconds between evaluations. Default: the setting evaluation_interval_s.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Register an account; print its external id and the trust policy for its role, which only its owner may see."""
+    from spotlab_pipelines.accounts.registry import add_account, trust_policy
+    from spotlab_pipelines.accounts.users import add_user
+    from spotlab_pipelines.errors import NotFound
+
+    settings = read_settings()
+    cost = settings.interruption_cost_usd if interruption_cost_usd is None else interruption_cost_usd
+    values: dict[str, Any] = {
+        "account_id": account_id, "name": name, "owner_email": owner, "role_arn": role_arn, "regions": region,
+        "environment": environment, "interruption_cost_usd": cost,
+        "evaluation_interval_s": settings.evaluation_interval_s if interval_s is None else interval_s,
+    }  # fmt: skip
+    with database(settings) as engine:
+        # Asked first: once the account is in, nothing may come between it and its external id, which is shown only now.
+        principal, unknown_because = own_principal()
+        try:
+            account = add_account(engine, **values)
+        except NotFound:
+            # Only the owner is missing: everything else was checked before. So a mistake leaves no new user behind.
+            add_user(engine, owner)
+            account = add_account(engine, **values)
+    policy = trust_policy(account, principal)
+    if unknown_because is not None:
+        typer.echo(f"Fill in the principal of the trust policy by hand: {unknown_because}", err=True)
+    if as_json:
+        shown = {"account_id": account_id, "external_id": account.external_id.get_secret_value()}
+        print_json(shown | {"trust_policy": json.loads(policy)})
+        return
+    print(f"Account {account_id} is registered. For its owner only:")
+    print(f"External id: {account.external_id.get_secret_value()}")
+    print(f"Trust policy of {role_arn}:\n{policy}")
+
+
+@app.command("list")
+def accounts_list(
+    every: Annotated[bool, typer.Option("--all", help="Disabled accounts as well.")] = False, as_json: Json = False
+) -> None:
+    """List the accounts; external ids are never shown again."""
+    from spotlab_pipelines.accounts.registry import list_accounts
+
+    with database(read_settings()) as engine:
+        accounts = list_accounts(engine, None if every else "active")
+    print_rows(
+        [{name: value for name, value in vars(account).items() if name != "external_id"} for account in accounts],
+        as_json=as_json,
+        empty="No account is registered yet: `spotlab accounts add`.",
+    )
+
+
+@app.command("onboarding")
+def accounts_onboarding(account: AccountId) -> None:
+    """Print the CloudFormation template of the role to deploy in the account, for its owner only: it holds the id."""
+    from spotlab_pipelines.accounts.onboarding import onboarding_template
+    from spotlab_pipelines.accounts.registry import get_account
+    from spotlab_pipelines.accounts.sessions import own_account_id
+
+    with database(read_settings()) as engine:
+        registered = get_account(engine, account)
+    template = onboarding_template(registered, own_account_id(registered.regions[0]))
+    typer.echo(f"For the owner of account {account} only: the template holds its external id.", err=True)
+    print(template)
+
+
+@app.command("validate")
+def accounts_validate(account: AccountId, as_json: Json = False) -> None:
+    """Try out the account's role at AWS, keep the verdict, and exit with 1 unless it is ok."""
+    from spotlab_pipelines.accounts.sessions import AccountSessions
+
+    settings = read_settings()
+    with database(settings) as engine:
+        sessions = AccountSessions(
+            engine,
+            denials_max=settings.access_denials_max,
+            retry_s=settings.access_retry_s,
+            max_pages=settings.max_pages,
+        )
+        report = sessions.validate_account_access(account)
+    remedy = report.remedy
+    if report.verdict == "lax":
+        # The report's own policy to paste holds the external id.
+        remedy = f"Replace the role by the one of `spotlab accounts onboarding {account}`, then validate again."
+    if as_json:
+        shown = {name: getattr(report, name) for name in ("account_id", "verdict", "reason")} | {"remedy": remedy}
+        print_json(shown | {"probes": probes(report)})
+    else:
+        print_rows(probes(report), as_json=False, empty="")
+        print(f"Account {account}: {report.verdict}." + "".join(f" {text}" for text in (report.reason, remedy) if text))
+    if report.verdict != "ok":
+        raise typer.Exit(PERMANENT)
+
+
+@app.command("set-environment")
+def accounts_set_environment(
+    account: AccountId, environment: Annotated[str, typer.Argument(help="LAB, or PROD: logged, never acted on.")]
+) -> None:
+    """Make a LAB account PROD, or back."""
+    from spotlab_pipelines.accounts.registry import set_environment
+
+    with database(read_settings()) as engine:
+        print(f"Account {account} is now {set_environment(engine, account, environment).environment}.")
+
+
+def probes(report: AccessReport) -> list[dict[str, Any]]:
+    """What was tried out at AWS, a row each: the door, the regions, the actions."""
+    rows: list[dict[str, Any]] = []
+
+    def tried(probe: str, region: str, expected: str, came: str, reason: str | None = None) -> None:
+        rows.append({"probe": probe, "region": region, "expected": expected, "came": came, "reason": reason})
+
+    for how, expected, opened in (
+        ("with its external id", "granted", report.assumable),
+        ("without an external id", "refused", report.granted_without_id),
+        ("with a wrong external id", "refused", report.granted_with_wrong_id),
+    ):
+        tried(f"AssumeRole {how}", "", expected, "granted" if opened else "refused")
+    for each in report.regions:
+        tried("EC2", each.region, "answers", "answers" if each.reachable else "no answer", each.reason)
+    for each in report.permissions:
+        tried(each.action, each.region, "allowed", "allowed" if each.allowed else "denied", each.reason)
+    return rows
