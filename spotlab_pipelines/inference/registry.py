@@ -203,7 +203,7 @@ class ModelRegistry:
         self._set(version, "retire_model", actor, status="retired", role="none")
 
     def _set(self, version: str, action: str, actor: str | None, *, status: str, role: str) -> ServingVersion:
-        """Change a version's row and what MLflow shows of it, on record; nothing is committed unless MLflow did its part."""
+        """Change a version's row and what MLflow shows of it, on record; all or, if MLflow fails, nothing."""
         client = mlflow_client(self._settings)
         with database_errors(), self._engine.begin() as connection:
             # One change of roles at a time: two promotions at once could leave MLflow behind.

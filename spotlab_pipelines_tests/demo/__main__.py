@@ -111,14 +111,15 @@ def settings_for(market: Path | None) -> Settings:
 
 
 def evaluate_everything(screen: Console, settings: Settings, aws: LocalAwsClient, folder: Path) -> bool:
-    """Register accounts and models, evaluate every account through Dagster, print what was decided.
+    """Register accounts and models, evaluate every account but the lax one through Dagster, print what was decided.
 
     Returns:
-        Whether every account came through.
+        Whether every account that is evaluated came through.
 
     Raises:
         SpotLabError: what all accounts share could not be scraped, or a store or AWS failed.
     """
+    from spotlab_pipelines.accounts.sessions import AccountSessions
     from spotlab_pipelines.database.engine import connect
     from spotlab_pipelines.database.migrate import ensure_databases, upgrade
     from spotlab_pipelines.definitions import defs
@@ -135,6 +136,10 @@ def evaluate_everything(screen: Console, settings: Settings, aws: LocalAwsClient
     with show.told(screen, "Three LAB accounts and one PROD account of two owners"):
         accounts = stage.register_cast(settings, engine, fleets)
         stage.fill_accounts(aws, accounts, fleets)
+    sessions = AccountSessions(engine, run_id="demo")
+    with show.told(screen, "A fifth account: validated before anything else, and skipped while its role is lax"):
+        legacy = stage.register_legacy(settings, engine, aws, fleets[0].regions)
+        reports = [sessions.validate_account_access(legacy.account_id)]
     outcomes = {}
     with open_instance() as instance:
         with show.told(screen, "Dagster: Spot Advisor and instance catalogue") as say:
@@ -157,6 +162,8 @@ def evaluate_everything(screen: Console, settings: Settings, aws: LocalAwsClient
     for account in accounts:
         show.print_decisions(screen, engine, account, outcomes[account.account_id])
     show.print_stores(screen, settings, before, holdings(settings, engine))
+    reports = [*(sessions.validate_account_access(account.account_id) for account in accounts), *reports]
+    show.print_access(screen, [*accounts, legacy], reports)
     return all(outcome.success for outcome in outcomes.values())
 
 

@@ -18,6 +18,7 @@ from rich.status import Status
 from rich.table import Table
 
 from spotlab_pipelines.accounts.registry import Account
+from spotlab_pipelines.accounts.validation import AccessReport
 from spotlab_pipelines.defs.run import RunOutcome
 from spotlab_pipelines.experiments.queries import latest_decisions
 from spotlab_pipelines.settings import Settings
@@ -94,6 +95,25 @@ def print_stores(screen: Console, settings: Settings, before: Holdings, now: Hol
         ("MLflow", _grown(before.mlflow, now.mlflow)),
     ):
         screen.print(f"  [bold]{store:9}[/] {escape(held)}", highlight=False, soft_wrap=True)
+
+
+def print_access(screen: Console, accounts: list[Account], reports: list[AccessReport]) -> None:
+    """A line per account: what validation found at AWS, and what SpotLab therefore does."""
+    screen.print("\n[bold]Access to the accounts, as tried out at AWS[/]", highlight=False)
+    for account, report in zip(accounts, reports, strict=True):
+        if report.verdict == "ok":
+            regions = ", ".join(each.region for each in report.regions)
+            allowed = f"{len(report.permissions)} permissions in {regions}"
+            found = f"opens with its external id, stays shut without one and with a wrong one; {allowed}"
+        else:
+            consequence = "refused, not evaluated" if report.verdict == "lax" else "skipped from now on"
+            found = f"{consequence}: {report.reason}"
+        verdict = f"[{'green' if report.verdict == 'ok' else 'red'}]{report.verdict:6}[/]"
+        screen.print(
+            f"  {account.account_id} {escape(account.name):12} {verdict} {escape(found)}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def print_failure(screen: Console, why: str) -> None:

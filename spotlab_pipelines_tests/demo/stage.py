@@ -1,4 +1,4 @@
-"""The demo's stage: a local AWS that serves a market recording, and four accounts of two owners on it.
+"""The demo's stage: a local AWS that serves a market recording, four accounts of two owners on it, and a lax fifth.
 
 What is set up here is what a real deployment has from elsewhere: AWS, its accounts and their fleets. Everything after
 that is the product's own doing.
@@ -12,7 +12,7 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -47,6 +47,8 @@ OWNERS = {
     "333333333333": "grace@example.com",
     "444444444444": "grace@example.com",
 }
+LEGACY_ID, LEGACY_NAME, LEGACY_OWNER = "555555555555", "ben-legacy", "ben@example.com"
+"""The account whose role was made by hand, without a condition on the external id: SpotLab refuses to enter it."""
 
 
 def market_folder(settings: Settings, market: Path | None) -> Path:
@@ -135,6 +137,25 @@ def fill_accounts(aws: LocalAwsClient, accounts: list[Account], fleets: list[Dem
             regions=fleet.regions,
             fleet=fleet.fleet,
         )
+
+
+def register_legacy(settings: Settings, engine: sa.Engine, aws: LocalAwsClient, regions: Sequence[str]) -> Account:
+    """Register the account with the lax role, unless an earlier demo did, and give it that role."""
+    aws.add_account(LEGACY_ID, role_name=ROLE_NAME, external_id=None, regions=regions)
+    for account in list_accounts(engine):
+        if account.account_id == LEGACY_ID:
+            return account
+    add_user(engine, LEGACY_OWNER)
+    return add_account(
+        engine,
+        account_id=LEGACY_ID,
+        name=LEGACY_NAME,
+        owner_email=LEGACY_OWNER,
+        role_arn=f"arn:aws:iam::{LEGACY_ID}:role/{ROLE_NAME}",
+        regions=regions,
+        interruption_cost_usd=settings.interruption_cost_usd,
+        evaluation_interval_s=settings.evaluation_interval_s,
+    )
 
 
 def steer(engine: sa.Engine, accounts: list[Account], challenger: str | None) -> None:

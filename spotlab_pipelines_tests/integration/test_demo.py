@@ -23,6 +23,7 @@ from spotlab_pipelines.local import down, status, up
 from spotlab_pipelines.local.processes import gone, wait_until
 from spotlab_pipelines.settings import PROJECT_ROOT, Settings
 from spotlab_pipelines_tests.conftest import new_directory
+from spotlab_pipelines_tests.demo import stage
 from spotlab_pipelines_tests.demo.__main__ import evaluate_everything
 from spotlab_pipelines_tests.integration.conftest import Laboratory
 
@@ -101,13 +102,25 @@ def check_shown(output: str) -> None:
         assert role in output
     for store in STORES:
         assert line_of(store, output)
+    check_access(output)
+
+
+def check_access(output: str) -> None:
+    """The last thing shown: a line per account, and the lax role is refused."""
+    _, _, below = output.partition("Access to the accounts")
+    verdicts = {line.split()[0]: line.split()[2] for line in below.splitlines()[1:6]}
+    assert verdicts == dict.fromkeys(stage.NAMES, "ok") | {stage.LEGACY_ID: "lax"}
+    (lax,) = [line for line in below.splitlines() if stage.LEGACY_ID in line]
+    assert "refused, not evaluated" in lax
+    assert "without an external id" in lax
+    assert f"evaluation of {stage.LEGACY_ID}" not in output
 
 
 def check_second(output: str) -> None:
     """A second evaluation of each account, and not a second copy of anything."""
     check_shown(output)
     added = line_of("Postgres", output)
-    for said in ("4 accounts", "2 users", "8 (+4) evaluations", "2 model_registry"):
+    for said in ("5 accounts", "3 users", "8 (+4) evaluations", "2 model_registry"):
         assert f" {said}" in added
     assert "2 models, 2 versions" in line_of("MLflow", output)
 
@@ -124,7 +137,7 @@ def first(demo: Demo) -> str:
 def test_a_demo_shows_everything_and_leaves_nothing_running(demo: Demo, first: str) -> None:
     check_shown(first)
     added = line_of("Postgres", first)
-    for said in ("4 (+4) accounts", "2 (+2) users", "4 (+4) evaluations", "2 (+2) model_registry"):
+    for said in ("5 (+5) accounts", "3 (+3) users", "4 (+4) evaluations", "2 (+2) model_registry"):
         assert said in added
     assert [store.state for store in status(demo.settings)] == ["stopped", "stopped"]
     assert demo.processes() == []
@@ -231,6 +244,8 @@ def test_an_account_that_fails_is_shown_as_failed_and_the_others_go_on(
     for account in laboratory.accounts[1:]:
         (line,) = [line for line in shown.splitlines() if f"evaluation of {account.account_id}" in line]
         assert line.startswith("  ✓ ")
+    (line,) = [line for line in shown.splitlines() if line.startswith(f"  {failing} ")]
+    assert "broken skipped from now on: ec2:DescribeSpotPriceHistory may not be called in" in line
 
 
 def test_a_recording_without_interruptions_is_evaluated_with_what_there_is(
