@@ -5,6 +5,7 @@ botocore's exceptions are told apart by their names, because only sessions.py im
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,9 @@ from spotlab_pipelines.errors import (
 )
 
 DEFAULT_MAX_PAGES = 2000
+
+QUOTED_TOKEN = re.compile(r"(security-?token\W{1,4})[\w+/=%-]+", re.IGNORECASE | re.ASCII)
+"""A session's token in the request that AWS quotes when the signature does not match, a wrong clock for instance."""
 
 DENIED = {
     "AccessDenied",
@@ -73,7 +77,7 @@ def answer_of(error: BaseException) -> tuple[str, str | None]:
 def aws_errors(doing: str, account: Account | None = None) -> Iterator[None]:
     """Translate what botocore raises inside the block.
 
-    AWS's text may echo what was sent: the account's external id is struck out, and the original is not chained.
+    AWS's text may echo what was sent: external id and token are struck out, and the original is not chained.
 
     Args:
         doing: what was being done, for the message.
@@ -141,7 +145,7 @@ def _translate(error: Exception, doing: str, account: Account | None) -> SpotLab
     names = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.startswith("botocore.")}
     if not names:
         return None
-    message = str(error).rstrip(".")
+    message = QUOTED_TOKEN.sub(r"\1***", str(error).rstrip("."))
     if account is not None:
         message = message.replace(account.external_id.get_secret_value(), "***")
     told = f"{doing} failed: {message}."

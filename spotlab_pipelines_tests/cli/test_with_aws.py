@@ -85,7 +85,9 @@ def test_the_onboarding_template_is_what_lets_us_in(spotlab: Spotlab, engine: sa
     assert answer.code == 0, answer.err
     role = answer.json["Resources"]["SpotLabRole"]["Properties"]
     trust = role["AssumeRolePolicyDocument"]
-    trust["Statement"][0]["Principal"]["AWS"] = f"arn:aws:iam::{OWN_ACCOUNT}:root"  # what CloudFormation makes of it
+    principal = trust["Statement"][0]["Principal"]
+    assert principal == {"AWS": {"Fn::Sub": f"arn:${{AWS::Partition}}:iam::{OWN_ACCOUNT}:root"}}
+    principal["AWS"] = f"arn:aws:iam::{OWN_ACCOUNT}:root"  # what CloudFormation makes of it
     local_aws.add_account(ONE, external_id=None, trust_policy=trust)
     assert spotlab("accounts", "validate", ONE).code == 0
     assert secret in answer.out
