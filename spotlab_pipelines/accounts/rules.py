@@ -19,7 +19,7 @@ ROLE_ARN = re.compile(
     re.ASCII,
 )
 PRINCIPAL = re.compile(
-    r"[0-9]{12}|arn:(aws|aws-cn|aws-us-gov):iam::[0-9]{12}:(root|(role|user)/[!-.0-~][!-~]{0,511})", re.ASCII
+    r"[0-9]{12}|arn:(aws|aws-cn|aws-us-gov):iam::[0-9]{12}:(root|(role|user)/[\w+=,.@/-]{1,512})", re.ASCII
 )
 EXTERNAL_ID = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
 OTHER_PARTITION = re.compile(r"[a-z]+-iso[a-z]*-", re.ASCII)
