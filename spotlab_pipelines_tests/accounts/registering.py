@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.registry import Account, add_account
@@ -57,3 +58,17 @@ def audit_rows(engine: sa.Engine, action: str | None = None) -> list[dict[str, A
     with engine.connect() as connection:
         rows = [dict(row) for row in connection.execute(query).mappings()]
     return [row for row in rows if action in (None, row["action"])]
+
+
+def count_calls(local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch, action: str) -> list[dict[str, Any]]:
+    """A list that grows with each call of `action` that reaches the local AWS."""
+    seen: list[dict[str, Any]] = []
+    take = local_aws.app.faults.take
+
+    def counting(name: str, **where: Any) -> Any:
+        if name == action:
+            seen.append(where)
+        return take(name, **where)
+
+    monkeypatch.setattr(local_aws.app.faults, "take", counting)
+    return seen

@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import ProgrammingError
 
 from spotlab_pipelines.accounts.access import next_try, skipped_accounts, store_verdict
 from spotlab_pipelines.accounts.fleet import sync_fleet
 from spotlab_pipelines.accounts.registry import get_account
 from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.errors import AccessDenied, AccountSkipped
-from spotlab_pipelines_tests.accounts.registering import audit_rows, register, register_in_aws
-from spotlab_pipelines_tests.accounts.test_sessions import count_calls
+from spotlab_pipelines_tests.accounts.registering import audit_rows, count_calls, register, register_in_aws
 
 A, B = "111122223333", "444455556666"
 HOUR = 3600.0
@@ -192,5 +192,5 @@ def test_without_an_audit_row_there_is_no_session(engine, local_aws, owner):
         connection.execute(sa.text("revoke insert on audit_log from spotlab_pipeline"))
     sessions = AccountSessions(engine)
     for _ in range(2):
-        with pytest.raises(sa.exc.ProgrammingError):
+        with pytest.raises(ProgrammingError):
             sessions.get_ec2_client(A, "us-east-1")

@@ -6,12 +6,14 @@ import ast
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 import spotlab_pipelines
 from spotlab_pipelines.accounts.policies import POLICY_MAX, READ, SWITCH, SessionPolicy, allow
+from spotlab_pipelines.accounts.registry import get_account
 from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines_tests.accounts.registering import register_in_aws
 
@@ -50,12 +52,12 @@ def test_an_over_powerful_role_cannot_change_anything_through_a_read_path(engine
     register_in_aws(engine, local_aws, A)
     sessions = AccountSessions(engine)
     switching = sessions.get_ec2_client(A, "us-east-1", policy=SWITCH)
-    assert switching.run_instances(**LAUNCH)["Instances"]
-    victim = switching.describe_instances()["Reservations"][0]["Instances"][0]["InstanceId"]
+    launched: Any = switching.run_instances(**LAUNCH)
+    victim = launched["Instances"][0]["InstanceId"]
     reading = [
         sessions.get_ec2_client(A, "us-east-1"),
         sessions.get_cross_account_session(A, "us-east-1").client("ec2"),
-        sessions.fresh_clients(sessions_account(engine))("ec2", "us-east-1"),
+        sessions.fresh_clients(get_account(engine, A))("ec2", "us-east-1"),
     ]
     for client in reading:
         for change in (
@@ -77,10 +79,3 @@ def test_reading_and_switching_never_share_credentials(engine, local_aws):
         assert credentials is not None
         keys.add(credentials.get_frozen_credentials().access_key)
     assert len(keys) == 2
-
-
-def sessions_account(engine):
-    """The one account of a test."""
-    from spotlab_pipelines.accounts.registry import get_account
-
-    return get_account(engine, A)

@@ -4,7 +4,14 @@ import re
 
 import pytest
 
-from spotlab_pipelines.accounts.rules import check_account_id, check_regions, check_role_arn, session_name
+from spotlab_pipelines.accounts.rules import (
+    check_account_id,
+    check_external_id,
+    check_region,
+    check_regions,
+    check_role_arn,
+    session_name,
+)
 from spotlab_pipelines.errors import InvalidInput
 
 ACCOUNT = "111122223333"
@@ -62,6 +69,27 @@ def test_a_wrong_role_arn_is_refused_with_what_is_wrong(arn, expected):
 def test_wrong_regions_are_refused(wrong):
     with pytest.raises(InvalidInput, match="region"):
         check_regions(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["us-iso-east-1", "us-isob-east-1", "eu-isoe-west-1", "us-east-1 ", "", None, "ú-e-1"]
+)
+def test_a_region_of_another_partition_or_none_at_all_is_refused(wrong):
+    with pytest.raises(InvalidInput, match="region") as caught:
+        check_region(wrong)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("right", ["ab", "x" * 1224, "aZ0_+=,.@:/-"])
+def test_an_external_id_that_sts_takes_is_taken(right):
+    assert check_external_id(right) == right
+
+
+@pytest.mark.parametrize("wrong", ["", "a", "x" * 1225, "with space", "ünïcode-canary", "canary;", "canary\n"])
+def test_another_external_id_is_refused_and_not_shown(wrong):
+    with pytest.raises(InvalidInput, match="2 to 1224") as caught:
+        check_external_id(wrong)
+    assert "canary" not in str(caught.value)
 
 
 def test_regions_keep_their_order_and_lose_repeats():

@@ -3,14 +3,18 @@
 import json
 import logging
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.fleet import availability_zones, sync_fleet
+from spotlab_pipelines.accounts.registry import get_account
+from spotlab_pipelines.accounts.rules import partition_of
 from spotlab_pipelines.accounts.sessions import AccountSessions, own_account_id
-from spotlab_pipelines.errors import AccessDenied, NotFound, SourceUnavailable, Throttled, WrongAccount
-from spotlab_pipelines_tests.accounts.registering import register, register_in_aws
+from spotlab_pipelines.errors import AccessDenied, InvalidInput, NotFound, SourceUnavailable, Throttled, WrongAccount
+from spotlab_pipelines_tests.accounts.registering import audit_rows, count_calls, register, register_in_aws
 
 A, B = "111122223333", "444455556666"
 IDENTITY_OF_B = (
@@ -18,20 +22,6 @@ IDENTITY_OF_B = (
     f"<Arn>arn:aws:sts::{B}:assumed-role/SpotLab/x</Arn><UserId>AROA:x</UserId><Account>{B}</Account>"
     "</GetCallerIdentityResult></GetCallerIdentityResponse>"
 )
-
-
-def count_calls(local_aws, monkeypatch, action):
-    """A list that grows with each call of `action` that reaches the local AWS."""
-    seen = []
-    take = local_aws.app.faults.take
-
-    def counting(name, **where):
-        if name == action:
-            seen.append(where)
-        return take(name, **where)
-
-    monkeypatch.setattr(local_aws.app.faults, "take", counting)
-    return seen
 
 
 def test_a_session_is_in_the_account(engine, local_aws):
@@ -246,6 +236,112 @@ def test_sixteen_threads_that_are_refused_at_once_renew_once(engine, local_aws, 
         answers = list(pool.map(lambda _: client.describe_availability_zones(), range(32)))
     assert all(answer["AvailabilityZones"] for answer in answers)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "region", "expected"),
+    [
+        ({}, "cn-north-1", "partition aws, but region cn-north-1 is in aws-cn"),
+        ({}, "us-gov-west-1", "partition aws, but region us-gov-west-1 is in aws-us-gov"),
+        ({}, "us-iso-east-1", "aws, aws-cn or aws-us-gov"),
+        ({}, "nowhere", "AWS region like"),
+        ({"regions": ["cn-north-1"], "role_arn": f"arn:aws-cn:iam::{A}:role/S"}, "us-east-1", "partition aws-cn"),
+        ({"regions": ["us-gov-west-1"], "role_arn": f"arn:aws-us-gov:iam::{A}:role/S"}, "eu-west-1", "aws-us-gov"),
+    ],
+)
+def test_what_breaks_a_rule_is_refused_before_any_call(engine, monkeypatch, changes, region, expected):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    register(engine, A, **changes)
+    sessions = AccountSessions(engine)
+    for ask in (sessions.get_ec2_client, sessions.get_pricing_client, sessions.get_cross_account_session):
+        with pytest.raises(InvalidInput, match=expected):
+            ask(A, region)
+        with pytest.raises(InvalidInput, match="12 digits"):
+            ask("١" * 12, region)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        ("external_id", "canary with spaces and more of them", "2 to 1224"),
+        ("role_arn", "arn:aws:iam::444455556666:role/SpotLab", "belongs to account 444455556666"),
+        ("role_arn", f"arn:aws:iam::{A}:role/Spöt", "Expected a role ARN"),
+    ],
+)
+def test_a_row_that_was_tampered_with_opens_nothing(engine, owner, monkeypatch, column, value, expected):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    register(engine, A)
+    with owner.begin() as connection:
+        connection.execute(sa.text(f"update accounts set {column} = :value"), {"value": value})
+    with pytest.raises(InvalidInput, match=expected) as caught:
+        AccountSessions(engine).get_ec2_client(A, "us-east-1")
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("region", "endpoint"),
+    [
+        ("eu-west-1", "https://sts.eu-west-1.amazonaws.com"),
+        ("cn-north-1", "https://sts.cn-north-1.amazonaws.com.cn"),
+        ("us-gov-west-1", "https://sts.us-gov-west-1.amazonaws.com"),
+    ],
+)
+def test_sts_is_asked_at_the_endpoint_of_the_accounts_first_region(engine, local_aws, monkeypatch, region, endpoint):
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    account = register(engine, A, regions=[region], role_arn=f"arn:{partition_of(region)}:iam::{A}:role/SpotLab")
+    assumption = AccountSessions(engine).assumption(account)
+    keys = {"access_key": "ASIA", "secret_key": "x", "token": "y"}
+    assert [sts.meta.endpoint_url for sts in (assumption.own_sts(), assumption.sts_with(keys))] == [endpoint] * 2
+
+
+def test_a_changed_external_id_never_meets_an_old_session(engine, owner, local_aws):
+    register_in_aws(engine, local_aws, A)
+    sessions = AccountSessions(engine)
+    sessions.get_ec2_client(A, "us-east-1")
+    with owner.begin() as connection:
+        connection.execute(sa.text("update accounts set external_id = 'another-id-of-at-least-22-characters'"))
+    with pytest.raises(AccessDenied):
+        sessions.get_ec2_client(A, "us-east-1")
+
+
+def test_credentials_that_are_expired_when_they_come_are_named(engine, local_aws):
+    register_in_aws(engine, local_aws, A)
+    local_aws.shorten_sessions(-5)
+    with pytest.raises(AccessDenied, match=r"expired already.*clock"):
+        AccountSessions(engine).get_ec2_client(A, "us-east-1")
+
+
+def test_a_canary_shows_nowhere(engine, local_aws, caplog):
+    """Through opening, validating, renewing, a denial of the renewal and a lax role: log, errors and audit log."""
+    caplog.set_level(logging.DEBUG)
+    account = register_in_aws(engine, local_aws, A)
+    sessions = AccountSessions(engine, run_id="r1", denials_max=1)
+    secrets, shown = [account.external_id.get_secret_value()], [repr(account), repr(sessions)]
+    client = sessions.get_ec2_client(A, "us-east-1")
+    for _ in range(2):
+        credentials = sessions.get_cross_account_session(A, "us-east-1").get_credentials()
+        assert credentials is not None
+        frozen = credentials.get_frozen_credentials()
+        secrets += [frozen.secret_key, frozen.token]
+        local_aws.expire_sessions(A)
+        client.describe_availability_zones()
+    shown += [repr(sessions.validate_account_access(A)), repr(sessions.assumption(account))]
+    local_aws.set_denies(A, "assume")
+    local_aws.expire_sessions(A)
+    with pytest.raises(AccessDenied) as caught:
+        client.describe_availability_zones()
+    shown += ["".join(traceback.format_exception(caught.value))]
+    local_aws.add_account(A, external_id=None)
+    shown += [repr(sessions.validate_account_access(A))]
+    local_aws.add_fault("AssumeRole", times=None, code="ValidationError", message=f"Value '{secrets[0]}' is invalid")
+    with pytest.raises(InvalidInput) as caught:
+        sessions.validate_account_access(A)
+    shown += ["".join(traceback.format_exception(caught.value)), str(get_account(engine, A).access_reason)]
+    rows = audit_rows(engine)
+    assert {row["action"] for row in rows} == {"add_account", "assume_role", "validate_access", "access_broken"}
+    assert "mandatory refresh" in caplog.text
+    everything = caplog.text + "".join(shown) + json.dumps(rows, default=str)
+    assert [secret for secret in secrets if secret in everything] == []
 
 
 @pytest.mark.parametrize("denies", [None, "assume", "actions"])
