@@ -2,8 +2,7 @@
 
 A session is an AssumeRole with the account's external id and a session policy, for 3600 s, refreshed by botocore's own
 refreshable credentials while it is in use. How a role is assumed and verified is assuming.py's, when keys are renewed
-out of turn renewal.py's, which accounts are left alone access.py's. What is read with a session is fleet.py's,
-spot_requests.py's and market/'s business.
+out of turn renewal.py's, which accounts are let in gate.py's. What is read with a session is others' business.
 """
 
 from __future__ import annotations
@@ -12,26 +11,19 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from spotlab_pipelines.accounts.access import next_try
 from spotlab_pipelines.accounts.assuming import RoleAssumption
 from spotlab_pipelines.accounts.aws_answers import DEFAULT_MAX_PAGES, aws_errors
+from spotlab_pipelines.accounts.gate import Gate
 from spotlab_pipelines.accounts.policies import READ, SessionPolicy
-from spotlab_pipelines.accounts.registry import Account, get_account
+from spotlab_pipelines.accounts.registry import Account
 from spotlab_pipelines.accounts.renewal import renew_when_expired
-from spotlab_pipelines.accounts.rules import (
-    check_account_id,
-    check_external_id,
-    check_region,
-    check_role_arn,
-    session_name,
-)
-from spotlab_pipelines.errors import AccessDenied, AccountSkipped
+from spotlab_pipelines.accounts.rules import check_external_id, check_role_arn, session_name
+from spotlab_pipelines.errors import AccessDenied
 
 if TYPE_CHECKING:
     import boto3
@@ -81,10 +73,10 @@ class AccountSessions:
         self.engine = engine
         self.max_pages = max_pages
         self.actor = f"run:{run_id}" if run_id else None
-        self._denials_max, self._retry_s = denials_max, retry_s
+        self._denials_max = denials_max
+        self._gate = Gate(engine, retry_s=retry_s, validate=self.validate_account_access)
         self._session_name = session_name(run_id)
         self._entries: dict[tuple[str, str, str, str], _Entry] = {}
-        self._trials: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
         _silence_aws_debugging()
 
@@ -112,7 +104,7 @@ class AccountSessions:
         """
         import boto3
 
-        account = self._admitted(account_id, region)
+        account = self._gate.admit(account_id, region)
         entry = self._entry(account, policy)
         with entry.lock:
             session = self._session(account, entry, policy)
@@ -120,7 +112,7 @@ class AccountSessions:
 
     def validate_account_access(self, account_id: str) -> AccessReport:
         """Try out everything that SpotLab needs in the account, and keep the verdict: see validation.py."""
-        # That module opens sessions through this one.
+        # Imported here: that module opens sessions through this one.
         from spotlab_pipelines.accounts.validation import validate_account_access
 
         return validate_account_access(self, account_id)
@@ -155,7 +147,7 @@ class AccountSessions:
         return own_account_id(account.regions[0])
 
     def _client(self, account_id: str, service: str, region: str, policy: SessionPolicy) -> Any:
-        account = self._admitted(account_id, region)
+        account = self._gate.admit(account_id, region)
         entry = self._entry(account, policy)
         with entry.lock:
             if (service, region) not in entry.clients:
@@ -164,33 +156,6 @@ class AccountSessions:
                     client: Any = session.create_client(service, region_name=region)
                 entry.clients[service, region] = client
             return entry.clients[service, region]
-
-    def _admitted(self, account_id: str, region: str) -> Account:
-        check_account_id(account_id)
-        check_region(region)
-        account = get_account(self.engine, account_id)
-        check_role_arn(account.role_arn, account_id, [region])
-        if next_try(account, self._retry_s) is None:
-            return account
-        with self._lock:
-            trial = self._trials.setdefault(account_id, threading.Lock())
-        with trial:
-            return self._tried(get_account(self.engine, account_id))
-
-    def _tried(self, account: Account) -> Account:
-        """A marked account that is due is validated; the others are refused by name."""
-        due = next_try(account, self._retry_s)
-        if due is not None and due <= datetime.now(UTC):
-            self.validate_account_access(account.account_id)
-            account = get_account(self.engine, account.account_id)
-            due = next_try(account, self._retry_s)
-        if due is None:
-            return account
-        raise AccountSkipped(
-            f"Account {account.account_id} is skipped until {due:%Y-%m-%d %H:%M} UTC, because its access is"
-            f" {account.access_state}: {account.access_reason or 'no reason given'}",
-            remedy=f"Correct the role, then `spotlab accounts validate {account.account_id}`.",
-        )
 
     def _entry(self, account: Account, policy: SessionPolicy) -> _Entry:
         key = (account.account_id, account.role_arn, account.external_id.get_secret_value(), policy.name)

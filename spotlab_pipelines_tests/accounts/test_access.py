@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -119,6 +120,32 @@ def test_an_account_that_is_still_broken_waits_again(engine, local_aws, owner, m
     calls = count_calls(local_aws, monkeypatch, "AssumeRole")
     assert isinstance(denied(sessions), AccountSkipped)
     assert calls == []
+
+
+def test_sixteen_threads_try_a_due_account_once(engine, local_aws, owner):
+    register_in_aws(engine, local_aws, A)
+    store_verdict(engine, A, "access_broken", "A reason.", actor=None)
+    later(owner, 7)
+    sessions = AccountSessions(engine)
+    with ThreadPoolExecutor(16) as pool:
+        clients = set(pool.map(lambda _: id(sessions.get_ec2_client(A, "us-east-1")), range(32)))
+    assert len(clients) == 1
+    # The first is the mark itself.
+    assert [row["outcome"] for row in audit_rows(engine, "validate_access")] == ["refused", "done"]
+
+
+def test_a_refused_renewal_is_not_asked_for_at_every_call_while_the_old_keys_are_good(engine, local_aws, monkeypatch):
+    """botocore asks anew at each call from 15 minutes before the end, and goes on with what it has."""
+    register_in_aws(engine, local_aws, A)
+    local_aws.shorten_sessions(14 * 60)
+    sessions = AccountSessions(engine)
+    client = sessions.get_ec2_client(A, "us-east-1")
+    local_aws.set_denies(A, "assume")
+    calls = count_calls(local_aws, monkeypatch, "AssumeRole")
+    for _ in range(5):
+        assert client.describe_availability_zones()["AvailabilityZones"]
+    assert len(calls) == 1
+    assert get_account(engine, A).access_state == "unknown"
 
 
 def test_a_lax_account_is_let_in_only_when_its_door_is_shut_to_others(engine, local_aws, owner):
