@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.fleet import availability_zones, load_fleet, sync_fleet
 from spotlab_pipelines.accounts.frames import check_frame, fleet_schema
+from spotlab_pipelines.accounts.policies import SessionPolicy, allow
 from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.accounts.spot_requests import read_spot_requests
 from spotlab_pipelines.database.tables import Instance
@@ -18,6 +19,9 @@ from spotlab_pipelines_tests.local_aws.accounts import FleetInstance
 
 A, B = "111122223333", "444455556666"
 IRELAND = FleetInstance("m5.large", "eu-west-1", "euw1-az1", product="Windows", tags={"team": "api", "n": "ä"})
+
+ANYTHING = SessionPolicy("anything", (allow("*"),))
+"""What only an owner does to instances; no session of ours may."""
 
 
 def stored_states(engine):
@@ -59,8 +63,7 @@ def test_a_sync_overwrites_no_steering_and_marks_what_is_gone(engine, local_aws)
     kept, gone = first["instance_id"]
     with engine.begin() as connection:
         connection.execute(sa.update(Instance).values(shadow=True, pipeline_mode="CLUSTER"))
-    client = sessions.get_ec2_client(A, "us-east-1")
-    client.terminate_instances(InstanceIds=[gone])
+    sessions.get_ec2_client(A, "us-east-1", policy=ANYTHING).terminate_instances(InstanceIds=[gone])
     (new,) = local_aws.add_instances(A, [dataclasses.replace(FLEET[0], az_id="use1-az3")])
     sync_fleet(sessions, engine, A)
     assert stored_states(engine) == {kept: "running", gone: "terminated", new: "running"}
@@ -73,7 +76,7 @@ def test_stopped_instances_are_kept_but_not_evaluated(engine, local_aws):
     register_in_aws(engine, local_aws, A)
     sessions = AccountSessions(engine)
     on_demand = sync_fleet(sessions, engine, A).query("lifecycle == 'on-demand'")["instance_id"].item()
-    sessions.get_ec2_client(A, "us-east-1").stop_instances(InstanceIds=[on_demand])
+    sessions.get_ec2_client(A, "us-east-1", policy=ANYTHING).stop_instances(InstanceIds=[on_demand])
     sync_fleet(sessions, engine, A)
     assert stored_states(engine)[on_demand] in ("stopping", "stopped")
     assert on_demand not in set(load_fleet(engine, A)["instance_id"])

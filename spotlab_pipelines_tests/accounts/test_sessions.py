@@ -338,7 +338,9 @@ def test_a_canary_shows_nowhere(engine, local_aws, caplog):
         sessions.validate_account_access(A)
     shown += ["".join(traceback.format_exception(caught.value)), str(get_account(engine, A).access_reason)]
     rows = audit_rows(engine)
-    assert {row["action"] for row in rows} == {"add_account", "assume_role", "validate_access", "access_broken"}
+    assert {row["action"] for row in rows} == {
+        "add_user", "add_account", "assume_role", "validate_access", "access_broken",
+    }  # fmt: skip
     assert "mandatory refresh" in caplog.text
     everything = caplog.text + "".join(shown) + json.dumps(rows, default=str)
     assert [secret for secret in secrets if secret in everything] == []

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import redis as redis_py
 import sqlalchemy as sa
@@ -72,7 +71,7 @@ def _file(path: Path) -> Iterator[str]:
 
 def _parquet(path: Path) -> str:
     """What is said in a table, once: numbers hold no secret."""
-    table = pq.read_table(path, partitioning=None)
+    table = pq.ParquetFile(path).read()
     parts = [str(table.schema)]
     for column in table.columns:
         kind = column.type
@@ -81,5 +80,5 @@ def _parquet(path: Path) -> str:
         if pa.types.is_nested(kind):
             parts.append(str(column.to_pylist()))
         elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
-            parts += [text_of(value) for value in pc.unique(column).to_pylist() if value is not None]
+            parts += [text_of(value) for value in column.unique().to_pylist() if value is not None]
     return "\n".join(parts)

@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 from threading import Lock
@@ -46,13 +45,13 @@ class Application:
         self._moto: Callable[..., Iterable[bytes]] | None = None
         self._moto_lock = Lock()
         self._run_lock = Lock()
-        self.requests = SpotRequests(recording)
+        self._recording = recording
         self.reset()
 
     def reset(self) -> None:
         """Forget accounts, sessions, instances, faults and injected prices."""
         self.credentials, self.faults = Credentials(), Faults()
-        self.requests = replace(self.requests, live=[], accounts=set())
+        self.requests = SpotRequests(self._recording)
         self.accounts: dict[str, AccountSetup] = {}
         self._launched: dict[tuple[str, str, str], tuple[str, Response]] = {}
         self.prices.injected.clear()
