@@ -9,6 +9,8 @@ import typer
 from spotlab_pipelines.cli.shared import EXIT_CODES, Json, Scrape, database, read_settings, scrape_shared
 from spotlab_pipelines.terminal import print_rows, progress, records
 
+LISTED = ["account_id", "environment", "window_start", "step", "state", "failed_at_step", "error"]
+
 app = typer.Typer(no_args_is_help=True, help="What was evaluated and decided.", epilog=EXIT_CODES)
 
 
@@ -46,4 +48,7 @@ def experiments_list(
 
     with database(read_settings()) as engine:
         found = list_experiments(engine, account, limit)
+    if not as_json:
+        # A terminal's width: the whole rows are for scripts.
+        found = found.assign(window_start=found["window_start"].dt.strftime("%Y-%m-%d %H:%M:%S"))[LISTED]
     print_rows(records(found), as_json=as_json, empty="Nothing was evaluated yet: `spotlab evaluate ACCOUNT`.")
