@@ -58,6 +58,10 @@ class World:
     registry: ModelRegistry
     windows: Iterator[datetime]
 
+    def begin(self) -> EvaluationKey:
+        """Begin a new evaluation, as the fleet's step does."""
+        return begun(self.engine, next(self.windows))
+
     def scrape_anew(self) -> None:
         """Publish the market as a new scrape: of values seen before, an evaluation would find the snapshot there."""
         publish(self.redis, self.settings, self.market, fetched_at=datetime.now(UTC))
@@ -67,10 +71,17 @@ def figures() -> list[Figure]:
     """The product's time against its bare parts'."""
     with world() as seeded:
         # The first evaluation warms both sides up and gives the bare side its matrix and rows.
-        reference = evaluate(seeded)
+        reference = seeded.begin()
+        evaluate(seeded, reference)
         bare = BareParts(seeded, reference)
         bare.run()
-        measured_s, floor_s = best_of(ROUNDS, lambda: evaluate(seeded), bare.run, before=seeded.scrape_anew)
+        begun_keys: list[EvaluationKey] = []
+
+        def before() -> None:
+            seeded.scrape_anew()
+            begun_keys.append(seeded.begin())
+
+        measured_s, floor_s = best_of(ROUNDS, lambda: evaluate(seeded, begun_keys[-1]), bare.run, before=before)
         parts = ", ".join(f"{name} {1000 * spent:.1f}" for name, spent in bare.spent.items())
     pools = FAMILIES * SIZES * ZONES
     name = (
@@ -104,14 +115,12 @@ def world() -> Iterator[World]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def evaluate(world: World) -> EvaluationKey:
-    """What the assets do, one after the other, on a new evaluation."""
-    key = begun(world.engine, next(world.windows))
+def evaluate(world: World, key: EvaluationKey) -> None:
+    """What the assets do, one after the other, from features on; the fleet's step has begun the evaluation."""
     freeze_snapshot(world.settings, world.engine, world.redis, world.archive, key)
     score_evaluation(world.registry, world.archive, key)
     decide_evaluation(world.settings, world.engine, world.archive, key)
     log_evaluation(world.engine, world.archive, key)
-    return key
 
 
 class BareParts:
