@@ -96,7 +96,7 @@ class Settings(BaseSettings):
     )
     catalogue_account_id: str | None = Field(
         default=None,
-        description="Account whose session reads instance types and prices. Default: the first active account.",
+        description="Account that reads types and prices for all. Default: the first active one that lets us in.",
     )
     pricing_region: str = Field(default="us-east-1", description="Region of the Pricing API, which few regions have.")
     products: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import sqlalchemy as sa
 
+from spotlab_pipelines.accounts.access import MARKED_STATES
 from spotlab_pipelines.accounts.aws_answers import aws_errors, paginate
 from spotlab_pipelines.accounts.registry import Account, get_account, list_accounts
 from spotlab_pipelines.accounts.rules import partition_of
@@ -95,7 +96,8 @@ def _catalogue_account(settings: Settings, engine: sa.Engine) -> Account:
             "The instance catalogue is read with an account's session, and no account is active.",
             remedy="Register one with `spotlab accounts add`.",
         )
-    return active[0]
+    # One account that is shut or lax must not take the catalogue from all the others.
+    return next((account for account in active if account.access_state not in MARKED_STATES), active[0])
 
 
 def _instance_types(sessions: AccountSessions, account: Account, region: str) -> list[Any]:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.fleet import load_fleet, sync_fleet
 from spotlab_pipelines.accounts.sessions import AccountSessions
-from spotlab_pipelines.database.tables import Instance, Scrape
+from spotlab_pipelines.database.tables import Account, Instance, Scrape
 from spotlab_pipelines.errors import (
     AccessDenied,
     MarketDataMissing,
@@ -208,6 +208,21 @@ def test_a_catalogue_that_is_denied_is_recorded_and_writes_nothing(
     assert row.error.startswith("AccessDenied: ")
     assert redis.dbsize() == 0
     assert files(archive, "instance_catalogue") == []
+
+
+def test_an_account_that_is_marked_does_not_take_the_catalogue_from_the_others(
+    settings, sessions, engine, redis, archive, local_aws
+):
+    first, second = sorted((A, B))
+    register_in_aws(engine, local_aws, first, denies="assume")
+    register_in_aws(engine, local_aws, second)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.update(Account)
+            .where(Account.account_id == first)
+            .values(access_state="access_broken", access_checked_at=sa.func.now())
+        )
+    assert scrape_catalogue(settings, sessions, engine, redis, archive).details["account_id"] == second
 
 
 def test_prices_are_those_of_the_market_over_the_window(ready, scrape, settings, engine, redis, archive, market):
