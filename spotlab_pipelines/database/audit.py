@@ -7,7 +7,6 @@ and `details` are written by our own code from our own errors' messages.
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -38,17 +37,18 @@ def record(
         outcome: done, refused or failed.
         request_id: AWS's or the API's id of the request.
     """
-    values: Mapping[str, Any] = {
-        "action": action,
-        "actor": actor or command_line_user(),
-        "account_id": account_id,
-        "subject": subject,
-        "outcome": outcome,
-        "reason": reason,
-        "request_id": request_id,
-        "details": details,
-    }
-    connection.execute(sa.insert(AuditEntry).values(values))
+    connection.execute(
+        sa.insert(AuditEntry).values(
+            action=action,
+            actor=actor or command_line_user(),
+            account_id=account_id,
+            subject=subject,
+            outcome=outcome,
+            reason=reason,
+            request_id=request_id,
+            details=details,
+        )
+    )
 
 
 def record_alone(engine: sa.Engine, action: str, **values: Any) -> None:
@@ -59,6 +59,7 @@ def record_alone(engine: sa.Engine, action: str, **values: Any) -> None:
 
 def command_line_user() -> str:
     """Who sits at this process: `cli:<name>`."""
-    with suppress(Exception):
+    # A container may run as a user id that no user database knows.
+    with suppress(KeyError, OSError):
         return f"cli:{getpass.getuser()}"
     return "cli:unknown"
