@@ -29,7 +29,7 @@ def variables() -> str:
 def advisor(settings: Settings) -> str:
     """Whether the Advisor's feed can be fetched and read."""
     from spotlab_pipelines.market.advisor import fetch_document
-    from spotlab_pipelines.market.parse import parse_advisor
+    from spotlab_pipelines.market.parse_advisor import parse_advisor
 
     rows = parse_advisor(fetch_document(settings.advisor_url, settings.http_timeout_s))
     return f"{len(rows)} rows for {rows['region'].nunique()} regions from {settings.advisor_url}"

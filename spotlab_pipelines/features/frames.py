@@ -6,7 +6,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from spotlab_pipelines.accounts.frames import TIME, check_frame
-from spotlab_pipelines.market.frames import POOL_KEY
+from spotlab_pipelines.market.fallback import NO_PRICE_SOURCE
+from spotlab_pipelines.market.frames import POOL_KEY, PRICE_SOURCES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +40,7 @@ def pools_schema() -> pa.DataFrameSchema:
             "price_changes": pa.Column("int64", pa.Check.ge(0)),
             "price_changed_at": pa.Column(TIME, nullable=True),
             "on_demand_usd_per_hour": pa.Column(float, usd, nullable=True),
+            "price_source": pa.Column(str, pa.Check.isin([*PRICE_SOURCES, NO_PRICE_SOURCE])),
             "interrupt_rate_min": pa.Column(float, pa.Check.in_range(0, 1), nullable=True),
             "interrupt_rate_max": pa.Column(float, pa.Check.in_range(0, 1), nullable=True),
         },

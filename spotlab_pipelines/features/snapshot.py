@@ -23,9 +23,10 @@ from spotlab_pipelines.database.evaluations import EvaluationKey
 from spotlab_pipelines.features.engine import compute_features
 from spotlab_pipelines.features.frames import check_pools
 from spotlab_pipelines.features.windows import PriceHistory
-from spotlab_pipelines.market.cache import Market, read_catalogue, read_market
+from spotlab_pipelines.market.cache import Market, read_catalogue, read_market, stale_sources
+from spotlab_pipelines.market.fallback import BY_OS, on_demand_of
 from spotlab_pipelines.market.fitting import fitting_types, wanted_market
-from spotlab_pipelines.market.frames import POOL_KEY, PRICING_OS, family_of, joined
+from spotlab_pipelines.market.frames import ESTIMATED_PRICE, POOL_KEY, family_of, joined
 from spotlab_pipelines.market.prices import SOURCE as PRICE_SOURCE
 
 if TYPE_CHECKING:
@@ -41,7 +42,13 @@ SERVED_SPEC = "v1"
 
 @dataclass(frozen=True)
 class SnapshotReport:
-    """What `freeze_snapshot` froze and computed. `data_age_s` is the age of the oldest value that was read."""
+    """What `freeze_snapshot` froze and computed.
+
+    Attributes:
+        estimated_on_demand: pools whose on-demand price is estimated from the Advisor's saving.
+        data_age_s: age of the oldest value that was read.
+        stale_sources: source -> why there is no newer one, of what was read although a newer scrape failed.
+    """
 
     account_id: str
     window_start: datetime
@@ -51,7 +58,9 @@ class SnapshotReport:
     pools: int
     features: int
     excluded: dict[str, int]
+    estimated_on_demand: int
     data_age_s: float
+    stale_sources: dict[str, str]
     timings_ms: dict[str, float]
     preview: pd.DataFrame = field(repr=False)
 
@@ -130,7 +139,9 @@ def freeze_snapshot(
         pools=len(pools),
         features=len(features),
         excluded={str(reason): int(count) for reason, count in exclusions["reason"].value_counts().items()},
+        estimated_on_demand=int((pools["price_source"] == ESTIMATED_PRICE).sum()),
         data_age_s=_oldest(market, now),
+        stale_sources=stale_sources(market.sources),
         timings_ms=timings,
         preview=features.head(10),
     )
@@ -189,14 +200,12 @@ def assemble_pools(
     ids, fleet_ids = joined(windows, POOL_KEY), joined(fleet, POOL_KEY)
     unpriced = (ids.get_indexer(fleet_ids) < 0) & ~fleet_ids.duplicated()
     pools = pd.concat([windows, fleet.loc[unpriced, list(POOL_KEY)]], ignore_index=True) if unpriced.any() else windows
+    price, price_source = on_demand_of(pools, on_demand=on_demand, advisor=advisor)
     product, products = pd.factorize(pools["product"])
-    priced_os = pd.Series([PRICING_OS.get(name, name) for name in products], dtype="str").array.take(product)
     advised_os = pd.Series(["Windows" if name == "Windows" else "Linux" for name in products], dtype="str").array.take(
         product
     )
-    by_os = ("region", "os", "instance_type")
-    on_demand_row = joined(on_demand, by_os).get_indexer(joined(pools.assign(os=priced_os), by_os))
-    advisor_row = joined(advisor, by_os).get_indexer(joined(pools.assign(os=advised_os), by_os))
+    advisor_row = joined(advisor, BY_OS).get_indexer(joined(pools.assign(os=advised_os), BY_OS))
     return pd.DataFrame(
         {
             "region": pools["region"],
@@ -209,7 +218,8 @@ def assemble_pools(
             "price_max_usd_per_hour": pools["price_max_usd_per_hour"],
             "price_changes": pools["price_changes"].fillna(0).astype("int64"),
             "price_changed_at": pools["price_changed_at"],
-            "on_demand_usd_per_hour": _taken(on_demand, "on_demand_usd_per_hour", on_demand_row),
+            "on_demand_usd_per_hour": price,
+            "price_source": price_source,
             "interrupt_rate_min": _taken(advisor, "interrupt_rate_min", advisor_row),
             "interrupt_rate_max": _taken(advisor, "interrupt_rate_max", advisor_row),
         }

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from spotlab_pipelines.accounts.registry import list_accounts
 from spotlab_pipelines.errors import SettingsError, SourceUnavailable
 from spotlab_pipelines.market.archive import Archive
-from spotlab_pipelines.market.parse import parse_advisor
+from spotlab_pipelines.market.parse_advisor import parse_advisor
 from spotlab_pipelines.market.publish import Envelope, publish_advisor
 from spotlab_pipelines.market.scrapes import ScrapeReport, recorded
 

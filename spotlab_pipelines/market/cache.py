@@ -72,7 +72,8 @@ class Market:
         pool_of_change: int64 array of len(prices): the row of `pools` that each change belongs to, non-decreasing.
         advisor: Advisor rows of the wanted types; what the Advisor does not list has no row.
         catalogue, on_demand: rows of the wanted types; what AWS does not list has no row.
-        sources: the scrapes that were read: source, scrape_id, fetched_at, keys (how many values).
+        sources: the scrapes that were read: source, scrape_id, fetched_at, keys (how many values), stale (a newer
+            scrape failed since), note (why there is no newer one, or since when the content is unchanged; else "").
     """
 
     prices: pd.DataFrame
@@ -93,6 +94,12 @@ def lacking_sources(redis: redis_client.Redis, regions: Collection[str]) -> list
     keys = {"instance_catalogue": [INSTANCE_METADATA], "spot_advisor": [risk_key(region) for region in regions]}
     with redis_errors():
         return [asset for asset, names in keys.items() if names and not redis.exists(*names)]
+
+
+def stale_sources(sources: pd.DataFrame) -> dict[str, str]:
+    """Of `Market.sources`, those that a newer scrape failed to replace: source -> why."""
+    flagged = sources[sources["stale"]]
+    return dict(zip(flagged["source"], flagged["note"], strict=True))
 
 
 def read_catalogue(redis: redis_client.Redis, settings: Settings, *, now: datetime) -> Catalogue:

@@ -17,7 +17,8 @@ import orjson
 import pandas as pd
 
 from spotlab_pipelines.errors import MarketDataMissing, MarketDataStale
-from spotlab_pipelines.market.frames import BUCKET_RATE_MAX, BUCKET_RATE_MIN, CATALOGUE_COLUMNS, among, text
+from spotlab_pipelines.market.frames import CATALOGUE_COLUMNS, among, text
+from spotlab_pipelines.market.parse_advisor import advisor_frame
 
 Raw = bytes | str | None
 UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
@@ -30,7 +31,7 @@ class Reader:
     now: datetime
     ttl_s: int
     asset: str
-    counts: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    counts: dict[tuple[str, str, str, bool, str], int] = field(default_factory=dict)
 
     def open(self, key: str, raw: Raw) -> dict[str, Any]:
         """Decode the value of `key`.
@@ -45,14 +46,16 @@ class Reader:
             )
         try:
             value = orjson.loads(raw)
-            envelope = (value["source"], value["scrape_id"], value["fetched_at"])
+            stale, note = value.get("stale", False), value.get("note", "")
+            envelope = (value["source"], value["scrape_id"], value["fetched_at"], bool(stale), str(note))
             age_s = (self.now - _time(envelope[2])).total_seconds()
             self.counts[envelope] = self.counts.get(envelope, 0) + 1
         except UNREADABLE as error:
             raise self.unreadable(key, error) from error
         if age_s > self.ttl_s:
+            why = f" It is the last good one, of {envelope[2]}; there is no newer one because: {note}" if stale else ""
             raise MarketDataStale(
-                f"{key} was fetched {age_s:.0f} s ago by scrape {envelope[1]}; it may be {self.ttl_s} s old.",
+                f"{key} was fetched {age_s:.0f} s ago by scrape {envelope[1]}; it may be {self.ttl_s} s old.{why}",
                 remedy=f"Materialise {self.asset}, then evaluate again.",
             )
         return value
@@ -66,14 +69,16 @@ class Reader:
         return self.missing(f"The value of {key} in Redis cannot be read ({type(error).__name__}: {error}).")
 
     def sources(self) -> pd.DataFrame:
-        """The scrapes read so far: source, scrape_id, fetched_at, keys (how many values)."""
-        columns = list(zip(*self.counts, strict=True)) or [(), (), ()]
+        """The scrapes read so far: source, scrape_id, fetched_at, keys (how many values), stale, note."""
+        columns = list(zip(*self.counts, strict=True)) or [()] * 5
         return pd.DataFrame(
             {
                 "source": text(columns[0]),
                 "scrape_id": text(columns[1]),
                 "fetched_at": pd.to_datetime(list(columns[2]), utc=True, format="ISO8601").as_unit("us"),
                 "keys": np.array(list(self.counts.values()), dtype="int64"),
+                "stale": np.array(columns[3], dtype=bool),
+                "note": text(columns[4]),
             }
         )
 
@@ -138,17 +143,8 @@ def decode_advisor(
         bucket = np.array(columns[3], dtype="int64")
         if bucket.size and (bucket.min() < 0 or bucket.max() > 4):
             raise ValueError(f"buckets are 0..4, got {bucket.min()}..{bucket.max()}")
-        return pd.DataFrame(
-            {
-                "region": text(columns[0]),
-                "os": text(columns[1]),
-                "instance_type": text(columns[2]),
-                "bucket": bucket,
-                "interrupt_rate_min": np.array(BUCKET_RATE_MIN)[bucket],
-                "interrupt_rate_max": np.array(BUCKET_RATE_MAX)[bucket],
-                "savings_pct": np.array(columns[4], dtype="int64"),
-            }
-        )
+        region, os, name = columns[:3]
+        return advisor_frame(region, os, name, bucket, columns[4])
     except UNREADABLE as error:
         raise reader.unreadable("spot_risk:*", error) from error
 

@@ -28,6 +28,7 @@ ADVISOR_COLUMNS = (
     "bucket",
     "interrupt_rate_min",
     "interrupt_rate_max",
+    "interrupt_rate_mid",
     "savings_pct",
 )
 CATALOGUE_COLUMNS = (
@@ -50,11 +51,19 @@ PRICING_OS = {
 }
 """Product description -> operating system of the Pricing API."""
 
-PRICE_SOURCES = ("pricing", "advisor-savings")
+ESTIMATED_PRICE = "advisor-savings"
+PRICE_SOURCES = ("pricing", ESTIMATED_PRICE)
+"""Where an on-demand price comes from: AWS's price list, or spot / (1 - the Advisor's saving); see fallback.py."""
+NAN = float("nan")
 BUCKET_RATE_MIN = (0.0, 0.05, 0.10, 0.15, 0.20)
 BUCKET_RATE_MAX = (0.05, 0.10, 0.15, 0.20, 1.0)
-"""Monthly interruption rate of the Advisor's buckets 0..4. The labels are the contract, `ranges.max` (5, 11, 16, 22,
-100) is not."""
+BUCKET_RATE_MID = (
+    *((low + high) / 2 for low, high in zip(BUCKET_RATE_MIN[:-1], BUCKET_RATE_MAX[:-1], strict=True)),
+    NAN,
+)
+"""Monthly interruption rate of the Advisor's buckets 0..4, as a range and its midpoint. The labels are the contract,
+`ranges.max` (5, 11, 16, 22, 100) is not. The open last bucket has no midpoint: the setting open_bucket_rate stands for
+it where one is needed, and a setting is nothing that a source said."""
 
 
 def family_of(instance_types: pd.Series) -> pd.Series:
@@ -127,6 +136,7 @@ def advisor_schema() -> DataFrameSchema:
             "bucket": pa.Column("int64", pa.Check.in_range(0, 4)),
             "interrupt_rate_min": pa.Column("float64", pa.Check.isin(BUCKET_RATE_MIN)),
             "interrupt_rate_max": pa.Column("float64", pa.Check.isin(BUCKET_RATE_MAX)),
+            "interrupt_rate_mid": pa.Column("float64", pa.Check.isin(BUCKET_RATE_MID[:-1]), nullable=True),
             "savings_pct": pa.Column("int64", pa.Check.le(100)),
         }
     )

@@ -16,14 +16,10 @@ import pandas as pd
 
 from spotlab_pipelines.errors import SourceMalformed
 from spotlab_pipelines.market.frames import (
-    ADVISOR_OS,
-    BUCKET_RATE_MAX,
-    BUCKET_RATE_MIN,
     CATALOGUE_COLUMNS,
     ON_DEMAND_COLUMNS,
     POOL_KEY,
     PRICE_COLUMNS,
-    check_advisor,
     check_catalogue,
     check_on_demand,
     text,
@@ -53,45 +49,6 @@ ACCELERATOR_LISTS = (
 )
 
 
-def parse_advisor(document: Any) -> pd.DataFrame:
-    """Advisor rows of the feed `{"spot_advisor": {region: {OS: {type: {"s": saving, "r": bucket}}}}, …}`.
-
-    Args:
-        document: the feed as bytes, text or decoded JSON.
-
-    Raises:
-        SourceMalformed: not JSON, another shape, a bucket outside 0..4, or nothing in it.
-    """
-    if isinstance(document, bytes | str):
-        document = _load_json(document)
-    feed = _mapping(document, "a JSON object with the key spot_advisor", "the document")
-    regions = _mapping(feed.get("spot_advisor"), "regions", "spot_advisor")
-    rows = []
-    for region, systems in regions.items():
-        for os, types in _mapping(systems, "operating systems", f"spot_advisor.{region}").items():
-            where = f"spot_advisor.{region}.{os}"
-            if os not in ADVISOR_OS:
-                raise _malformed(f"Linux or Windows below spot_advisor.{region}", repr(os))
-            for name, entry in _mapping(types, "instance types", where).items():
-                rows.append((region, os, name, *_advisor_entry(entry, f"{where}.{name}")))
-    if not rows:
-        raise _malformed("at least one region, OS and instance type below spot_advisor", "none")
-    columns = list(zip(*rows, strict=True))
-    bucket = np.array(columns[3], dtype="int64")
-    frame = pd.DataFrame(
-        {
-            "region": text(columns[0]),
-            "os": text(columns[1]),
-            "instance_type": text(columns[2]),
-            "bucket": bucket,
-            "interrupt_rate_min": np.array(BUCKET_RATE_MIN)[bucket],
-            "interrupt_rate_max": np.array(BUCKET_RATE_MAX)[bucket],
-            "savings_pct": np.array(columns[4], dtype="int64"),
-        }
-    )
-    return check_advisor(frame)
-
-
 def parse_instance_types(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Catalogue frame of EC2's `InstanceTypes` records; a type that comes several times (from regions) counts once.
 
@@ -112,13 +69,13 @@ def parse_instance_types(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
                 record.get("NetworkInfo", {}).get("NetworkPerformance", ""),
             )
         except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise _malformed(
+            raise malformed(
                 "InstanceType, VCpuInfo.DefaultVCpus, MemoryInfo.SizeInMiB and ProcessorInfo.SupportedArchitectures",
                 f"{type(error).__name__} {error} in record {number}",
                 "DescribeInstanceTypes",
             ) from error
     if not rows:
-        raise _malformed("at least one instance type", "none", "DescribeInstanceTypes")
+        raise malformed("at least one instance type", "none", "DescribeInstanceTypes")
     frame = pd.DataFrame(sorted(rows.values()), columns=list(CATALOGUE_COLUMNS))
     return check_catalogue(frame.astype({"vcpus": "int64", "memory_mib": "int64", "current_generation": bool}))
 
@@ -152,7 +109,7 @@ def parse_price_list(items: Iterable[str | Mapping[str, Any]], *, region: str, o
     rows, items_seen, products_seen = set(), 0, 0
     for item in items:
         items_seen += 1
-        product = _load_json(item) if isinstance(item, bytes | str) else item
+        product = load_json(item, what) if isinstance(item, bytes | str) else item
         try:
             attributes = product["product"]["attributes"]
             if any(attributes.get(name) != value for name, value in asked.items()):
@@ -165,13 +122,13 @@ def parse_price_list(items: Iterable[str | Mapping[str, Any]], *, region: str, o
                     if dimension["unit"] in ("Hrs", "Hours") and price > 0:
                         rows.add((region, os, name, price, "pricing"))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise _malformed(
+            raise malformed(
                 "product.attributes.instanceType and terms.OnDemand.*.priceDimensions.*.pricePerUnit.USD",
                 f"{type(error).__name__} {error}",
                 what,
             ) from error
     if items_seen and not products_seen:
-        raise _malformed(f"a product with {asked}", f"none among {items_seen}", what)
+        raise malformed(f"a product with {asked}", f"none among {items_seen}", what)
     columns = list(zip(*sorted(rows), strict=True)) or [()] * 5
     arrays = [text(columns[0]), text(columns[1]), text(columns[2]), np.array(columns[3], "float64"), text(columns[4])]
     return check_on_demand(pd.DataFrame(dict(zip(ON_DEMAND_COLUMNS, arrays, strict=True))), what)
@@ -205,7 +162,7 @@ def parse_price_history(
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         fields = "AvailabilityZone, InstanceType, ProductDescription, SpotPrice and Timestamp"
-        raise _malformed(fields, f"{type(error).__name__} {error}", what) from error
+        raise malformed(fields, f"{type(error).__name__} {error}", what) from error
     frame = pd.DataFrame(raw)
     frame["region"] = text([region] * len(frame))
     frame["az_id"] = frame["zone"].map(zone_ids).astype("str")
@@ -224,17 +181,7 @@ def _refuse(frame: pd.DataFrame, bad: pd.Series, expected: str, values: Any, wha
         pool = frame.iloc[row]
         came = values.iloc[row] if isinstance(values, pd.Series) else values[row]
         where = f"{pool['instance_type']} {pool['product']} in {pool['zone']}"
-        raise _malformed(expected, f"{str(came)!r} for pool {where} in row {row} ({int(bad.sum())} such rows)", what)
-
-
-def _advisor_entry(entry: Any, where: str) -> tuple[int, int]:
-    values = _mapping(entry, "s and r", where)
-    bucket, saving = values.get("r"), values.get("s")
-    if type(bucket) is not int or not 0 <= bucket <= 4:
-        raise _malformed(f"a bucket 0..4 at {where}.r", repr(bucket))
-    if type(saving) is not int or saving > 100:
-        raise _malformed(f"a whole percentage at {where}.s", repr(saving))
-    return bucket, saving
+        raise malformed(expected, f"{str(came)!r} for pool {where} in row {row} ({int(bad.sum())} such rows)", what)
 
 
 def _primary(architectures: Sequence[str]) -> str:
@@ -248,23 +195,34 @@ def _accelerators(record: Mapping[str, Any]) -> str:
     return ", ".join(sorted(" ".join(name.split()) for name in names))
 
 
-def _mapping(value: Any, expected: str, where: str) -> Mapping[str, Any]:
+def mapping(value: Any, expected: str, where: str, what: str) -> Mapping[str, Any]:
+    """`value` if it is a JSON object; `where` in the source `what` it stands.
+
+    Raises:
+        SourceMalformed: it is something else.
+    """
     if not isinstance(value, Mapping):
         shown = repr(value)
-        raise _malformed(f"{expected} at {where}", shown if len(shown) <= 80 else f"{shown[:80]}…")
+        raise malformed(f"{expected} at {where}", shown if len(shown) <= 80 else f"{shown[:80]}…", what)
     return value
 
 
-def _load_json(document: bytes | str) -> Any:
+def load_json(document: bytes | str, what: str) -> Any:
+    """The decoded document of the source `what`.
+
+    Raises:
+        SourceMalformed: it is not JSON, or not all of it.
+    """
     try:
         return orjson.loads(document)
     except orjson.JSONDecodeError as error:
         start = document[:60] if isinstance(document, str) else document[:60].decode("utf-8", "replace")
         came = f"{len(document)} characters that begin {start!r} ({error})" if document else "nothing"
-        raise _malformed("a complete JSON document", came) from error
+        raise malformed("a complete JSON document", came, what) from error
 
 
-def _malformed(expected: str, came: str, what: str = "Spot Advisor") -> SourceMalformed:
+def malformed(expected: str, came: str, what: str) -> SourceMalformed:
+    """The error for a source `what` that answered with another shape."""
     return SourceMalformed(
         f"{what}: expected {expected}, got {came}.",
         remedy="Nothing was written; look at what the source returned and scrape again.",

@@ -20,12 +20,9 @@ from spotlab_pipelines.settings import Settings
 from spotlab_pipelines_tests.cli.conftest import Spotlab
 from spotlab_pipelines_tests.conftest import new_directory
 from spotlab_pipelines_tests.database.filled import ACCOUNT_ID, fill
+from spotlab_pipelines_tests.market.feeds import whole_feed
 
-FEED = {
-    "spot_advisor": {"us-east-1": {"Linux": {"m5.large": {"s": 60, "r": 1}}}},
-    "ranges": [{"index": 0, "label": "<5%", "dots": 0, "max": 5}, {"index": 1, "label": "5-10%", "dots": 1, "max": 11}],
-    "instance_types": {"m5.large": {"cores": 2, "ram_gb": 8.0, "emr": True}},
-}
+FEED = whole_feed({"us-east-1": {"Linux": {"m5.large": {"s": 60, "r": 1}}}})
 
 
 class Feed(http.server.BaseHTTPRequestHandler):

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from spotlab_pipelines.database.evaluations import EvaluationKey, begin_evaluation
 from spotlab_pipelines.database.tables import Account, Instance, User
-from spotlab_pipelines.market.frames import BUCKET_RATE_MAX, BUCKET_RATE_MIN, family_of
+from spotlab_pipelines.market.frames import family_of
+from spotlab_pipelines.market.parse_advisor import advisor_frame
 from spotlab_pipelines.market.publish import Envelope, publish_advisor, publish_catalogue, publish_prices
 from spotlab_pipelines_tests.features.examples import LINUX
 
@@ -64,16 +65,8 @@ def seeded_market(
         }
     )
     bucket = generator.integers(0, 5, len(names))
-    advisor = pd.DataFrame(
-        {
-            "region": on_demand["region"],
-            "os": on_demand["os"],
-            "instance_type": types["instance_type"],
-            "bucket": bucket,
-            "interrupt_rate_min": np.array(BUCKET_RATE_MIN)[bucket],
-            "interrupt_rate_max": np.array(BUCKET_RATE_MAX)[bucket],
-            "savings_pct": 60,
-        }
+    advisor = advisor_frame(
+        on_demand["region"], on_demand["os"], types["instance_type"], bucket, np.full(len(names), 60)
     )
     count = len(names) * zones * changes_per_pool
     ages = generator.uniform(0, 10 * 86400, count)

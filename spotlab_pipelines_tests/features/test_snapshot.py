@@ -23,6 +23,7 @@ from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.inference.scoring import score_evaluation
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.cache import price_key, risk_key
+from spotlab_pipelines.market.publish import Envelope, publish_advisor
 from spotlab_pipelines.placement.decide import decide_evaluation
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines_tests.features.seeded import (
@@ -250,3 +251,26 @@ def test_predictions_of_another_try_are_not_decided_on(
     freeze_snapshot(*world, key)
     with pytest.raises(IntegrityError, match="another try"):
         decide_evaluation(world[0], engine, archive, key)
+
+
+def test_what_is_estimated_or_kept_for_want_of_newer_is_told(
+    engine: sa.Engine, redis: redis_py.Redis, archive: Archive, settings: Settings, key: EvaluationKey,
+    seeded: SeededMarket, now: datetime,
+):  # fmt: skip
+    """A type that the price list lacks is estimated and marked; the last good Advisor is used and named."""
+    lacking = seeded.types["instance_type"].iloc[0]
+    listed = seeded.on_demand[seeded.on_demand["instance_type"] != lacking]
+    publish(redis, settings, dataclasses.replace(seeded, on_demand=listed), fetched_at=now)
+    stale = Envelope("spot_advisor", "scrape-1", now, stale=True, note="SourceUnavailable: gone.")
+    publish_advisor(redis, seeded.advisor, stale, ttl_s=3600, regions=[REGION])
+    report = freeze_snapshot(settings, engine, redis, archive, key)
+    assert report.stale_sources == {"spot_advisor": "SourceUnavailable: gone."}
+    pools = archive.read_table("pools", key)
+    estimated = pools[pools["price_source"] == "advisor-savings"]
+    assert set(estimated["instance_type"]) == {lacking}
+    assert report.estimated_on_demand == len(estimated) > 0
+    expected = estimated["spot_price_usd_per_hour"].mean() / (1 - 0.60)
+    np.testing.assert_allclose(estimated["on_demand_usd_per_hour"], expected, rtol=1e-12)
+    assert set(pools["price_source"]) == {"pricing", "advisor-savings"}
+    features, _ = recompute_features(archive, report.snapshot_id)
+    pd.testing.assert_frame_equal(features, archive.read_table("features", key), check_exact=True)

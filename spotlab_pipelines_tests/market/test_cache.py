@@ -11,9 +11,11 @@ from spotlab_pipelines.errors import MarketDataMissing, MarketDataStale, StoreUn
 from spotlab_pipelines.market.cache import price_key, read_catalogue, read_market, risk_key
 from spotlab_pipelines.market.fitting import Wanted
 from spotlab_pipelines.market.frames import check_advisor, check_catalogue, check_on_demand, check_prices
-from spotlab_pipelines.market.parse import parse_advisor, parse_instance_types
+from spotlab_pipelines.market.parse import parse_instance_types
+from spotlab_pipelines.market.parse_advisor import parse_advisor
 from spotlab_pipelines.market.prices import Cover
 from spotlab_pipelines.market.publish import Envelope, publish_advisor, publish_catalogue, publish_prices
+from spotlab_pipelines_tests.market.feeds import whole_feed
 
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
 SINCE = NOW - timedelta(days=7)
@@ -69,7 +71,7 @@ FEED = {"us-east-1": {"Linux": {"m5.large": {"s": 62, "r": 1}, "m5.xlarge": {"s"
 def filled(redis, settings):
     """Redis with a small market, all of it fetched at NOW."""
     publish_catalogue(redis, types(), on_demand(), ENVELOPE, ttl_s=settings.instance_metadata_ttl_s)
-    feed = parse_advisor({"spot_advisor": FEED})
+    feed = parse_advisor(whole_feed(FEED))
     publish_advisor(redis, feed, ENVELOPE, ttl_s=settings.spot_risk_ttl_s, regions=["eu-west-1"])
     publish_prices(redis, prices(), ENVELOPE, ttl_s=settings.price_history_ttl_s, since=SINCE, covered=COVERED)
     return redis
@@ -273,7 +275,7 @@ def test_a_new_catalogue_forgets_types_that_are_gone(filled, settings):
 
 
 def test_a_type_that_left_the_advisor_is_absent_although_its_old_value_lives(filled, settings):
-    feed = parse_advisor({"spot_advisor": {"us-east-1": {"Linux": {"m5.large": {"s": 1, "r": 0}}}}})
+    feed = parse_advisor(whole_feed({"us-east-1": {"Linux": {"m5.large": {"s": 1, "r": 0}}}}))
     publish_advisor(filled, feed, ENVELOPE, ttl_s=3600, regions=[])
     assert filled.exists(risk_key("us-east-1", "m5.xlarge"))
     assert read(filled, settings).advisor["instance_type"].tolist() == ["m5.large"]

@@ -1,6 +1,5 @@
 """The parsers take the documented shapes and nothing else, and say what was expected and what came."""
 
-import copy
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,73 +13,13 @@ from spotlab_pipelines.market.frames import PRICE_COLUMNS
 from spotlab_pipelines.market.parse import (
     CLOCK_SKEW,
     on_demand_attributes,
-    parse_advisor,
     parse_instance_types,
     parse_price_history,
     parse_price_list,
 )
 
-FEED: dict[str, Any] = {
-    "global_rate": "<10%",
-    "ranges": [{"index": 0, "label": "<5%", "dots": 0, "max": 5}],
-    "instance_types": {"m5.large": {"cores": 2, "ram_gb": 8.0, "emr": True}},
-    "spot_advisor": {
-        "us-east-1": {
-            "Linux": {"m5.large": {"s": 62, "r": 0}, "c5.xlarge": {"s": -7, "r": 4}},
-            "Windows": {"m5.large": {"s": 0, "r": 2}},
-        },
-        "eu-west-1": {"Linux": {"m5.large": {"s": 70, "r": 1}}, "Windows": {}},
-    },
-}
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
 ZONES = {"us-east-1a": "use1-az4", "us-east-1b": "use1-az1"}
-
-
-def test_the_advisor_is_read_with_the_labels_ranges():
-    frame = parse_advisor(json.dumps(FEED))
-    assert frame.drop(columns=["interrupt_rate_min", "interrupt_rate_max"]).to_numpy().tolist() == [
-        ["us-east-1", "Linux", "m5.large", 0, 62],
-        ["us-east-1", "Linux", "c5.xlarge", 4, -7],
-        ["us-east-1", "Windows", "m5.large", 2, 0],
-        ["eu-west-1", "Linux", "m5.large", 1, 70],
-    ]
-    assert frame["interrupt_rate_min"].tolist() == [0.0, 0.20, 0.10, 0.05]
-    assert frame["interrupt_rate_max"].tolist() == [0.05, 1.0, 0.15, 0.10]
-
-
-def with_entry(entry):
-    feed = copy.deepcopy(FEED)
-    feed["spot_advisor"]["us-east-1"]["Linux"]["m5.large"] = entry
-    return feed
-
-
-@pytest.mark.parametrize(
-    ("document", "came"),
-    [
-        (json.dumps(FEED)[:-40], "characters that begin"),
-        ("<!DOCTYPE html><html><body>Service unavailable</body></html>", "<!DOCTYPE html>"),
-        ("", "got nothing"),
-        (b"", "got nothing"),
-        ("[]", r"got \[\]"),
-        ("{}", "got None"),
-        ({"spot_advisor": {}}, "got none"),
-        ({"spot_advisor": {"us-east-1": {"Linux": {}}}}, "got none"),
-        ({"spot_advisor": {"us-east-1": {"us-east-1a": {"Linux": {"m5.large": {"s": 1, "r": 1}}}}}}, "us-east-1a"),
-        ({"spot_advisor": {"us-east-1": {"Linux": ["m5.large"]}}}, "m5.large"),
-        (with_entry({"s": 1}), "got None"),
-        (with_entry({"s": 1, "r": 5}), "got 5"),
-        (with_entry({"s": 1, "r": -1}), "got -1"),
-        (with_entry({"s": 1, "r": True}), "got True"),
-        (with_entry({"s": "62", "r": 1}), "got '62'"),
-        (with_entry({"s": 101, "r": 1}), "got 101"),
-        (with_entry("62"), "got '62'"),
-    ],
-)
-def test_what_is_not_the_advisors_shape_is_refused(document, came):
-    with pytest.raises(SourceMalformed, match=came) as caught:
-        parse_advisor(document)
-    assert "expected" in str(caught.value)
-    assert caught.value.remedy
 
 
 def record(**changes):

@@ -1,0 +1,76 @@
+"""The on-demand price of each pool: the price list's, or where that has none an estimate from the Advisor. Pure.
+
+The Advisor tells what Spot saves against on-demand, so that on-demand is about spot / (1 - saving). It is an estimate:
+the saving is a whole percentage over a past month, the spot price is the present one. It is used only where the price
+list lacks a (region, type, system), and every row says where its price comes from.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from spotlab_pipelines.market.frames import ESTIMATED_PRICE, PRICING_OS, joined
+
+TYPE_KEY = ("region", "instance_type", "product")
+BY_OS = ("region", "os", "instance_type")
+NO_PRICE_SOURCE = ""
+"""The price source of a pool without an on-demand price."""
+
+
+def on_demand_of(
+    pools: pd.DataFrame, *, on_demand: pd.DataFrame, advisor: pd.DataFrame
+) -> tuple[np.ndarray, pd.api.extensions.ExtensionArray]:
+    """The on-demand price of each pool in USD per hour, NaN where unknown, and where it comes from.
+
+    The Advisor knows Linux and Windows. Of the licensed Linux systems it tells no saving: these have the price list's
+    price or none.
+
+    Args:
+        pools: pool key columns and spot_price_usd_per_hour.
+        on_demand: on-demand frame. advisor: Advisor frame.
+
+    Returns:
+        (n,) prices, and (n,) texts: one of `PRICE_SOURCES`, or `NO_PRICE_SOURCE`.
+    """
+    by_os = joined(pools.assign(os=systems(pools["product"], PRICING_OS)), BY_OS)
+    row = joined(on_demand, BY_OS).get_indexer(by_os)
+    listed = np.append(on_demand["on_demand_usd_per_hour"].to_numpy(dtype=float), np.nan)[row]
+    source = pd.Series([*on_demand["price_source"], NO_PRICE_SOURCE, ESTIMATED_PRICE], dtype="str").array
+    row[row < 0] = len(on_demand)
+    if not np.isnan(listed).any():
+        return listed, source.take(row)
+    advised = joined(advisor, BY_OS).get_indexer(by_os)
+    savings_pct = np.append(advisor["savings_pct"].to_numpy(dtype=float), np.nan)[advised]
+    group, _ = pd.factorize(joined(pools, TYPE_KEY))
+    price = with_estimates(listed, pools["spot_price_usd_per_hour"].to_numpy(dtype=float), savings_pct, group)
+    row[np.isnan(listed) & ~np.isnan(price)] = len(on_demand) + 1
+    return price, source.take(row)
+
+
+def with_estimates(listed: np.ndarray, spot: np.ndarray, savings_pct: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Fill the on-demand prices that are NaN with the mean spot price of their group over (1 - saving).
+
+    A group's zones share one on-demand price, as they do in AWS's price list; the order of the pools does not change a
+    bit of it. A saving of 100 % says nothing; a negative one gives a price below spot.
+
+    Args:
+        listed, spot: (n,) USD per hour, NaN where unknown.
+        savings_pct: (n,) NaN where the Advisor has none.
+        group: (n,) int64 codes of the pools' (region, type, product).
+    """
+    lacking = np.isnan(listed) & (savings_pct < 100)
+    known = np.flatnonzero(lacking & ~np.isnan(spot))
+    if not known.size:
+        return listed
+    known = known[np.lexsort((spot[known], group[known]))]
+    size = int(group.max()) + 1
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(group[known], spot[known], size) / np.bincount(group[known], minlength=size)
+    return np.where(lacking, mean[group] / (1 - savings_pct / 100), listed)
+
+
+def systems(products: pd.Series, names: dict[str, str]) -> pd.api.extensions.ExtensionArray:
+    """The operating system of each product description; a product that `names` does not know is its own."""
+    code, known = pd.factorize(products)
+    return pd.Series([names.get(name, name) for name in known], dtype="str").array.take(code)
