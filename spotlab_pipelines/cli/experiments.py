@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
 
-from spotlab_pipelines.cli.shared import EXIT_CODES, Json, Scrape, database, read_settings, scrape_shared
-from spotlab_pipelines.terminal import print_rows, progress, records
+from spotlab_pipelines.cli.shared import EXIT_CODES, AccountId, Json, Scrape, database, read_settings, scrape_shared
+from spotlab_pipelines.terminal import complain, print_json, print_rows, progress, records
+
+if TYPE_CHECKING:
+    from spotlab_pipelines.database.evaluations import EvaluationKey
+    from spotlab_pipelines.experiments.replay import Replay
 
 LISTED = ["account_id", "environment", "window_start", "step", "state", "failed_at_step", "error"]
+SHOWN = ["id", "instance_id", "model_version", "model_role", "horizon_h", "p_current", "p_target", "decision", "reason"]
+REPLAY_CODES = (
+    "Exit codes: 0 identical; 1 something differs; 2 cannot be replayed, the reason is named, or wrong usage; 3 "
+    "transient error, try again."
+)
+DIFFERENT, NOT_REPLAYED = 1, 2
 
 app = typer.Typer(no_args_is_help=True, help="What was evaluated and decided.", epilog=EXIT_CODES)
 
@@ -52,3 +64,114 @@ def experiments_list(
         # A terminal's width: the whole rows are for scripts.
         found = found.assign(window_start=found["window_start"].dt.strftime("%Y-%m-%d %H:%M:%S"))[LISTED]
     print_rows(records(found), as_json=as_json, empty="Nothing was evaluated yet: `spotlab evaluate ACCOUNT`.")
+
+
+@app.command("show")
+def experiments_show(
+    account: AccountId,
+    window: Annotated[str | None, typer.Option(help="Start of its window, ISO 8601. Default: the latest.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show one evaluation: what is on record of it, and the rows of the log with their ids, as `replay` takes them."""
+    from spotlab_pipelines.database.evaluations import EvaluationKey
+    from spotlab_pipelines.experiments.queries import evaluation_row, logged_rows
+
+    start = None if window is None else instant(window)
+    with database(read_settings()) as engine:
+        evaluation = evaluation_row(engine, account, start)
+        found = logged_rows(engine, EvaluationKey(account, evaluation["window_start"]))
+    if as_json:
+        print_json({"evaluation": evaluation, "rows": records(found)})
+        return
+    for name, value in evaluation.items():
+        if value not in (None, {}):
+            print(f"{name}: {value}")
+    print_rows(records(found[SHOWN]), as_json=False, empty="")
+
+
+def replay(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT_ID", help="Id of a row of the log, or an account.")],
+    window: Annotated[
+        str | None, typer.Argument(metavar="[WINDOW]", help="With an account: replay its whole evaluation of it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute what was logged from the archive and the pinned model; say whether it is identical, bit for bit.
+
+    Only what was recorded with the evaluation counts, never today's settings or roles. Writes nothing.
+    """
+    from spotlab_pipelines.errors import PermanentError
+
+    wanted = experiment_wanted(experiment, window)
+    try:
+        replays = replayed(wanted)
+    except PermanentError as error:
+        complain(error)
+        raise typer.Exit(NOT_REPLAYED) from None
+    if as_json:
+        print_json([shown(each) for each in replays])
+    else:
+        tell(replays)
+    verdicts = {each.verdict for each in replays}
+    if verdicts != {"identical"}:
+        raise typer.Exit(DIFFERENT if "differs" in verdicts else NOT_REPLAYED)
+
+
+def experiment_wanted(experiment: str, window: str | None) -> UUID | EvaluationKey:
+    """What the arguments of `replay` name; ends the command where they name nothing."""
+    from spotlab_pipelines.database.evaluations import EvaluationKey
+
+    if window is not None:
+        return EvaluationKey(experiment, instant(window))
+    try:
+        return UUID(experiment)
+    except ValueError:
+        raise typer.BadParameter(
+            f"Expected the id of a row of the log, or an account and a window; got {experiment!r}."
+        ) from None
+
+
+def instant(text: str) -> datetime:
+    """An instant from the command line: ISO 8601 with a time zone."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.utcoffset() is None:
+        raise typer.BadParameter(
+            f"Expected an ISO 8601 time with a zone, such as 2026-01-31T12:00:00+00:00; got {text!r}."
+        )
+    return found
+
+
+def replayed(wanted: UUID | EvaluationKey) -> list[Replay]:
+    """Replay a row of the log, or all rows of an evaluation."""
+    from spotlab_pipelines.experiments.replay import replay_evaluation, replay_experiment
+    from spotlab_pipelines.inference.registry import ModelRegistry
+    from spotlab_pipelines.market.archive import Archive
+
+    settings = read_settings()
+    with database(settings) as engine:
+        archive, registry = Archive(settings.archive_location), ModelRegistry(engine, settings)
+        if isinstance(wanted, UUID):
+            return replay_experiment(engine, archive, registry, wanted)
+        return replay_evaluation(engine, archive, registry, wanted)
+
+
+def tell(replays: list[Replay]) -> None:
+    """Print the verdicts: a line each that says more than identical, and how many of which there are."""
+    for each in replays:
+        row = f"{each.instance_id} under {each.model_version} at {each.horizon_h} h"
+        if each.verdict != "identical" or len(replays) == 1:
+            print(f"{row}: {each.verdict}" + (f": {each.why}" if each.why else ""))
+        for difference in each.differences:
+            print(f"  {difference.field}: logged {difference.logged!r}, recomputed {difference.recomputed!r}")
+    if len(replays) > 1:
+        counts = {verdict: sum(each.verdict == verdict for each in replays) for verdict in ("identical", "differs")}
+        told = [f"{count} {verdict}" for verdict, count in counts.items()]
+        print(f"{len(replays)} rows: {', '.join(told)}, {len(replays) - sum(counts.values())} cannot be replayed.")
+
+
+def shown(each: Replay) -> dict[str, Any]:
+    """A replay for a script."""
+    return vars(each) | {"differences": [vars(difference) for difference in each.differences]}

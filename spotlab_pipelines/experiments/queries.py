@@ -8,14 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import pandas as pd
 import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.access import is_skipped
 from spotlab_pipelines.database.engine import database_errors
+from spotlab_pipelines.database.evaluations import EvaluationKey
 from spotlab_pipelines.database.tables import Account, Base, Evaluation, ExperimentLog
-from spotlab_pipelines.errors import InvalidInput
+from spotlab_pipelines.errors import InvalidInput, NotFound
 from spotlab_pipelines.experiments.frames import PROBABILITIES
 from spotlab_pipelines.settings import HORIZONS_H
 
@@ -63,6 +65,42 @@ def latest_decisions(engine: sa.Engine, account_id: str, window_start: datetime 
     return frame.astype(dict.fromkeys(numbers, "float64"))
 
 
+def logged_rows(engine: sa.Engine, key: EvaluationKey) -> pd.DataFrame:
+    """The rows of one logged evaluation, all columns of the log, by instance, version and horizon.
+
+    Raises:
+        NotFound: the log has none of it.
+    """
+    log = ExperimentLog
+    found = _read_log(engine, log.account_id == key.account_id, log.window_start == key.window_start)
+    if found.empty:
+        raise NotFound(f"The log has no rows of evaluation {key}.", remedy="`spotlab experiments list` shows them all.")
+    return found
+
+
+def logged_row(engine: sa.Engine, experiment_id: UUID) -> pd.DataFrame:
+    """One row of the log, all columns.
+
+    Raises:
+        NotFound: the log has no such row.
+    """
+    found = _read_log(engine, ExperimentLog.id == experiment_id)
+    if found.empty:
+        raise NotFound(
+            f"The log has no row {experiment_id}.", remedy="`spotlab experiments show ACCOUNT` shows the rows and ids."
+        )
+    return found
+
+
+def _read_log(engine: sa.Engine, *where: sa.ColumnElement[bool]) -> pd.DataFrame:
+    log = ExperimentLog
+    statement = (
+        sa.select(*log.__table__.columns).where(*where).order_by(log.instance_id, log.model_version, log.horizon_h)
+    )
+    numbers = [column.name for column in log.__table__.columns if isinstance(column.type, sa.Float)]
+    return _read(engine, statement).astype(dict.fromkeys(numbers, "float64"))
+
+
 def list_experiments(engine: sa.Engine, account_id: str | None = None, limit: int = 50) -> pd.DataFrame:
     """Evaluations, latest first.
 
@@ -75,28 +113,30 @@ def list_experiments(engine: sa.Engine, account_id: str | None = None, limit: in
     """
     if not 1 <= limit <= MAX_LISTED:
         raise InvalidInput(f"The limit must be between 1 and {MAX_LISTED}; got {limit}.")
-    statement = (
-        sa.select(
-            Evaluation.account_id,
-            Account.environment,
-            Evaluation.window_start,
-            Evaluation.step,
-            Evaluation.state,
-            Evaluation.snapshot_id,
-            Evaluation.counts,
-            Evaluation.failed_at_step,
-            Evaluation.error,
-            Evaluation.run_id,
-            Evaluation.started_at,
-            Evaluation.finished_at,
-        )
-        .join(Account, Account.account_id == Evaluation.account_id)
-        .order_by(Evaluation.window_start.desc(), Evaluation.account_id)
-        .limit(limit)
-    )
+    statement = _evaluations().order_by(Evaluation.window_start.desc(), Evaluation.account_id).limit(limit)
     if account_id is not None:
         statement = statement.where(Evaluation.account_id == account_id)
     return _read(engine, statement)
+
+
+def evaluation_row(engine: sa.Engine, account_id: str, window_start: datetime | None = None) -> dict[str, Any]:
+    """What is on record of an account's evaluation of a window, or of its latest; columns as `list_experiments`.
+
+    Raises:
+        NotFound: there is no such evaluation.
+    """
+    statement = _evaluations().where(Evaluation.account_id == account_id)
+    if window_start is not None:
+        statement = statement.where(Evaluation.window_start == window_start)
+    with database_errors(), engine.connect() as connection:
+        found = connection.execute(statement.order_by(Evaluation.window_start.desc()).limit(1)).mappings().one_or_none()
+    if found is None:
+        which = "none at all" if window_start is None else f"none of {window_start.isoformat()}"
+        raise NotFound(
+            f"Expected an evaluation of account {account_id}; there is {which}.",
+            remedy="`spotlab experiments list` shows them all.",
+        )
+    return dict(found)
 
 
 @dataclass(frozen=True)
@@ -150,6 +190,23 @@ def row_counts(engine: sa.Engine) -> dict[str, int]:
     )
     with database_errors(), engine.connect() as connection:
         return {row.name: row.n for row in connection.execute(counts)}
+
+
+def _evaluations() -> sa.Select[Any]:
+    return sa.select(
+        Evaluation.account_id,
+        Account.environment,
+        Evaluation.window_start,
+        Evaluation.step,
+        Evaluation.state,
+        Evaluation.snapshot_id,
+        Evaluation.counts,
+        Evaluation.failed_at_step,
+        Evaluation.error,
+        Evaluation.run_id,
+        Evaluation.started_at,
+        Evaluation.finished_at,
+    ).join(Account, Account.account_id == Evaluation.account_id)
 
 
 def _read(engine: sa.Engine, statement: sa.Select[Any]) -> pd.DataFrame:

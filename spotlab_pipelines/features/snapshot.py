@@ -22,7 +22,7 @@ from spotlab_pipelines.accounts.fleet import load_fleet
 from spotlab_pipelines.database.evaluations import EvaluationKey
 from spotlab_pipelines.features.engine import compute_features
 from spotlab_pipelines.features.frames import check_pools
-from spotlab_pipelines.features.windows import PriceHistory
+from spotlab_pipelines.features.windows import PriceHistory, pool_codes
 from spotlab_pipelines.market.cache import Market, read_catalogue, read_market, stale_sources
 from spotlab_pipelines.market.fallback import BY_OS, on_demand_of
 from spotlab_pipelines.market.fitting import fitting_types, wanted_market
@@ -147,22 +147,46 @@ def freeze_snapshot(
     )
 
 
-def recompute_features(archive: Archive, snapshot_id: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The features and exclusions of a snapshot, computed again from the archive alone.
+@dataclass(frozen=True)
+class Recomputed:
+    """The tables of an evaluation, computed again from its snapshot: what freeze_snapshot wrote of them."""
+
+    feature_version: str
+    instances: pd.DataFrame
+    pools: pd.DataFrame
+    features: pd.DataFrame
+    exclusions: pd.DataFrame
+    fits: pd.DataFrame
+
+
+def recompute(archive: Archive, snapshot_id: str) -> Recomputed:
+    """Compute the tables of a snapshot again, from the archive alone.
 
     Raises:
         NotFound: no such snapshot.
         IntegrityError: it is not what its id says.
     """
     frames, inputs = archive.read_snapshot(snapshot_id)
-    history = PriceHistory.from_changes(frames["prices"])
-    pools = assemble_pools(
-        history.window_at(datetime.fromisoformat(inputs["as_of"]), timedelta(seconds=inputs["price_window_s"])),
-        frames["instances"],
-        advisor=frames["advisor"],
-        on_demand=frames["on_demand"],
+    fleet, market = frames["instances"], _market_of(frames)
+    as_of, window = datetime.fromisoformat(inputs["as_of"]), timedelta(seconds=inputs["price_window_s"])
+    pools = check_pools(pools_at(market, fleet, as_of=as_of, window=window))
+    features, exclusions = compute_features(
+        pools, inputs["feature_version"], open_bucket_rate=inputs["open_bucket_rate"]
     )
-    return compute_features(pools, inputs["feature_version"], open_bucket_rate=inputs["open_bucket_rate"])
+    return Recomputed(
+        feature_version=inputs["feature_version"],
+        instances=fleet,
+        pools=pools,
+        features=features,
+        exclusions=exclusions,
+        fits=fitting_types(market.catalogue, fleet["instance_type"].unique(), inputs["flexibility_factor"]),
+    )
+
+
+def recompute_features(archive: Archive, snapshot_id: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The features and exclusions of a snapshot, computed again from the archive alone; see `recompute`."""
+    recomputed = recompute(archive, snapshot_id)
+    return recomputed.features, recomputed.exclusions
 
 
 def priced_at(sources: pd.DataFrame, *, without_prices: datetime) -> datetime:
@@ -235,6 +259,13 @@ def _snapshot_frames(fleet: pd.DataFrame, market: Market) -> dict[str, pd.DataFr
         "on_demand": market.on_demand,
         "sources": market.sources,
     }
+
+
+def _market_of(frames: dict[str, pd.DataFrame]) -> Market:
+    """The market that a snapshot froze."""
+    code, pools = pool_codes(frames["prices"])
+    names = ("prices", "advisor", "catalogue", "on_demand", "sources")
+    return Market(pools=pools, pool_of_change=code, **{name: frames[name] for name in names})
 
 
 def _taken(frame: pd.DataFrame, column: str, rows: np.ndarray) -> np.ndarray:

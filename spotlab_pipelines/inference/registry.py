@@ -79,14 +79,23 @@ class ModelRegistry:
         Raises:
             ModelUnknown: no such version, or it is not approved.
         """
+        found = self.find(version)
+        if found.status != "approved":
+            raise ModelUnknown(f"{version} is {found.status}; only approved versions are served.")
+        return found
+
+    def find(self, version: str) -> ServingVersion:
+        """The version of that name, whatever its status: what it once predicted can be recomputed.
+
+        Raises:
+            ModelUnknown: no such version.
+        """
         found = self._select(ModelVersion.version == version)
         if not found:
             raise ModelUnknown(
                 f"Expected a registered version such as logistic/1; there is no {version!r}.",
                 remedy="`spotlab models list` shows them all.",
             )
-        if found[0].status != "approved":
-            raise ModelUnknown(f"{version} is {found[0].status}; only approved versions are served.")
         return found[0]
 
     def load_model(self, version: str) -> BaseModelAdapter:

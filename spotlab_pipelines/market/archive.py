@@ -132,14 +132,15 @@ class Archive:
             IntegrityError: the content's hash is not the id.
         """
         base, what = f"snapshots/{snapshot_id}", f"Snapshot {snapshot_id}"
-        document = orjson.loads(memoryview(self._read(f"{base}/metadata.json", what)))
-        frames = {name: _decode(self._read(f"{base}/{name}.parquet", what)) for name in document["frames"]}
-        found = content_id(frames, document["metadata"])
+        try:
+            document = orjson.loads(memoryview(self._read(f"{base}/metadata.json", what)))
+            frames = {name: _decode(self._read(f"{base}/{name}.parquet", what)) for name in document["frames"]}
+            found = content_id(frames, document["metadata"])
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            # What was written could be read: it was changed since.
+            raise _changed(what, f"it cannot be read any more ({type(error).__name__})") from error
         if found != snapshot_id:
-            raise IntegrityError(
-                f"{what} was changed after it was written: its content hashes to {found}.",
-                remedy="Restore the archive from a backup; the evaluations that used it cannot be replayed.",
-            )
+            raise _changed(what, f"its content hashes to {found}")
         return frames, document["metadata"]
 
     def _filesystem(self) -> tuple[pafs.FileSystem, str]:
@@ -210,6 +211,13 @@ class Archive:
             self._attempt("be written", write)
         except FileNotFoundError as error:
             raise StoreUnavailable(f"The archive {self.url} could not be written: {error}") from error
+
+
+def _changed(what: str, how: str) -> IntegrityError:
+    return IntegrityError(
+        f"{what} was changed after it was written: {how}.",
+        remedy="Restore the archive from a backup; the evaluations that used it cannot be replayed.",
+    )
 
 
 def _table_path(table: str, key: EvaluationKey) -> str:
