@@ -56,22 +56,12 @@ def skipped_accounts(engine: sa.Engine, now: datetime, *, retry_s: float) -> dic
 def note_assumed(engine: sa.Engine, account_id: str, **audit: Any) -> None:
     """The role was assumed and led to the account: no denial counts any more.
 
-    An account that was marked because of denials is well again; one that validation marked for another reason (lax, or
-    an action that is missing) stays marked until validation says otherwise.
+    That alone makes no account well: only a validation, which also tries whether the door is shut to others, does.
     """
     account = tables.Account
-    broken = account.access_state == "access_broken"
-    well_again = (
-        sa.update(account)
-        .where(account.account_id == account_id, account.denials > 0)
-        .values(
-            denials=0,
-            access_state=sa.case((broken, "ok"), else_=account.access_state),
-            access_reason=sa.case((broken, sa.null()), else_=account.access_reason),
-        )
-    )
+    counted_anew = sa.update(account).where(account.account_id == account_id, account.denials > 0).values(denials=0)
     with database_errors(), engine.begin() as connection:
-        connection.execute(well_again)
+        connection.execute(counted_anew)
         record(connection, "assume_role", account_id=account_id, outcome="done", **audit)
 
 

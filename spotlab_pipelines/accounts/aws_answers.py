@@ -5,6 +5,7 @@ botocore's exceptions are told apart by their names, because only sessions.py im
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from spotlab_pipelines.errors import (
 )
 
 DEFAULT_MAX_PAGES = 2000
+NOT_AWS = "Check AWS_ENDPOINT_URL: what answered there is not AWS."
 
 QUOTED_TOKEN = re.compile(r"(security-?token\W{1,4})[\w+/=%-]+", re.IGNORECASE | re.ASCII)
 """A session's token in the request that AWS quotes when the signature does not match, a wrong clock for instance."""
@@ -41,6 +43,9 @@ DENIED = {
     "UnauthorizedOperation",
     "UnrecognizedClientException",
 }
+ROLE_REFUSED = frozenset({"AccessDenied", "AccessDeniedException"})
+"""How STS says that a role does not let the caller in: the code that it sends, and the one that its reference names."""
+
 THROTTLED = {
     "EC2ThrottledException",
     "PriorRequestNotComplete",
@@ -62,7 +67,7 @@ BY_CLASS: tuple[tuple[set[str], type[SpotLabError], str], ...] = (
         "Give SpotLab AWS credentials of its own.",
     ),
     ({"ParamValidationError", "InvalidRegionError"}, InvalidInput, "Correct the account's registration."),
-    ({"ResponseParserError"}, SourceMalformed, "Check AWS_ENDPOINT_URL: what answered there is not AWS."),
+    ({"ResponseParserError"}, SourceMalformed, NOT_AWS),
     ({"BotoCoreError"}, SourceUnavailable, "Check the network and AWS_ENDPOINT_URL, then try again."),
 )
 
@@ -100,6 +105,13 @@ def aws_errors(doing: str, account: Account | None = None) -> Iterator[None]:
         raise translated from None
 
 
+def silence_aws_debugging() -> None:
+    """Keep botocore from writing requests, external id and tokens included, to a log whose level is DEBUG."""
+    for name in ("botocore", "boto3", "urllib3"):
+        logger = logging.getLogger(name)
+        logger.setLevel(max(logging.INFO, logger.getEffectiveLevel()))
+
+
 def paginate(
     call: Callable[..., Mapping[str, Any]], items: str, *, max_pages: int = DEFAULT_MAX_PAGES, **arguments: Any
 ) -> Iterator[Any]:
@@ -122,7 +134,7 @@ def paginate(
         if not isinstance(page.get(items), list):
             raise SourceMalformed(
                 f"{name}: expected a list of {items}, got {type(page.get(items)).__name__}.",
-                remedy="Check AWS_ENDPOINT_URL: what answered there is not AWS.",
+                remedy=NOT_AWS,
             )
         yield from page[items]
         token = page.get("NextToken")
@@ -143,6 +155,9 @@ def paginate(
 
 def _translate(error: Exception, doing: str, account: Account | None) -> SpotLabError | None:
     names = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.startswith("botocore.")}
+    if not names and _raised_while_parsing(error):
+        # botocore lets out its own KeyError or ValueError, which may quote what came.
+        return SourceMalformed(f"{doing} failed: the answer could not be read.", remedy=NOT_AWS)
     if not names:
         return None
     message = QUOTED_TOKEN.sub(r"\1***", str(error).rstrip("."))
@@ -155,6 +170,13 @@ def _translate(error: Exception, doing: str, account: Account | None) -> SpotLab
         if names & classes:
             return kind(told, remedy=remedy)
     return SourceUnavailable(told, remedy="Try again later.")
+
+
+def _raised_while_parsing(error: Exception) -> bool:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__") != "botocore.parsers":
+        trace = trace.tb_next
+    return trace is not None
 
 
 def _from_answer(response: Mapping[str, Any], told: str) -> SpotLabError:

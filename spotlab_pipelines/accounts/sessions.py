@@ -7,7 +7,6 @@ out of turn renewal.py's, which accounts are let in gate.py's. What is read with
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.assuming import RoleAssumption
-from spotlab_pipelines.accounts.aws_answers import DEFAULT_MAX_PAGES, aws_errors
+from spotlab_pipelines.accounts.aws_answers import DEFAULT_MAX_PAGES, aws_errors, silence_aws_debugging
 from spotlab_pipelines.accounts.gate import Gate
 from spotlab_pipelines.accounts.policies import READ, SessionPolicy
 from spotlab_pipelines.accounts.registry import Account
@@ -78,7 +77,7 @@ class AccountSessions:
         self._session_name = session_name(run_id)
         self._entries: dict[tuple[str, str, str, str], _Entry] = {}
         self._lock = threading.Lock()
-        _silence_aws_debugging()
+        silence_aws_debugging()
 
     def get_ec2_client(self, account_id: str, region: str, *, policy: SessionPolicy = READ) -> EC2Client:
         """An EC2 client in the account; see `get_cross_account_session` for the errors."""
@@ -97,7 +96,7 @@ class AccountSessions:
         Raises:
             InvalidInput: the region is not of the role's partition, or a value breaks AWS's rules; AWS was not asked.
             NotFound: the account is not registered.
-            AccountSkipped: its access is marked as lax or broken, and it is not yet time for the next try.
+            AccountSkipped: it is disabled, or marked as lax or broken and not yet due for its next try.
             AccessDenied: AWS refuses the role or the external id, or SpotLab itself has no credentials.
             WrongAccount: the role leads to another account.
             Throttled, SourceUnavailable: STS does not serve us now.
@@ -107,7 +106,7 @@ class AccountSessions:
         account = self._gate.admit(account_id, region)
         entry = self._entry(account, policy)
         with entry.lock:
-            session = self._session(account, entry, policy)
+            session = self._session(entry, self.assumption(account, policy, admit=True))
         return boto3.Session(botocore_session=session, region_name=region)
 
     def validate_account_access(self, account_id: str) -> AccessReport:
@@ -117,8 +116,11 @@ class AccountSessions:
 
         return validate_account_access(self, account_id)
 
-    def assumption(self, account: Account, policy: SessionPolicy = READ) -> RoleAssumption:
-        """How the account's role is assumed, past every cache and every mark; for validation.
+    def assumption(self, account: Account, policy: SessionPolicy = READ, *, admit: bool = False) -> RoleAssumption:
+        """How the account's role is assumed, past every cache.
+
+        Args:
+            admit: ask the gate before each AssumeRole; validation goes past every mark.
 
         Raises:
             InvalidInput: the registration breaks one of AWS's rules.
@@ -135,11 +137,12 @@ class AccountSessions:
             denials_max=self._denials_max,
             own_sts=partial(_own_sts, home),
             sts_with=partial(_sts_with, home),
+            admit=partial(self._gate.admit, account.account_id, home) if admit else None,
         )
 
-    def fresh_clients(self, account: Account, policy: SessionPolicy = READ) -> Callable[[str, str], Any]:
-        """Assume the role past every cache and mark; returns a maker of clients by (service, region), kept nowhere."""
-        session = self._session(account, _Entry(), policy)
+    def fresh_clients(self, assumption: RoleAssumption) -> Callable[[str, str], Any]:
+        """Assume the role now; returns a maker of clients by (service, region), kept nowhere."""
+        session = self._session(_Entry(), assumption)
         return lambda service, region: session.create_client(service, region_name=region)
 
     def principal(self, account: Account) -> str:
@@ -151,7 +154,7 @@ class AccountSessions:
         entry = self._entry(account, policy)
         with entry.lock:
             if (service, region) not in entry.clients:
-                session = self._session(account, entry, policy)
+                session = self._session(entry, self.assumption(account, policy, admit=True))
                 with aws_errors(f"Opening {service} in {region} for account {account_id}", account):
                     client: Any = session.create_client(service, region_name=region)
                 entry.clients[service, region] = client
@@ -162,16 +165,16 @@ class AccountSessions:
         with self._lock:
             return self._entries.setdefault(key, _Entry())
 
-    def _session(self, account: Account, entry: _Entry, policy: SessionPolicy) -> Session:
+    def _session(self, entry: _Entry, assumption: RoleAssumption) -> Session:
         """A botocore session with the account's credentials, which are assumed and verified if they are new."""
         from botocore.credentials import DeferredRefreshableCredentials
 
+        account = assumption.account
         with aws_errors(f"Opening a session for account {account.account_id}", account):
             session = _base_session()
             credentials = entry.credentials
             if credentials is None:
-                fetch = self.assumption(account, policy).fetch
-                credentials = DeferredRefreshableCredentials(fetch, "assume-role")
+                credentials = DeferredRefreshableCredentials(assumption.fetch, "assume-role")
                 credentials.get_frozen_credentials()
                 entry.credentials = credentials
             session._credentials = credentials  # type: ignore[attr-defined]
@@ -242,10 +245,3 @@ def _client_config() -> Any:
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         max_pool_connections=16,
     )
-
-
-def _silence_aws_debugging() -> None:
-    """Keep botocore from writing requests, external id and tokens included, to a log whose level is DEBUG."""
-    for name in ("botocore", "boto3", "urllib3"):
-        logger = logging.getLogger(name)
-        logger.setLevel(max(logging.INFO, logger.getEffectiveLevel()))

@@ -1,8 +1,9 @@
 """What can SpotLab do in an account, and can anybody else? Tried out at AWS, kept in `accounts`, on record.
 
-The door first: the role must open with our external id, and must stay shut without one and with a wrong one, else
-anybody who is a customer of SpotLab could be led into this account (the confused deputy). Then each action of the
-read paths, by DryRun or by a read of a few rows. Nothing here uses a cached session or keeps one.
+The door first: the role must stay shut without our external id and with a wrong one, else anybody who is a customer of
+SpotLab could be led into this account (the confused deputy). A door that opens ends the validation: that verdict stands
+whatever else AWS would answer, and no session is opened. Then the role must open with our id, then each action of the
+read paths is tried, by DryRun or by a read of a few rows. Nothing here uses a cached session or keeps one.
 
 Reference: IAM user guide, "The confused deputy problem".
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import SecretStr
@@ -37,6 +38,8 @@ PROBES: dict[str, tuple[str, dict[str, Any]]] = {
     "pricing:GetProducts": ("get_products", {"ServiceCode": "AmazonEC2", "MaxResults": 1}),
 }
 """How each action of the READ policy is tried out: the client's method and its arguments, harmless in any case."""
+
+WITHOUT_ID, WITH_WRONG_ID = "without an external id", "with a wrong external id"
 
 PRICING_REGION = "us-east-1"
 """Where the price list is asked for; accounts of the other partitions do not read it, as they have none of ours."""
@@ -67,21 +70,30 @@ class AccessReport:
 
     Attributes:
         verdict: ok; lax (the role opens without our external id); broken (it does not open, or lacks something).
-        assumable: the role opens with our external id and leads to the account.
-        granted_without_id, granted_with_wrong_id: AWS let us in although it should not have.
-        trust_policy: for a lax role, what to paste. It holds the external id: show it to the owner only.
+        assumable: the role opens with our external id and leads to the account; None: not tried, as the role is lax.
+        granted_without_id, granted_with_wrong_id: AWS let us in although it should not have; None: not tried, as the
+            role was found lax before.
     """
 
     account_id: str
     verdict: Verdict
-    assumable: bool
+    assumable: bool | None
     granted_without_id: bool
-    granted_with_wrong_id: bool
+    granted_with_wrong_id: bool | None
     regions: tuple[RegionReach, ...] = ()
     permissions: tuple[Permission, ...] = ()
     reason: str | None = None
     remedy: str | None = None
-    trust_policy: SecretStr | None = None
+    make_trust_policy: Callable[[], str] | None = field(default=None, repr=False)
+
+    @property
+    def trust_policy(self) -> SecretStr | None:
+        """For a lax role, what to paste. It holds the external id: show it to the owner only.
+
+        Raises:
+            AccessDenied, Throttled, SourceUnavailable: AWS does not tell who SpotLab is.
+        """
+        return None if self.make_trust_policy is None else SecretStr(self.make_trust_policy())
 
 
 def validate_account_access(sessions: AccountSessions, account_id: str) -> AccessReport:
@@ -123,48 +135,54 @@ def validate_account_access(sessions: AccountSessions, account_id: str) -> Acces
 
 def _examine(sessions: AccountSessions, account: Account) -> AccessReport:
     assumption = sessions.assumption(account)
-    without = assumption.probe(None, "without an external id")
-    wrong = assumption.probe(SecretStr(secrets.token_urlsafe(EXTERNAL_ID_BYTES)), "with a wrong external id")
+    if assumption.probe(None, WITHOUT_ID):
+        return _lax(sessions, account, WITHOUT_ID, without=True, wrong=None)
+    if assumption.probe(SecretStr(secrets.token_urlsafe(EXTERNAL_ID_BYTES)), WITH_WRONG_ID):
+        return _lax(sessions, account, WITH_WRONG_ID, without=False, wrong=True)
     try:
-        client, refused = sessions.fresh_clients(account), None
+        client, refused = sessions.fresh_clients(assumption), None
     except AccessDenied as error:
-        # The probes have just shown that our own keys are good: it is the account that refuses.
+        if not assumption.refused:
+            # Our own keys or our clock: that says nothing about the account.
+            raise
         client, refused = None, str(error)
     regions, permissions = ((), ()) if client is None else _tried(account, client)
-    verdict, reason, remedy = _judged(
-        account, lax=_lax(without, wrong), refused=refused, regions=regions, permissions=permissions
-    )
+    verdict, reason, remedy = _judged(account, refused=refused, regions=regions, permissions=permissions)
     return AccessReport(
         account_id=account.account_id,
         verdict=verdict,
         assumable=client is not None,
-        granted_without_id=without,
-        granted_with_wrong_id=wrong,
+        granted_without_id=False,
+        granted_with_wrong_id=False,
         regions=regions,
         permissions=permissions,
         reason=reason,
         remedy=remedy,
-        trust_policy=SecretStr(trust_policy(account, sessions.principal(account))) if verdict == "lax" else None,
     )
 
 
-def _lax(without: bool, wrong: bool) -> str | None:
-    ways = {"without an external id": without, "with a wrong external id": wrong}
-    return " and ".join(way for way, granted in ways.items() if granted) or None
+def _lax(sessions: AccountSessions, account: Account, way: str, *, without: bool, wrong: bool | None) -> AccessReport:
+    return AccessReport(
+        account_id=account.account_id,
+        verdict="lax",
+        assumable=None,
+        granted_without_id=without,
+        granted_with_wrong_id=wrong,
+        reason=f"AWS lets SpotLab assume {account.role_arn} {way}: so could anybody whom SpotLab acts for.",
+        remedy="Replace the role's trust policy by the one given here, then validate again.",
+        # Made when it is asked for: who SpotLab is takes a call of AWS, on which no verdict may depend.
+        make_trust_policy=lambda: trust_policy(account, sessions.principal(account)),
+    )
 
 
 def _judged(
     account: Account,
     *,
-    lax: str | None,
     refused: str | None,
     regions: tuple[RegionReach, ...],
     permissions: tuple[Permission, ...],
 ) -> tuple[Verdict, str | None, str | None]:
     onboarding = f"`spotlab accounts onboarding {account.account_id}` prints a template of the role that has it all."
-    if lax:
-        reason = f"AWS lets SpotLab assume {account.role_arn} {lax}: so could anybody whom SpotLab acts for."
-        return "lax", reason, "Replace the role's trust policy by the one given here, then validate again."
     if refused:
         return "broken", refused, "Replace the role's trust policy by ours. " + onboarding
     lost = [f"EC2 in {each.region} is not reachable ({each.reason})" for each in regions if not each.reachable]

@@ -150,7 +150,8 @@ def probes(report: AccessReport) -> list[dict[str, Any]]:
         ("without an external id", "refused", report.granted_without_id),
         ("with a wrong external id", "refused", report.granted_with_wrong_id),
     ):
-        tried(f"AssumeRole {how}", "", expected, "granted" if opened else "refused")
+        came = {None: "not tried", True: "granted", False: "refused"}[opened]
+        tried(f"AssumeRole {how}", "", expected, came)
     for each in report.regions:
         tried("EC2", each.region, "answers", "answers" if each.reachable else "no answer", each.reason)
     for each in report.permissions:

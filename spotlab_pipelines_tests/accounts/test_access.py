@@ -98,6 +98,18 @@ def test_a_marked_account_is_refused_by_name_without_asking_aws(engine, local_aw
     assert calls == []
 
 
+@pytest.mark.parametrize("state", ["lax", "access_broken"])
+def test_a_client_that_is_held_gets_no_new_keys_for_a_marked_account(engine, local_aws, monkeypatch, state):
+    register_in_aws(engine, local_aws, A)
+    client = AccountSessions(engine, retry_s=HOUR).get_ec2_client(A, "us-east-1")
+    store_verdict(engine, A, state, "A reason.", actor=None)
+    calls = count_calls(local_aws, monkeypatch, "AssumeRole")
+    local_aws.expire_sessions(A)
+    with pytest.raises(AccountSkipped, match=f"{state}: A reason"):
+        client.describe_availability_zones()
+    assert calls == []
+
+
 def test_a_broken_account_is_tried_again_on_a_slow_schedule_and_goes_on_once_it_is_well(engine, local_aws, owner):
     register_in_aws(engine, local_aws, A, denies="assume")
     sessions = AccountSessions(engine, denials_max=1, retry_s=6 * HOUR)
@@ -134,13 +146,17 @@ def test_sixteen_threads_try_a_due_account_once(engine, local_aws, owner):
     assert [row["outcome"] for row in audit_rows(engine, "validate_access")] == ["refused", "done"]
 
 
-def test_a_refused_renewal_is_not_asked_for_at_every_call_while_the_old_keys_are_good(engine, local_aws, monkeypatch):
+@pytest.mark.parametrize("code", ["AccessDenied", "InternalFailure", "InvalidClientTokenId"])
+def test_a_renewal_that_failed_is_not_asked_for_at_every_call_while_the_old_keys_are_good(
+    engine, local_aws, monkeypatch, code
+):
     """botocore asks anew at each call from 15 minutes before the end, and goes on with what it has."""
     register_in_aws(engine, local_aws, A)
     local_aws.shorten_sessions(14 * 60)
     sessions = AccountSessions(engine)
     client = sessions.get_ec2_client(A, "us-east-1")
-    local_aws.set_denies(A, "assume")
+    # An InternalFailure with this status is not retried by botocore itself.
+    local_aws.add_fault("AssumeRole", times=None, code=code)
     calls = count_calls(local_aws, monkeypatch, "AssumeRole")
     for _ in range(5):
         assert client.describe_availability_zones()["AvailabilityZones"]

@@ -57,7 +57,7 @@ def test_an_over_powerful_role_cannot_change_anything_through_a_read_path(engine
     reading = [
         sessions.get_ec2_client(A, "us-east-1"),
         sessions.get_cross_account_session(A, "us-east-1").client("ec2"),
-        sessions.fresh_clients(get_account(engine, A))("ec2", "us-east-1"),
+        sessions.fresh_clients(sessions.assumption(get_account(engine, A)))("ec2", "us-east-1"),
     ]
     for client in reading:
         for change in (

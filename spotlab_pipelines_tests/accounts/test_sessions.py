@@ -309,6 +309,8 @@ def test_credentials_that_are_expired_when_they_come_are_named(engine, local_aws
     local_aws.shorten_sessions(-5)
     with pytest.raises(AccessDenied, match=r"expired already.*clock"):
         AccountSessions(engine).get_ec2_client(A, "us-east-1")
+    (row,) = audit_rows(engine, "assume_role")
+    assert (row["outcome"], bool(row["request_id"])) == ("failed", True)
 
 
 def test_a_canary_shows_nowhere(engine, local_aws, caplog):

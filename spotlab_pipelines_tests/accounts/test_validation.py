@@ -19,8 +19,8 @@ from spotlab_pipelines.accounts.policies import READ
 from spotlab_pipelines.accounts.registry import get_account, trust_policy
 from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.accounts.validation import PROBES, RegionReach
-from spotlab_pipelines.errors import AccessDenied, InvalidInput, NotFound, SourceUnavailable
-from spotlab_pipelines_tests.accounts.registering import audit_rows, register, register_in_aws
+from spotlab_pipelines.errors import AccessDenied, InvalidInput, NotFound, SourceMalformed, SourceUnavailable, Throttled
+from spotlab_pipelines_tests.accounts.registering import audit_rows, count_calls, register, register_in_aws
 from spotlab_pipelines_tests.local_aws.credentials import OWN_ACCOUNT
 
 A = "111122223333"
@@ -81,9 +81,11 @@ def test_no_wrong_grant_and_the_right_verdict(engine, local_aws, role, partition
 
     report = AccountSessions(engine, run_id="r1").validate_account_access(A)
     assert report.verdict == verdict
-    assert (report.assumable, report.granted_with_wrong_id, report.granted_without_id) == tuple(
-        name in expected for name in ("right", "wrong", "missing")
-    )
+    without, wrong = ("missing" in expected), ("wrong" in expected)
+    # The first door that opens ends the validation.
+    assert report.granted_without_id is without
+    assert report.granted_with_wrong_id is (None if without else wrong)
+    assert report.assumable is (None if verdict == "lax" else "right" in expected)
     kept = get_account(engine, A)
     assert kept.access_state == {"broken": "access_broken"}.get(verdict, verdict)
     assert kept.access_reason == report.reason
@@ -141,6 +143,77 @@ def test_when_aws_does_not_serve_us_no_verdict_is_kept(engine, local_aws):
         AccountSessions(engine).validate_account_access(A)
     assert get_account(engine, A).access_state == "unknown"
     assert [entry["outcome"] for entry in audit_rows(engine, "validate_access")] == ["failed"]
+
+
+@pytest.mark.parametrize("failing", ["DescribeAvailabilityZones", "GetCallerIdentity"])
+def test_a_lax_door_is_marked_whatever_fails_later_and_nothing_is_opened(engine, local_aws, monkeypatch, failing):
+    register_in_aws(engine, local_aws, A, external_id=None)
+    local_aws.add_fault(failing, times=None, code="InternalFailure", status=400)
+    calls = count_calls(local_aws, monkeypatch, "AssumeRole")
+    report = AccountSessions(engine).validate_account_access(A)
+    assert (report.verdict, report.assumable, len(calls)) == ("lax", None, 1)
+    assert get_account(engine, A).access_state == "lax"
+    if failing == "GetCallerIdentity":
+        with pytest.raises(SourceUnavailable, match="who SpotLab is"):
+            _ = report.trust_policy
+
+
+def test_a_validation_that_ends_in_the_middle_makes_no_account_well(engine, local_aws):
+    register_in_aws(engine, local_aws, A, denies="assume")
+    sessions = AccountSessions(engine, denials_max=1, retry_s=0)
+    with pytest.raises(AccessDenied):
+        sessions.get_ec2_client(A, "us-east-1")
+    local_aws.set_denies(A, None)
+    local_aws.add_fault("DescribeAvailabilityZones", times=None, code="Throttling")
+    with pytest.raises(Throttled):
+        sessions.validate_account_access(A)
+    assert get_account(engine, A).access_state == "access_broken"
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "AccessDeniedException"])
+def test_both_codes_of_sts_are_a_refusal(engine, local_aws, code):
+    register_in_aws(engine, local_aws, A, external_id=None)
+    local_aws.add_fault("AssumeRole", times=2, code=code, status=403)
+    sessions = AccountSessions(engine, denials_max=1)
+    # Both doors refuse, and the role opens with its id.
+    assert sessions.validate_account_access(A).verdict == "ok"
+    local_aws.add_fault("AssumeRole", times=None, code=code, status=403)
+    with pytest.raises(AccessDenied):
+        sessions.get_ec2_client(A, "us-east-1")
+    assert get_account(engine, A).access_state == "access_broken"
+    local_aws.clear_faults()
+    local_aws.add_fault("AssumeRole", times=3, code=code, status=403)
+    assert sessions.validate_account_access(A).verdict == "broken"
+
+
+@pytest.mark.parametrize(
+    ("inside", "said"),
+    [("<x/>", "could not be read"), ("<AssumeRoleResult/>", "without AccessKeyId")],
+)
+def test_an_answer_without_credentials_is_no_grant(engine, local_aws, inside, said):
+    register_in_aws(engine, local_aws, A, external_id=None)
+    body = f"<AssumeRoleResponse>{inside}</AssumeRoleResponse>"
+    local_aws.add_fault("AssumeRole", times=None, status=200, body=body)
+    sessions = AccountSessions(engine)
+    for ask in (sessions.validate_account_access, lambda account: sessions.get_ec2_client(account, "us-east-1")):
+        with pytest.raises(SourceMalformed, match=said):
+            ask(A)
+    assert [row["outcome"] for row in audit_rows(engine, "assume_role")] == ["failed", "failed"]
+    assert get_account(engine, A).access_state == "unknown"
+
+
+@pytest.mark.parametrize("fault", ["InvalidClientTokenId", "SignatureDoesNotMatch", "our clock"])
+def test_what_is_wrong_with_us_at_the_last_step_is_not_the_accounts_fault(engine, local_aws, fault):
+    register_in_aws(engine, local_aws, A)
+    if fault == "our clock":
+        local_aws.shorten_sessions(-5)
+    else:
+        local_aws.add_fault("AssumeRole", times=2)
+        local_aws.add_fault("AssumeRole", times=None, code=fault, status=403)
+    with pytest.raises(AccessDenied):
+        AccountSessions(engine, denials_max=1).validate_account_access(A)
+    assert get_account(engine, A).access_state == "unknown"
+    assert [row["outcome"] for row in audit_rows(engine, "assume_role")] == ["refused", "refused", "failed"]
 
 
 def test_our_own_keys_being_refused_says_nothing_about_the_account(engine, local_aws):
