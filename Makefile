@@ -32,7 +32,7 @@ check: $(INSTALLED) ## Lint, format, types, room order, Dagster definitions, mig
 bench: $(INSTALLED) ## Measure the figures and write docs/benchmarks.md
 	@$(BIN)/python -m spotlab_pipelines_tests.bench
 
-docs: $(INSTALLED) ## Write docs/settings.md, docs/cli.md and docs/schema.sql from the code
+docs: $(INSTALLED) ## Write the pages of docs/ that list what is in the code
 	@$(BIN)/python -m spotlab_pipelines_tests.write_docs
 
 lock: $(INSTALLED) ## Pin every dependency anew in requirements.lock

@@ -1,6 +1,6 @@
-"""Writes docs/settings.md, docs/cli.md and docs/schema.sql from the code, so that they leave nothing out: `make docs`.
+"""Writes docs/settings.md, cli.md, features.md and schema.sql from the code, so that nothing is left out: `make docs`.
 
-The texts are the settings' descriptions and the commands' own help; nothing is written here that is not there.
+The texts are the settings' descriptions, the commands' own help and the feature specs; nothing else is written here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args, get_origin
 import typer
 
 from spotlab_pipelines.cli import app
+from spotlab_pipelines.features.feature import CLOCK, OBSERVATIONS, Feature, FeatureSpec
+from spotlab_pipelines.features.specs import SPECS
 from spotlab_pipelines.settings import PROJECT_ROOT, Settings
 from spotlab_pipelines_tests.database.schema import schema_sql
 
@@ -30,6 +32,14 @@ CLI_INTRODUCTION = """# The command line
 
 `spotlab` runs the services of the rooms by hand. `make docs` writes this page from the commands' own help.
 """
+FEATURES_INTRODUCTION = """# What a model sees
+
+A feature spec is a named, ordered list of features; a model is fitted on one, and scored on it. A spec never changes
+once a model was fitted on it. Every value is finite and in its range, or the pool is refused by name. An optional
+feature that is missing has its neutral value, and its indicator is 1. Nothing that was observed, known or priced after
+the instant is looked at. `make docs` writes this page from `spotlab_pipelines/features/specs.py`.
+"""
+FEATURES_HEADINGS = ("feature", "formula", "range", "unit", "source", "since", "if missing")
 DEFAULTS = {"data_dir": "a directory per checkout, in /var/lib/spotlab or ~/.local/share/spotlab"}
 
 
@@ -57,10 +67,51 @@ def helps(command: Any, name: str) -> Iterator[tuple[str, str]]:
         yield from helps(child, f"{name} {child.name}")
 
 
+def features_page() -> str:
+    """docs/features.md."""
+    return FEATURES_INTRODUCTION + "".join(_spec_section(spec) for spec in SPECS.values())
+
+
+def _spec_section(spec: FeatureSpec) -> str:
+    needs = [
+        name
+        for name, needed in (("prices and the Advisor", spec.needs_market), ("observations", spec.needs_observations))
+        if needed
+    ]
+    lines = [FEATURES_HEADINGS, ("---",) * len(FEATURES_HEADINGS), *map(_feature_cells, spec.features)]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"\n## {spec.version}\n\n{len(spec.features)} features; needs {' and '.join(needs)}.\n\n{table}\n"
+
+
+def _feature_cells(feature: Feature) -> tuple[str, ...]:
+    def bound(value: float) -> str:
+        return f"{value:.4g}".replace("inf", "∞").replace("-", "−")
+
+    missing = "pool excluded" if feature.source not in (CLOCK, OBSERVATIONS) else "never"
+    if feature.indicator:
+        missing = f"{bound(feature.neutral)}, and `{feature.indicator}` = 1"
+    elif feature.unit == "0 or 1":
+        missing = "never"
+    return (
+        f"`{feature.name}`",
+        feature.formula,
+        f"{bound(feature.minimum)} … {bound(feature.maximum)}",
+        feature.unit,
+        feature.source,
+        feature.since,
+        missing,
+    )
+
+
 def pages() -> dict[Path, str]:
     """The pages and what should be in them."""
     docs = PROJECT_ROOT / "docs"
-    return {docs / "settings.md": settings_page(), docs / "cli.md": cli_page(), docs / "schema.sql": schema_sql()}
+    return {
+        docs / "settings.md": settings_page(),
+        docs / "cli.md": cli_page(),
+        docs / "features.md": features_page(),
+        docs / "schema.sql": schema_sql(),
+    }
 
 
 def _type(annotation: Any) -> str:

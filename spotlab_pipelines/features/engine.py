@@ -8,80 +8,103 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from spotlab_pipelines.errors import FeatureOutOfRange, FeatureVersionMismatch
-from spotlab_pipelines.features.specs import V1, check_ranges, get_spec
-from spotlab_pipelines.features.windows import pool_codes
+from spotlab_pipelines.errors import FeatureMissing, FeatureOutOfRange
+from spotlab_pipelines.features.matrix import check_columns
+from spotlab_pipelines.features.past import SAMPLED_AT, Past, with_indicators
+from spotlab_pipelines.features.specs import get_spec
 from spotlab_pipelines.market.frames import POOL_KEY
 
 CARRIED = ["spot_price_usd_per_hour", "on_demand_usd_per_hour", "interrupt_rate_min", "interrupt_rate_max"]
 """Columns that travel with the features because placement weighs them."""
 
-NO_PRICE = "no current price"
-NO_ON_DEMAND = "no on-demand price"
-NO_ADVISOR = "no Advisor entry"
+REASONS = ("no current price", "no on-demand price", "no Advisor entry")
+"""Why a pool has no features; the first that holds is named."""
+INCLUDED = -1
 FLAT_POSITION = 0.5
 OPEN_BUCKET_MIN = 0.20
 
 
 def compute_features(
-    pools: pd.DataFrame, spec: str = "v1", *, open_bucket_rate: float
+    pools: pd.DataFrame, spec: str = "v1", *, open_bucket_rate: float, past: Past | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Compute the features of every pool that has what they need.
 
     Args:
         pools: one row a pool, in any order: region, instance_type, family, az_id, product, spot_price_usd_per_hour,
             price_min_usd_per_hour, price_max_usd_per_hour, on_demand_usd_per_hour, interrupt_rate_min,
-            interrupt_rate_max. Floats are NaN where unknown, never infinite.
+            interrupt_rate_max, and for v2 price_changed_at. Floats are NaN where unknown, never infinite. With a column
+            sampled_at, one row a pool and instant. A spec that needs no market needs the pool key alone.
         spec: version of the feature spec.
         open_bucket_rate: monthly rate that stands for the Advisor's open bucket, in (0.20, 1).
+        past: what lies behind the instant; v1 needs none.
 
     Returns:
-        The features (pool key, the spec's columns, `CARRIED`) and the excluded pools (pool key, reason), both sorted by
-        pool key, so that the order of `pools` cannot change a bit of the result. A pool that lacks several inputs is
-        excluded for the first of: no current price, no on-demand price, no Advisor entry.
+        The features (pool key, the spec's columns, and `CARRIED` if the spec needs the market) and the excluded pools
+        (pool key, reason), both sorted by instant and pool key, so that the order of `pools` cannot change a bit of the
+        result. A pool that lacks several inputs is excluded for the first of: no current price, no on-demand price, no
+        Advisor entry. What was never observed of a pool does not exclude it.
 
     Raises:
-        FeatureVersionMismatch: this engine does not compute `spec`.
-        FeatureOutOfRange: an input is infinite, not positive or outside its own window; the pools are named.
+        FeatureVersionMismatch: there is no such spec.
+        FeatureMissing: the spec looks back, and `past` lacks what it looks at.
+        FeatureOutOfRange: an input is infinite, not positive or outside its own window, or a feature is out of its
+            range; the pools are named.
     """
-    if get_spec(spec) is not V1:
-        raise FeatureVersionMismatch(f"This engine computes feature spec {V1.version}; got {spec!r}.")
-    code, keys = pool_codes(pools)
-    if len(keys) != len(pools):
-        raise FeatureOutOfRange(f"Expected one row a pool; got {len(pools)} rows of {len(keys)} pools.")
-    order = np.argsort(code)
+    wanted = get_spec(spec)
+    order = _key_order(pools)
+    shown = [SAMPLED_AT, *POOL_KEY] if SAMPLED_AT in pools else list(POOL_KEY)
+    columns: dict[str, np.ndarray] = {}
+    carried: dict[str, np.ndarray] = {}
+    reason = np.full(len(pools), INCLUDED, dtype=np.int8)
+    if wanted.needs_market:
+        columns, carried, reason = _market(pools, order, open_bucket_rate)
+    included = reason == INCLUDED
+    if wanted.needs_past:
+        if past is None:
+            raise FeatureMissing(f"Feature spec {spec} looks at the past of the pools; none was given.")
+        columns |= with_indicators(past.columns(wanted, pools.take(order)), wanted)
+
+    rows, left_out = order[included], order[~included]
+    key = {name: pools[name].array.take(rows) for name in shown}
+    values = {name: columns[name][included] for name in wanted.names}
+    check_columns(values, wanted, name_row=lambda row: tuple(of[row] for of in key.values()))
+    features = pd.DataFrame({**key, **values, **{name: of[included] for name, of in carried.items()}}, copy=False)
+    exclusions = pd.DataFrame(
+        {
+            **{name: pools[name].array.take(left_out) for name in shown},
+            "reason": pd.array(REASONS, dtype="str").take(reason[~included]),
+        }
+    )
+    return features, exclusions
+
+
+def _market(
+    pools: pd.DataFrame, order: np.ndarray, open_bucket_rate: float
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:
+    """The columns that come from prices and the Advisor, what travels with them, and why a row is left out."""
     spot, lowest, highest, on_demand, rate_min, rate_max = (
         pools[column].to_numpy(dtype=float)[order]
         for column in ("spot_price_usd_per_hour", "price_min_usd_per_hour", "price_max_usd_per_hour", *CARRIED[1:])
     )
-    _check_inputs(keys, spot=spot, lowest=lowest, highest=highest, on_demand=on_demand, rates=(rate_min, rate_max))
-    priced = ~np.isnan(spot)
+    _check_inputs(
+        pools, order, spot=spot, lowest=lowest, highest=highest, on_demand=on_demand, rates=(rate_min, rate_max)
+    )
+    priced, group = ~np.isnan(spot), _group_codes(pools, order)
     position = price_position(spot, lowest, highest)
-    stress = family_stress(position, _group_codes(pools, order), priced)
+    discount = 1.0 - spot / on_demand
     rate = historic_interrupt_rate(rate_min, rate_max, open_bucket_rate)
-    included = priced & ~np.isnan(on_demand) & ~np.isnan(rate)
-
-    matrix = np.column_stack([position, 1.0 - spot / on_demand, stress, rate])[included]
-    key_columns = {column: keys[column].array[included] for column in POOL_KEY}
-    check_ranges(matrix, V1, name_row=lambda row: tuple(values[row] for values in key_columns.values()))
-    features = pd.DataFrame(
-        {
-            **key_columns,
-            **{name: matrix[:, column] for column, name in enumerate(V1.names)},
-            "spot_price_usd_per_hour": spot[included],
-            "on_demand_usd_per_hour": on_demand[included],
-            "interrupt_rate_min": rate_min[included],
-            "interrupt_rate_max": rate_max[included],
-        }
-    )
-    reason = np.where(~priced, NO_PRICE, np.where(np.isnan(on_demand), NO_ON_DEMAND, NO_ADVISOR))[~included]
-    exclusions = pd.DataFrame(
-        {
-            **{column: keys[column].array[~included] for column in POOL_KEY},
-            "reason": pd.Series(reason.astype(object), dtype="str"),
-        }
-    )
-    return features, exclusions
+    columns = {
+        "price_position": position,
+        "discount_depth": discount,
+        "family_stress_index": family_stress(position, group, priced),
+        "historic_interrupt_rate": rate,
+        "discount_vs_family": discount - group_mean(discount, group, ~np.isnan(discount)),
+    }
+    reason = np.full(len(order), INCLUDED, dtype=np.int8)
+    # The first reason wins, so it is written last.
+    for code, missing in ((2, np.isnan(rate)), (1, np.isnan(on_demand)), (0, ~priced)):
+        reason[missing] = code
+    return columns, dict(zip(CARRIED, (spot, on_demand, rate_min, rate_max), strict=True)), reason
 
 
 def price_position(spot: np.ndarray, lowest: np.ndarray, highest: np.ndarray) -> np.ndarray:
@@ -99,12 +122,17 @@ def price_position(spot: np.ndarray, lowest: np.ndarray, highest: np.ndarray) ->
 
 def family_stress(position: np.ndarray, group: np.ndarray, priced: np.ndarray) -> np.ndarray:
     """The mean position of the priced pools in each pool's (region, family); all arrays (n,), NaN without any."""
+    # A mean of numbers in [0, 1] may exceed 1 in its last bit.
+    return np.minimum(group_mean(position, group, priced), 1.0)
+
+
+def group_mean(values: np.ndarray, group: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """The mean of the known values in each row's group; all arrays (n,), NaN in a group without any."""
     size = int(group.max(initial=-1)) + 1
-    total = np.bincount(group[priced], weights=position[priced], minlength=size)
-    count = np.bincount(group[priced], minlength=size)
+    total = np.bincount(group[known], weights=values[known], minlength=size)
+    count = np.bincount(group[known], minlength=size)
     with np.errstate(invalid="ignore"):
-        # A mean of numbers in [0, 1] may exceed 1 in its last bit.
-        return np.minimum(total / count, 1.0)[group]
+        return (total / count)[group]
 
 
 def historic_interrupt_rate(rate_min: np.ndarray, rate_max: np.ndarray, open_bucket_rate: float) -> np.ndarray:
@@ -112,14 +140,32 @@ def historic_interrupt_rate(rate_min: np.ndarray, rate_max: np.ndarray, open_buc
     return np.where(rate_min >= OPEN_BUCKET_MIN, open_bucket_rate, (rate_min + rate_max) / 2)
 
 
+def _key_order(pools: pd.DataFrame) -> np.ndarray:
+    """The rows in the order of instant and pool key, which must differ from row to row."""
+    names = [SAMPLED_AT, *POOL_KEY] if SAMPLED_AT in pools else POOL_KEY
+    combined = np.zeros(len(pools), dtype=np.int64)
+    for name in names:
+        code, values = pd.factorize(pools[name], sort=True)
+        combined = combined * max(len(values), 1) + code
+    order = np.argsort(combined)
+    repeated = int((np.diff(combined[order]) == 0).sum())
+    if repeated:
+        raise FeatureOutOfRange(f"Expected one row a pool; got {len(pools)} rows of {len(pools) - repeated} pools.")
+    return order
+
+
 def _group_codes(pools: pd.DataFrame, order: np.ndarray) -> np.ndarray:
-    region, _ = pd.factorize(pools["region"])
-    family, families = pd.factorize(pools["family"])
-    return (region * max(len(families), 1) + family)[order]
+    names = [SAMPLED_AT, "region", "family"] if SAMPLED_AT in pools else ["region", "family"]
+    combined = np.zeros(len(pools), dtype=np.int64)
+    for name in names:
+        code, values = pd.factorize(pools[name])
+        combined = combined * max(len(values), 1) + code
+    return combined[order]
 
 
 def _check_inputs(
-    keys: pd.DataFrame,
+    pools: pd.DataFrame,
+    order: np.ndarray,
     *,
     spot: np.ndarray,
     lowest: np.ndarray,
@@ -138,6 +184,6 @@ def _check_inputs(
     }
     for rule, broken in rules.items():
         if broken.any():
-            rows = keys[broken].head(5).itertuples(index=False)
+            rows = pools.take(order[broken][:5]).itertuples(index=False)
             named = "; ".join(f"{row.region} {row.instance_type}:{row.az_id}:{row.product}" for row in rows)
             raise FeatureOutOfRange(f"Expected: {rule}; {int(broken.sum())} pools break it: {named}.")

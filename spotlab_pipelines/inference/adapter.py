@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spotlab_pipelines.errors import FeatureMissing, FeatureVersionMismatch, ModelError
-from spotlab_pipelines.features.specs import FeatureSpec, check_ranges, feature_matrix, get_spec
+from spotlab_pipelines.features.matrix import check_ranges, feature_matrix
+from spotlab_pipelines.features.specs import FeatureSpec, get_spec
 
 if TYPE_CHECKING:
     import pandas as pd

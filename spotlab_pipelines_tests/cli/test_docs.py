@@ -1,4 +1,4 @@
-"""The documentation is complete: every setting and every command is in it, with the words the code has."""
+"""The documentation is complete: every setting, command and feature is in it, with the words the code has."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 import typer
 
 from spotlab_pipelines.cli import app
+from spotlab_pipelines.features.specs import SPECS
 from spotlab_pipelines.settings import PROJECT_ROOT, Settings
 from spotlab_pipelines_tests.write_docs import helps, pages
 
@@ -23,6 +24,15 @@ def test_every_command_is_documented() -> None:
     text = (PROJECT_ROOT / "docs" / "cli.md").read_text()
     for name, _ in helps(typer.main.get_command(app), "spotlab"):
         assert f"## {name}\n" in text
+
+
+@pytest.mark.parametrize("version", list(SPECS))
+def test_every_feature_of_every_spec_is_documented(version: str) -> None:
+    text = (PROJECT_ROOT / "docs" / "features.md").read_text()
+    section = text.partition(f"\n## {version}\n")[2].partition("\n## ")[0]
+    for feature in SPECS[version].features:
+        assert f"| `{feature.name}` | {feature.formula} |" in section
+        assert not feature.indicator or f"`{feature.indicator}` = 1" in section
 
 
 def test_the_pages_are_what_make_docs_writes() -> None:

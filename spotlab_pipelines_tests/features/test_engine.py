@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from spotlab_pipelines.errors import FeatureMissing, FeatureOutOfRange, FeatureVersionMismatch
 from spotlab_pipelines.features.engine import compute_features
 from spotlab_pipelines.features.frames import features_schema, pools_schema
-from spotlab_pipelines.features.specs import V1, check_ranges, feature_matrix, get_spec
+from spotlab_pipelines.features.matrix import check_ranges, feature_matrix
+from spotlab_pipelines.features.specs import V1, get_spec
 from spotlab_pipelines.features.windows import price_windows
 from spotlab_pipelines_tests.features.examples import NOW, WEEK, changes, pools
 
