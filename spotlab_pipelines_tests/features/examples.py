@@ -39,12 +39,13 @@ def pools(*rows: dict[str, Any]) -> pd.DataFrame:
         "price_changes": 2,
         "price_changed_at": pd.Timestamp(NOW),
         "on_demand_usd_per_hour": 0.1,
+        "price_source": "pricing",
         "interrupt_rate_min": 0.05,
         "interrupt_rate_max": 0.10,
     }
     frame = pd.DataFrame([{**base, **row} for row in rows], columns=list(base))
     frame.insert(2, "family", frame["instance_type"].str.partition(".")[0])
-    texts = ["region", "instance_type", "family", "az_id", "product"]
+    texts = ["region", "instance_type", "family", "az_id", "product", "price_source"]
     floats = [name for name in frame.columns if name.endswith(("per_hour", "rate_min", "rate_max"))]
     times = pd.to_datetime(frame["price_changed_at"], utc=True).dt.as_unit("us")
     return frame.astype(dict.fromkeys(texts, "str") | dict.fromkeys(floats, float)).assign(price_changed_at=times)

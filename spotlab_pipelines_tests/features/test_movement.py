@@ -29,8 +29,9 @@ def market(names: tuple[str, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Advisor and on-demand rows of these types."""
     base = pd.DataFrame({"instance_type": pd.Series(names, dtype="str")})
     base = base.assign(**{name: pd.Series([text] * len(names), dtype="str") for name, text in PLACE.items()})
-    return base.assign(interrupt_rate_min=0.05, interrupt_rate_max=0.10), base.assign(
-        on_demand_usd_per_hour=np.arange(1, len(names) + 1) * 0.5
+    source = pd.Series(["pricing"] * len(names), dtype="str")
+    return base.assign(interrupt_rate_min=0.05, interrupt_rate_max=0.10, savings_pct=60), base.assign(
+        price_source=source, on_demand_usd_per_hour=np.arange(1, len(names) + 1) * 0.5
     )
 
 
