@@ -29,6 +29,7 @@ SpotLabError
     │   └── ModelTampered           the artifact's hash is not the one that was approved
     ├── NotEnoughData               there is too little history to fit or to judge
     └── IntegrityError              stored data contradicts itself
+        └── ArchiveTooNew           a file of the archive has a schema that only a newer SpotLab reads
 ```
 
 Every message says what was expected, what came, and what to do. No message carries a secret, a token or an
@@ -152,3 +153,7 @@ class NotEnoughData(PermanentError):
 
 class IntegrityError(PermanentError):
     """Stored data contradicts itself."""
+
+
+class ArchiveTooNew(IntegrityError):
+    """A file of the archive has a schema that only a newer SpotLab reads."""

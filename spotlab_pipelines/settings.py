@@ -109,6 +109,23 @@ class Settings(BaseSettings):
         le=90,
         description="Days of price history in the cache and in features.",
     )
+    price_history_days: int = Field(
+        default=90,
+        ge=1,
+        le=90,
+        description="Days of prices that the first scrape of a type and product takes; AWS keeps 90.",
+    )
+    price_overlap_s: int = Field(
+        default=600,
+        ge=0,
+        le=86400,
+        description="Seconds before the last scrape from which the next one asks for prices again: rows may come late.",
+    )
+    archive_settle_s: int = Field(
+        default=7200,
+        ge=60,
+        description="Seconds after which no scrape can still own a file of the archive: none takes longer.",
+    )
     spot_risk_ttl_s: int = Field(default=3600, ge=60, description="Time to live of spot_risk:* in Redis.")
     price_history_ttl_s: int = Field(default=3600, ge=60, description="Time to live of spot_price_history:* in Redis.")
     instance_metadata_ttl_s: int = Field(
@@ -187,6 +204,11 @@ class Settings(BaseSettings):
     def archive_location(self) -> str:
         """The archive's folder or s3:// URL."""
         return self.archive_url or str(self.data_dir / "archive")
+
+    @property
+    def archive_settle(self) -> timedelta:
+        """`archive_settle_s` as a duration."""
+        return timedelta(seconds=self.archive_settle_s)
 
     @property
     def price_window(self) -> timedelta:

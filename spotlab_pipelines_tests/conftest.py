@@ -105,6 +105,8 @@ def settings(stores: StoreUrls, tmp_path: Path) -> Settings:
         redis_url=stores.redis,
         archive_url=str(tmp_path / "archive"),
         mlruns_dir=tmp_path / "mlruns",
+        # A first scrape of 90 days takes botocore seconds to read.
+        price_history_days=7,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -9,8 +10,9 @@ import sqlalchemy as sa
 from spotlab_pipelines.accounts.registry import list_accounts
 from spotlab_pipelines.errors import SettingsError, SourceUnavailable
 from spotlab_pipelines.market.archive import Archive
+from spotlab_pipelines.market.cache import risk_key
 from spotlab_pipelines.market.parse_advisor import parse_advisor
-from spotlab_pipelines.market.publish import Envelope, publish_advisor
+from spotlab_pipelines.market.publish import Envelope, publish_advisor, withdraw
 from spotlab_pipelines.market.scrapes import ScrapeReport, recorded
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def scrape_advisor(settings: Settings, engine: sa.Engine, redis: redis_client.Re
     with recorded(engine, SOURCE) as record:
         frame = parse_advisor(fetch_document(settings.advisor_url, settings.http_timeout_s))
         record.keep(archive, frame)
+        record.undo_with(partial(withdraw, redis, record.id, risk_key("*")))
         keys = publish_advisor(
             redis,
             frame,

@@ -1,20 +1,19 @@
 """The Parquet archive: scrapes, the tables of evaluations, and frozen snapshots, in a folder or below an s3:// URL.
 
 Everything is written once, whole: a local file under a temporary name that is then renamed, an S3 object in one put.
-Object columns (tags, features) are stored as JSON text and come back as Python objects. What a table means is the
-business of the room that writes it.
+The bytes are parquet.py's, the places of scrapes layout.py's; what a table means is the business of the room that
+writes it, and what was known when that of history.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 from uuid import uuid4
 
-import numpy as np
 import orjson
 import pandas as pd
 import pyarrow as pa
@@ -23,14 +22,19 @@ import pyarrow.parquet as pq
 
 from spotlab_pipelines.database.evaluations import EvaluationKey
 from spotlab_pipelines.errors import IntegrityError, InvalidInput, NotFound, StoreUnavailable
-from spotlab_pipelines.market.canonical import content_id, utc_ticks
+from spotlab_pipelines.market.canonical import content_id
+from spotlab_pipelines.market.layout import FACTS, ScrapeFile, partition_path, scrape_path
+from spotlab_pipelines.market.parquet import (
+    DENSE,
+    QUICK,
+    GroupRange,
+    check_version,
+    decode,
+    encode,
+    group_ranges,
+    metadata_of,
+)
 
-METADATA_KEY = b"spotlab"
-JSON_COLUMNS_KEY = b"spotlab.json_columns"
-DENSE = {"compression": "zstd"}
-"""How scrapes are stored: they are large and many, and stay."""
-QUICK = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
-"""How tables and snapshots are stored, which an evaluation waits for: in a third of the time, a fifth larger."""
 RECENT_TABLES = 16
 """How many tables are kept in memory for the next step: those of two evaluations."""
 
@@ -54,12 +58,72 @@ class Archive:
     def write_scrape(
         self, *, kind: str, region: str | None, fetched_at: datetime, scrape_id: object, frame: pd.DataFrame
     ) -> str:
-        """Write one scrape's rows; return the path below the archive's root. A region of None reads `all`."""
-        date = fetched_at.astimezone(UTC).date().isoformat()
-        path = f"scrapes/kind={kind}/region={region or 'all'}/date={date}/{scrape_id}.parquet"
-        metadata = {"fetched_at": fetched_at.isoformat(), "scrape_id": str(scrape_id)}
-        self._write(path, _encode(frame, metadata, DENSE))
+        """Write rows of one scrape that belong to one region (None: to none); return the path below the root.
+
+        Each row comes to carry `fetched_at`, and if the kind's rows are no facts `scrape_id`; a column `region` is left
+        to the path.
+
+        Raises:
+            InvalidInput: a column has the name of another part of the path.
+        """
+        clash = {"kind", "date"} & set(frame.columns)
+        if clash:
+            raise InvalidInput(
+                f"An archived frame has no column {', '.join(sorted(clash))}: the path says it; {kind} has one.",
+                remedy="Name the column otherwise.",
+            )
+        origin: dict[str, Any] = {"fetched_at": pd.Timestamp(fetched_at).tz_convert("UTC").as_unit("us")}
+        if kind not in FACTS:
+            origin["scrape_id"] = pd.Series([str(scrape_id)] * len(frame), index=frame.index, dtype="str")
+        rows = frame.drop(columns="region", errors="ignore").assign(**origin)
+        path = scrape_path(kind, region, fetched_at, scrape_id)
+        self.write_file(path, encode(rows, {}, DENSE))
         return path
+
+    def write_file(self, path: str, data: pa.Buffer) -> None:
+        """Write a file whole."""
+        self._write(path, data)
+
+    def scrape_files(self, kind: str, region: str | None = None, date: str | None = None) -> list[ScrapeFile]:
+        """The files of a kind, of one of its regions, or of one date there, by path."""
+
+        def search(filesystem: pafs.FileSystem, root: str) -> list[str]:
+            folder = f"{root}/{partition_path(kind, region, date)}"
+            found = filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True, recursive=True))
+            return [info.path.removeprefix(f"{root}/") for info in found if info.type == pafs.FileType.File]
+
+        files = map(ScrapeFile.of, self._attempt("be searched", search))
+        return sorted(file for file in files if file is not None)
+
+    def read_scrape(
+        self,
+        file: ScrapeFile,
+        columns: Sequence[str] | None = None,
+        *,
+        dictionaries: Sequence[str] = (),
+        wanted: Callable[[GroupRange], bool] | None = None,
+    ) -> pa.Table:
+        """Read a file of scrapes; without `region`, which its path says.
+
+        Args:
+            columns: those to read, None for all.
+            dictionaries: text columns to be read as codes.
+            wanted: which groups of rows to read, given each column's range there; others have no row of interest.
+
+        Raises:
+            FileNotFoundError: it is gone, as compaction merged it meanwhile: list the files anew.
+            ArchiveTooNew, IntegrityError: its schema is not one that this code reads.
+        """
+
+        def read(filesystem: pafs.FileSystem, root: str) -> pa.Table:
+            with filesystem.open_input_file(f"{root}/{file.path}") as source:
+                parquet = pq.ParquetFile(source, read_dictionary=list(dictionaries))
+                check_version(parquet.metadata.metadata, f"{self.url}/{file.path}")
+                if wanted is None:
+                    return parquet.read(columns)
+                return parquet.read_row_groups([n for n, ranges in group_ranges(parquet) if wanted(ranges)], columns)
+
+        return self._attempt("be read", read)
 
     def remove(self, path: str) -> None:
         """Remove a file that `write_scrape` wrote; one that is gone already is no error."""
@@ -76,7 +140,7 @@ class Archive:
         """
         path = _table_path(table, key)
         self._recent.pop(path, None)
-        self._write(path, _encode(frame, metadata or {}, QUICK))
+        self._write(path, encode(frame, metadata or {}, QUICK))
         self._recent[path] = frame.reset_index(drop=True), orjson.loads(orjson.dumps(metadata or {}))
         while len(self._recent) > RECENT_TABLES:
             del self._recent[next(iter(self._recent))]
@@ -91,7 +155,7 @@ class Archive:
         path = _table_path(table, key)
         if path in self._recent:
             return self._recent[path][0].copy(deep=False)
-        return _decode(self._read(path, f"Table {table!r} of evaluation {key}"))
+        return decode(self._read(path, f"Table {table!r} of evaluation {key}"))
 
     def read_metadata(self, table: str, key: EvaluationKey) -> dict[str, Any]:
         """Read the metadata that `write_table` was given, without the rows.
@@ -103,8 +167,7 @@ class Archive:
         if path in self._recent:
             return self._recent[path][1]
         data = self._read(path, f"Table {table!r} of evaluation {key}")
-        stored = pq.read_schema(pa.BufferReader(data)).metadata or {}
-        return orjson.loads(stored.get(METADATA_KEY, b"{}"))
+        return metadata_of(data)
 
     def write_snapshot(self, frames: dict[str, pd.DataFrame], metadata: dict[str, Any]) -> str:
         """Freeze `frames` and JSON-able `metadata`; return the snapshot's id, the hash of that content.
@@ -116,7 +179,7 @@ class Archive:
         base = f"snapshots/{snapshot_id}"
         if self._exists(f"{base}/metadata.json"):
             return snapshot_id
-        files = {f"{base}/{name}.parquet": _encode(frame, {}, QUICK) for name, frame in frames.items()}
+        files = {f"{base}/{name}.parquet": encode(frame, {}, QUICK) for name, frame in frames.items()}
         # Side by side, because a put to S3 waits.
         with ThreadPoolExecutor(max_workers=8) as pool:
             list(pool.map(self._write, files, files.values()))
@@ -134,7 +197,7 @@ class Archive:
         base, what = f"snapshots/{snapshot_id}", f"Snapshot {snapshot_id}"
         try:
             document = orjson.loads(memoryview(self._read(f"{base}/metadata.json", what)))
-            frames = {name: _decode(self._read(f"{base}/{name}.parquet", what)) for name in document["frames"]}
+            frames = {name: decode(self._read(f"{base}/{name}.parquet", what)) for name in document["frames"]}
             found = content_id(frames, document["metadata"])
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             # What was written could be read: it was changed since.
@@ -223,44 +286,3 @@ def _changed(what: str, how: str) -> IntegrityError:
 def _table_path(table: str, key: EvaluationKey) -> str:
     window = key.window_start.strftime("%Y-%m-%dT%H%M%S.%fZ")
     return f"evaluations/table={table}/account={key.account_id}/window={window}.parquet"
-
-
-def _encode(frame: pd.DataFrame, metadata: dict[str, Any], storage: dict[str, Any]) -> pa.Buffer:
-    json_columns = [str(name) for name, dtype in frame.dtypes.items() if dtype == np.dtype(object)]
-    table = pa.table({str(name): _to_arrow(column) for name, column in frame.items()})
-    table = table.replace_schema_metadata(
-        {METADATA_KEY: orjson.dumps(metadata), JSON_COLUMNS_KEY: orjson.dumps(json_columns)}
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, **storage)
-    return sink.getvalue()
-
-
-def _decode(data: pa.Buffer) -> pd.DataFrame:
-    # Opened as one file, not as a data set: else the path's `table=…` folders would turn into columns.
-    table = pq.ParquetFile(pa.BufferReader(data)).read()
-    json_columns = orjson.loads((table.schema.metadata or {}).get(JSON_COLUMNS_KEY, b"[]"))
-    frame = table.to_pandas()
-    if json_columns:
-        frame = frame.assign(**{name: _from_json(table[name]) for name in json_columns})
-    return frame
-
-
-def _to_arrow(column: pd.Series) -> pa.Array:
-    # Not Table.from_pandas: it warns on every time column under pandas 3.1, and it would turn NaN into null.
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
-        unit = column.dtype.unit
-        return pa.array(utc_ticks(column).view(f"M8[{unit}]"), pa.timestamp(unit, tz="UTC"))
-    if column.dtype == np.dtype(object):
-        texts = [None if value is None else orjson.dumps(value).decode() for value in column]
-        return pa.array(texts, pa.string())
-    if isinstance(column.dtype, np.dtype):
-        return pa.array(column.to_numpy())
-    if isinstance(column.dtype, pd.StringDtype):
-        return pa.array(column.array, pa.string())
-    return pa.array(column, from_pandas=True)
-
-
-def _from_json(column: pa.ChunkedArray) -> pd.Series:
-    values = [None if text is None else orjson.loads(text) for text in column.to_pylist()]
-    return pd.Series(values, dtype=object)

@@ -74,9 +74,9 @@ def _codes(column: pd.Series) -> tuple[str, np.ndarray, list[str] | None]:
         return str(dtype), column.to_numpy().astype("<i8"), None
     if dtype == np.dtype(object):
         texts = [None if value is None else orjson.dumps(value, option=JSON_OPTIONS).decode() for value in column]
-        return "json", *_words(pa.array(texts, pa.large_string()))
+        return "json", *text_codes(pa.array(texts, pa.large_string()))
     if isinstance(dtype, (pd.StringDtype, pd.CategoricalDtype)):
-        return "str", *_words(pa.array(column, from_pandas=True).cast(pa.large_string()))
+        return "str", *text_codes(pa.array(column, from_pandas=True).cast(pa.large_string()))
     raise InvalidInput(f"Column {column.name!r} has dtype {dtype}, which a snapshot cannot hold.")
 
 
@@ -85,8 +85,8 @@ def utc_ticks(column: pd.Series) -> np.ndarray:
     return pd.DatetimeIndex(column).asi8
 
 
-def _words(array: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
-    """Texts as ranks among their sorted distinct values, -1 for null."""
+def text_codes(array: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """Texts as (ranks among their sorted distinct values, -1 for null; those values)."""
     # A column that pandas has concatenated comes in chunks, each of which would get a dictionary of its own.
     whole = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
     encoded = whole.dictionary_encode()

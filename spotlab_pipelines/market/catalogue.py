@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -15,10 +16,11 @@ from spotlab_pipelines.accounts.rules import partition_of
 from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.errors import NotFound, SourceMalformed
 from spotlab_pipelines.market.archive import Archive
+from spotlab_pipelines.market.cache import metadata_key
 from spotlab_pipelines.market.fitting import Wanted, fitting_types, wanted_market
 from spotlab_pipelines.market.frames import PRICING_OS
 from spotlab_pipelines.market.parse import on_demand_attributes, parse_instance_types, parse_price_list
-from spotlab_pipelines.market.publish import Envelope, publish_catalogue
+from spotlab_pipelines.market.publish import Envelope, publish_catalogue, withdraw
 from spotlab_pipelines.market.scrapes import ScrapeReport, recorded
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ def scrape_catalogue(
             )
         merged = types.merge(on_demand, on="instance_type", how="left")
         record.keep(archive, merged)
+        record.undo_with(partial(withdraw, redis, record.id, metadata_key("*")))
         publish_catalogue(
             redis,
             types,

@@ -1,22 +1,22 @@
-"""Spot price history: one account's scrape of the families it runs or could run, and reading longer windows.
+"""Spot price history: one account's scrape of the families it runs or could run, and what the archive lacks of them.
 
 Histories are shared by all accounts, because pools are told apart by zone id: a family that another account's scrape
-has just brought is not fetched again. One that is fetched again is fetched with all that its present value covers, so
-that no account's scrape takes from another what it has come to rely on; what nobody refreshes expires.
+has just brought is not fetched again. Of one that is, only what the archive does not know yet: the first scrape of a
+type and product takes all that AWS keeps, a later one what came since the last. The archive and what is new make the
+value in Redis. One that is fetched again is fetched with all that its present value covers, so that no account's scrape
+takes from another what it has come to rely on; what nobody refreshes expires.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import sqlalchemy as sa
 
-from spotlab_pipelines.accounts.aws_answers import aws_errors, paginate
-from spotlab_pipelines.accounts.fleet import availability_zones, load_fleet
+from spotlab_pipelines.accounts.fleet import load_fleet
 from spotlab_pipelines.accounts.registry import Account, get_account
 from spotlab_pipelines.accounts.rules import partition_of
 from spotlab_pipelines.accounts.sessions import AccountSessions
@@ -24,10 +24,11 @@ from spotlab_pipelines.database.redis import redis_errors
 from spotlab_pipelines.errors import SettingsError, StoreUnavailable
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.cache import price_key, read_catalogue
+from spotlab_pipelines.market.fetching import bring_prices
 from spotlab_pipelines.market.fitting import wanted_market
-from spotlab_pipelines.market.frames import POOL_KEY, check_prices
-from spotlab_pipelines.market.parse import parse_price_history
-from spotlab_pipelines.market.publish import Envelope, PriceCover, publish_prices
+from spotlab_pipelines.market.layout import SPOT_PRICES as SOURCE
+from spotlab_pipelines.market.publish import Envelope, PriceCover, publish_prices, withdraw
+from spotlab_pipelines.market.records import Cover
 from spotlab_pipelines.market.scrapes import ScrapeReport, recorded
 
 if TYPE_CHECKING:
@@ -35,18 +36,12 @@ if TYPE_CHECKING:
 
     from spotlab_pipelines.settings import Settings
 
-SOURCE = "spot_prices"
-PARALLEL_CALLS = 8
-TYPES_PER_LISTING = 40
 FRESH_SHARE = 0.5
 """A cached family is fetched again when it is older than this share of its time to live: it must still be fresh when
 the evaluation reads it."""
 
 OVERTAKEN_TRIES = 5
 """How often a family is scraped again because another account published a wider value of it meanwhile."""
-
-Cover = dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...]]]
-"""(region, family) -> (types, products)."""
 
 
 def scrape_prices(
@@ -60,7 +55,8 @@ def scrape_prices(
     """Fetch the price history of the families that the account's fleet runs in or could run in.
 
     All regions are fetched and validated before anything is written: one that fails leaves the archive and Redis as
-    they were. In the archive each region has its own file; with several, `archive_path` has a * for the region.
+    they were. In the archive each region with changes that are new has its own file; with several, `archive_path` has a
+    * for the region.
 
     A family of which another account published more while this scrape was reading it is left to that account's value.
     If that one lacks something that we want, the family is scraped once more, in a scrape of its own; the report is the
@@ -98,76 +94,49 @@ def _scrape_once(
         wanted = _wanted(settings, engine, redis, account_id, record.fetched_at)
         covered = _not_fresh(settings, redis, wanted, record.fetched_at)
         since = record.fetched_at - settings.price_window
-        frame = fetch_price_history(sessions, account, covered, start=since, end=record.fetched_at)
-        record.keep(archive, frame, sorted({region for region, _ in covered}))
+        brought = bring_prices(settings, sessions, account, archive, covered, since=since, now=record.fetched_at)
+        fresh = brought.new.frame()
+        record.keep(archive, fresh)
+        record.undo_with(partial(withdraw, redis, record.id, price_key("*", "*")))
         overtaken = publish_prices(
             redis,
-            frame,
+            brought.known.frame(),
             Envelope(SOURCE, str(record.id), record.fetched_at),
             ttl_s=settings.price_history_ttl_s,
             since=since,
             covered=covered,
         )
+        record.covers(archive, brought.entries(covered, unpublished=overtaken))
     lacking = _not_fresh(settings, redis, {key: wanted[key] for key in overtaken}, record.fetched_at)
     report = record.report(
-        frame,
+        fresh,
         account_id=account_id,
         regions=sorted({region for region, _ in wanted}),
         families_fetched=len(covered),
         families_overtaken=len(overtaken),
         families_reused=len(wanted) - len(covered),
-        pools=int(frame.duplicated(list(POOL_KEY)).eq(False).sum()),
+        pools=len(brought.known.pools),
+        listings=brought.listings,
         window_start=since.isoformat(),
     )
     return report, not lacking
 
 
-def fetch_price_history(
-    sessions: AccountSessions, account: Account, covered: Cover, *, start: datetime, end: datetime
-) -> pd.DataFrame:
-    """Read price changes in [start, end] and each pool's last change before `start`, in parallel listings.
-
-    Args:
-        covered: (region, family) -> (types, products) to read. AWS keeps 90 days.
-
-    Returns:
-        Price changes frame, sorted by pool and time; empty if `covered` is.
+def collect_prices(
+    settings: Settings, sessions: AccountSessions, engine: sa.Engine, archive: Archive, account: Account, cover: Cover
+) -> ScrapeReport:
+    """Bring to the archive what it lacks of `cover`, without publishing it: for those who look further back.
 
     Raises:
-        AccessDenied, Throttled, SourceUnavailable, PageLoop: a listing could not be read.
-        SourceMalformed: a price or a time that cannot be; pool and row are named.
+        AccessDenied, Throttled, SourceUnavailable, PageLoop, SourceMalformed, StoreUnavailable: as in `scrape_prices`.
     """
-    listings = _listings(covered)
-    regions = sorted({region for region, _, _ in listings})
-    with ThreadPoolExecutor(PARALLEL_CALLS) as pool:
-        zones = dict(
-            zip(
-                regions,
-                pool.map(lambda region: availability_zones(sessions, account.account_id, region), regions),
-                strict=True,
-            )
-        )
-
-        def fetch(listing: tuple[str, tuple[str, ...], tuple[str, ...]]) -> pd.DataFrame:
-            region, types, products = listing
-            client = sessions.get_ec2_client(account.account_id, region)
-            with aws_errors(f"DescribeSpotPriceHistory of account {account.account_id} in {region}", account):
-                pages = paginate(
-                    client.describe_spot_price_history,
-                    "SpotPriceHistory",
-                    max_pages=sessions.max_pages,
-                    InstanceTypes=list(types),
-                    ProductDescriptions=list(products),
-                    StartTime=start,
-                    EndTime=end,
-                    MaxResults=1000,
-                )
-                return parse_price_history(list(pages), region=region, zone_ids=zones[region], now=end)
-
-        frames = list(pool.map(fetch, listings))
-    frame = pd.concat(frames, ignore_index=True) if frames else _no_prices()
-    frame = frame.sort_values([*POOL_KEY, "changed_at"], kind="stable", ignore_index=True)
-    return check_prices(frame, f"DescribeSpotPriceHistory of account {account.account_id}")
+    with recorded(engine, SOURCE, account_id=account.account_id) as record:
+        now = record.fetched_at
+        brought = bring_prices(settings, sessions, account, archive, cover, since=now, now=now)
+        fresh = brought.new.frame()
+        record.keep(archive, fresh)
+        record.covers(archive, brought.entries(cover, unpublished=cover))
+    return record.report(fresh, account_id=account.account_id, listings=brought.listings)
 
 
 def _wanted(settings: Settings, engine: sa.Engine, redis: redis_client.Redis, account_id: str, now: datetime) -> Cover:
@@ -224,19 +193,3 @@ def _not_fresh(settings: Settings, redis: redis_client.Redis, wanted: Cover, now
         ):
             lacking[key] = (tuple(sorted({*types, *held.types})), tuple(sorted({*products, *held.products})))
     return lacking
-
-
-def _listings(covered: Cover) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
-    """Group what is to be read by region and products, in listings short enough to run side by side."""
-    grouped: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    for (region, _), (types, products) in covered.items():
-        grouped.setdefault((region, products), []).extend(types)
-    return [
-        (region, tuple(types[start : start + TYPES_PER_LISTING]), products)
-        for (region, products), types in grouped.items()
-        for start in range(0, len(types), TYPES_PER_LISTING)
-    ]
-
-
-def _no_prices() -> pd.DataFrame:
-    return parse_price_history([], region="", zone_ids={}, now=datetime.now(UTC))

@@ -25,6 +25,7 @@ from spotlab_pipelines.market.frames import CATALOGUE_COLUMNS, POOL_KEY, family_
 if TYPE_CHECKING:
     import redis as redis_client
 
+WITHDRAWN_AT_ONCE = 1000
 WATCHED_TRIES = 20
 """How often a publication starts over because another one wrote the same keys meanwhile."""
 
@@ -227,6 +228,30 @@ def _replace_unless_wider(
         f"Expected to write {len(keys)} price histories, but others wrote them {WATCHED_TRIES} times in between.",
         remedy="Scrape again; if it lasts, let fewer accounts be evaluated at the same moment.",
     )
+
+
+WITHDRAW = """
+local mine, removed = '"scrape_id":"' .. ARGV[1] .. '"', 0
+for _, key in ipairs(KEYS) do
+    local value = redis.call('GET', key)
+    if value and string.find(string.sub(value, 1, 400), mine, 1, true) then
+        removed = removed + redis.call('DEL', key)
+    end
+end
+return removed
+"""
+
+
+def withdraw(redis: redis_client.Redis, scrape_id: object, pattern: str) -> None:
+    """Take back what a scrape that failed has published: of the keys like `pattern` those that still hold its values.
+
+    What they held before is not brought back: without a value a reader is told that one is missing.
+    """
+    with redis_errors():
+        names = list(redis.scan_iter(match=pattern, count=WITHDRAWN_AT_ONCE))
+        for start in range(0, len(names), WITHDRAWN_AT_ONCE):
+            part = names[start : start + WITHDRAWN_AT_ONCE]
+            redis.eval(WITHDRAW, len(part), *part, str(scrape_id))
 
 
 def _columns(changes: pd.DataFrame) -> dict[str, Any]:

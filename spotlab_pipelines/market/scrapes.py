@@ -1,15 +1,18 @@
-"""A scrape as such: its files in the archive, its record in `scrapes`, and the report that it hands back.
+"""A scrape as such: its files in the archive, its record there and in `scrapes`, and the report that it hands back.
 
-The record decides what counts: an archived file is part of the archive if the row of a scrape without an error names
-it. A scrape that fails removes its files; what a killed process leaves behind is named by no row.
+A file is written after the scrape was validated, so that the rows of any whole file count. A scrape that fails removes
+its files and takes back what it published. The record in the archive is written last, within the transaction that
+inserts the row of `scrapes`: from then on nothing is removed, and other scrapes may build on these rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,6 +23,8 @@ from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import Scrape
 from spotlab_pipelines.errors import StoreUnavailable
 from spotlab_pipelines.market.archive import Archive
+from spotlab_pipelines.market.layout import EVERYWHERE, RECORDS, scrape_path
+from spotlab_pipelines.market.records import Document, RecordEntry, record_frame
 
 PREVIEW_ROWS = 10
 
@@ -56,36 +61,89 @@ class ScrapeRecord:
     fetched_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     row_count: int = 0
     archive_path: str | None = None
-    _files: list[tuple[Archive, str]] = field(default_factory=list)
+    _archive: Archive | None = None
+    _entries: list[RecordEntry] = field(default_factory=list)
+    _undo: list[Callable[[], object]] = field(default_factory=list)
 
-    def keep(self, archive: Archive, frame: pd.DataFrame, regions: Sequence[str] | None = None) -> None:
-        """Archive the scrape's rows: in one file, or with `regions` in one for each of them.
+    def keep(self, archive: Archive, frame: pd.DataFrame) -> None:
+        """Archive the scrape's rows, one file for each region that has some.
 
         `row_count` and `archive_path` follow; of several files the path has a * for the region. Publish afterwards:
         what others can read must be in the archive already.
+
+        Args:
+            frame: of facts only those that the archive does not have; a missing region is none.
         """
-        parts = [(None, frame)] if regions is None else [(name, frame[frame["region"] == name]) for name in regions]
-        for region, rows in parts:
+        self._archive = archive
+        regions = frame["region"].astype("str")
+        names = [*sorted(regions.dropna().unique()), *([None] if regions.isna().any() else [])]
+        paths = []
+        for name in names:
+            rows = frame[regions.isna() if name is None else regions == name].reset_index(drop=True)
             path = archive.write_scrape(
-                kind=self.source,
-                region=region,
-                fetched_at=self.fetched_at,
-                scrape_id=self.id,
-                frame=rows.reset_index(drop=True),
+                kind=self.source, region=name, fetched_at=self.fetched_at, scrape_id=self.id, frame=rows
             )
-            self._files.append((archive, path))
-            self.archive_path = path if len(parts) == 1 else path.replace(f"region={region}", "region=*")
+            self.undo_with(partial(archive.remove, path))
+            paths.append(path)
+            self._entries.append(RecordEntry(name, len(rows)))
+        if paths:
+            self.archive_path = paths[0] if len(paths) == 1 else re.sub("region=[^/]+", "region=*", paths[0])
         self.row_count = len(frame)
 
-    def discard(self) -> None:
-        """Remove what `keep` wrote.
+    def covers(self, archive: Archive, entries: Sequence[RecordEntry]) -> None:
+        """Say what the scrape's record shall hold, instead of one row for each region that `keep` archived."""
+        self._archive, self._entries = archive, list(entries)
+
+    def confirm(self, archive: Archive, document: Document, note: str) -> None:
+        """Say that the source still says what an earlier scrape has archived; nothing is stored twice.
+
+        Args:
+            document: what `MarketHistory.document` gave.
+            note: what the values in Redis say of it.
+        """
+        self.row_count = len(document.frame)
+        self.covers(
+            archive,
+            [
+                RecordEntry(
+                    None if region == EVERYWHERE else region,
+                    0,
+                    content_id=document.content_id,
+                    content_at=document.content_at,
+                    note=note,
+                )
+                for region in document.regions
+            ],
+        )
+
+    def undo_with(self, action: Callable[[], object]) -> None:
+        """Call `action` if the scrape fails, before those that were given earlier."""
+        self._undo.append(action)
+
+    def undo(self, error: BaseException) -> None:
+        """Remove what `keep` wrote and take back what was published; what cannot be is noted on `error`."""
+        while self._undo:
+            try:
+                self._undo.pop()()
+            except StoreUnavailable as left:
+                error.add_note(f"What the scrape left behind could not be removed: {left}")
+
+    def close(self) -> None:
+        """Write the record to the archive: the scrape is whole. One that archived nothing and covers nothing has none.
 
         Raises:
-            StoreUnavailable: the archive does not let us; the path of the file that is left is named.
+            StoreUnavailable: the archive cannot be written.
         """
-        while self._files:
-            archive, path = self._files.pop()
-            archive.remove(path)
+        if self._archive is not None and self._entries:
+            # Before it is written: the commit that follows may fail too.
+            self.undo_with(partial(self._archive.remove, scrape_path(RECORDS, None, self.fetched_at, self.id)))
+            self._archive.write_scrape(
+                kind=RECORDS,
+                region=None,
+                fetched_at=self.fetched_at,
+                scrape_id=self.id,
+                frame=record_frame(self.source, self._entries),
+            )
 
     def report(self, frame: pd.DataFrame, **details: Any) -> ScrapeReport:
         """The report of this scrape; `frame` is shown by its first rows."""
@@ -106,33 +164,30 @@ def recorded(
 ) -> Iterator[ScrapeRecord]:
     """Keep a row of the scrape that happens inside: with its counts if it ends well, else with its error.
 
-    A scrape that fails, or whose row cannot be written, leaves no file in the archive.
+    A scrape that fails, or whose row cannot be written, leaves no file in the archive and nothing that it published.
     """
     record = ScrapeRecord(source, account_id, region)
     try:
         yield record
-        _insert(engine, record, None)
+        with database_errors(), engine.begin() as connection:
+            connection.execute(_row(record, None))
+            record.close()
     # Also what is not an Exception: a run that is cancelled must leave as little as one that fails.
     except BaseException as error:
-        try:
-            record.discard()
-        except StoreUnavailable as left:
-            error.add_note(f"What the scrape archived could not be removed, and no row names it: {left}")
-        _insert(engine, record, f"{type(error).__name__}: {error}")
+        record.undo(error)
+        with database_errors(), engine.begin() as connection:
+            connection.execute(_row(record, f"{type(error).__name__}: {error}"))
         raise
 
 
-def _insert(engine: sa.Engine, record: ScrapeRecord, error: str | None) -> None:
-    with database_errors(), engine.begin() as connection:
-        connection.execute(
-            sa.insert(Scrape).values(
-                id=record.id,
-                source=record.source,
-                account_id=record.account_id,
-                region=record.region,
-                fetched_at=record.fetched_at,
-                row_count=0 if error else record.row_count,
-                archive_path=None if error else record.archive_path,
-                error=error,
-            )
-        )
+def _row(record: ScrapeRecord, error: str | None) -> sa.Insert:
+    return sa.insert(Scrape).values(
+        id=record.id,
+        source=record.source,
+        account_id=record.account_id,
+        region=record.region,
+        fetched_at=record.fetched_at,
+        row_count=0 if error else record.row_count,
+        archive_path=None if error else record.archive_path,
+        error=error,
+    )

@@ -14,10 +14,13 @@ import pandas as pd
 from spotlab_pipelines.accounts.registry import Account, list_accounts
 from spotlab_pipelines.accounts.spot_requests import read_spot_requests
 from spotlab_pipelines.errors import AccessDenied, NotEnoughData, NotFound
+from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.cache import read_catalogue, read_market
 from spotlab_pipelines.market.fitting import Wanted
 from spotlab_pipelines.market.frames import family_of
-from spotlab_pipelines.market.prices import fetch_price_history
+from spotlab_pipelines.market.history import MarketHistory
+from spotlab_pipelines.market.prices import collect_prices
+from spotlab_pipelines.market.records import Cover, not_covered
 from spotlab_pipelines.settings import HORIZONS_H
 from spotlab_pipelines.training.examples import build_examples
 
@@ -71,7 +74,7 @@ def read_examples(
     # Without families no price is asked of the cache, which holds a week only.
     market = read_market(redis, settings, now=until, wanted=wanted, catalogue=catalogue)
     say(f"reading {training_days:g} days of prices of {sum(map(len, wanted.types.values()))} instance types")
-    changes = _read_prices(sessions, readable, wanted, start=since - settings.price_window, end=until)
+    changes = _read_prices(settings, engine, sessions, readable, wanted, start=since - settings.price_window, end=until)
     say(f"computing features as of every {SAMPLED_EVERY / timedelta(hours=1):g} h")
     examples = build_examples(
         exposures,
@@ -124,15 +127,34 @@ def _wanted(exposures: pd.DataFrame, catalogue: pd.DataFrame) -> Wanted:
 
 
 def _read_prices(
-    sessions: AccountSessions, accounts: list[Account], wanted: Wanted, *, start: datetime, end: datetime
+    settings: Settings,
+    engine: sa.Engine,
+    sessions: AccountSessions,
+    accounts: list[Account],
+    wanted: Wanted,
+    *,
+    start: datetime,
+    end: datetime,
 ) -> pd.DataFrame:
-    """The price history of each region, read through the first account that works there: pools are shared by all."""
-    parts = []
+    """The prices of each region from the archive, after what it lacks has been brought there.
+
+    Through the first account that works in a region: pools are shared by all.
+    """
+    archive = Archive(settings.archive_location)
+    cover: Cover = {}
+    by_reader: dict[str, Cover] = {}
+    readers = {account.account_id: account for account in accounts}
     for region, types in wanted.types.items():
         reader = next(account for account in accounts if region in account.regions)
         families: dict[str, list[str]] = {}
         for name in types:
             families.setdefault(name.partition(".")[0], []).append(name)
-        cover = {(region, family): (tuple(names), wanted.products[region]) for family, names in families.items()}
-        parts.append(fetch_price_history(sessions, reader, cover, start=start, end=end))
-    return pd.concat(parts, ignore_index=True)
+        here = {(region, family): (tuple(names), wanted.products[region]) for family, names in families.items()}
+        cover |= here
+        by_reader.setdefault(reader.account_id, {}).update(here)
+    fresh = timedelta(seconds=settings.price_history_ttl_s)
+    for account_id, part in by_reader.items():
+        lacking = not_covered(archive, part, since=end - fresh, until=end)
+        if lacking:
+            collect_prices(settings, sessions, engine, archive, readers[account_id], lacking)
+    return MarketHistory(archive).prices(cover, start=start, end=end)

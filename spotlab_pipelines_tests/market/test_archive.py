@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
 from spotlab_pipelines.database.evaluations import EvaluationKey
-from spotlab_pipelines.errors import IntegrityError, InvalidInput, NotFound, StoreUnavailable
+from spotlab_pipelines.errors import ArchiveTooNew, IntegrityError, InvalidInput, NotFound, StoreUnavailable
+from spotlab_pipelines.market import parquet
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.canonical import content_id, row_order
+from spotlab_pipelines.market.history import MarketHistory
+from spotlab_pipelines.market.records import Cover
 
 KEY = EvaluationKey("111122223333", datetime(2026, 11, 2, 12, 30, 0, 123456, tzinfo=UTC))
 FLOATS = [0.1, 1 / 3, np.nan, np.inf, -0.0, 5e-324]
@@ -69,15 +71,105 @@ def test_an_absent_table_is_not_found(archive, other):
         archive.read_metadata(*other)
 
 
-def test_scrapes_lie_by_kind_region_and_date_and_any_tool_reads_them(archive, tmp_path):
-    fetched_at = datetime(2026, 11, 1, 23, 30, tzinfo=timezone(timedelta(hours=-2)))
-    path = archive.write_scrape(
-        kind="spot_prices", region="us-east-1", fetched_at=fetched_at, scrape_id="s1", frame=example()
+SCRAPED_AT = datetime(2026, 11, 1, 23, 30, tzinfo=timezone(timedelta(hours=-2)))
+SCRAPE = "019a0000-0000-7000-8000-000000000001"
+
+
+def facts(*zones: str) -> pd.DataFrame:
+    """One price in each zone."""
+    count = len(zones)
+    texts = {"region": ["us-east-1"], "instance_type": ["m5.large"], "az_id": zones, "product": ["Linux/UNIX"]}
+    return pd.DataFrame(
+        {
+            **{name: pd.Series([*values] * (count // len(values)), dtype="str") for name, values in texts.items()},
+            "changed_at": pd.DatetimeIndex(["2026-11-01T00:00:00Z"] * count).as_unit("us"),
+            "spot_price_usd_per_hour": np.linspace(0.1, 0.2, count),
+        }
     )
-    assert path == "scrapes/kind=spot_prices/region=us-east-1/date=2026-11-02/s1.parquet"
-    plain = pq.ParquetFile(tmp_path / "archive" / path).read().to_pandas()
+
+
+def test_scrapes_lie_by_kind_region_and_date_and_duckdb_and_pandas_read_them_as_they_are(archive, tmp_path):
+    import duckdb
+
+    frame = facts("use1-az1", "use1-az2")
+    path = archive.write_scrape(
+        kind="spot_prices", region="us-east-1", fetched_at=SCRAPED_AT, scrape_id=SCRAPE, frame=frame
+    )
+    assert path == (
+        f"scrapes/kind=spot_prices/region=us-east-1/date=2026-11-02/20261102T013000000000Z-{SCRAPE}.parquet"
+    )
+    archive.write_scrape(
+        kind="spot_prices", region="eu-west-1", fetched_at=SCRAPED_AT, scrape_id=SCRAPE, frame=facts("euw1-az1")
+    )
+    plain = pd.read_parquet(tmp_path / "archive/scrapes/kind=spot_prices")
+    back = plain[plain["region"] == "us-east-1"].astype({"region": "str"})
+    pd.testing.assert_frame_equal(back[frame.columns].reset_index(drop=True), frame, check_exact=True)
+    assert (plain["fetched_at"] == SCRAPED_AT).all()
+    files = f"{archive.url}/scrapes/kind=spot_prices/**/*.parquet"
+    query = f"""
+        select region, az_id, date::text, spot_price_usd_per_hour, epoch_us(fetched_at)
+        from read_parquet('{files}', hive_partitioning=true) order by all
+    """
+    micros = int(SCRAPED_AT.timestamp() * 1_000_000)
+    assert duckdb.sql(query).fetchall() == [
+        ("eu-west-1", "euw1-az1", "2026-11-02", 0.1, micros),
+        ("us-east-1", "use1-az1", "2026-11-02", 0.1, micros),
+        ("us-east-1", "use1-az2", "2026-11-02", 0.2, micros),
+    ]
+
+
+def test_rows_of_a_document_carry_its_scrape(archive, tmp_path):
+    archive.write_scrape(kind="spot_advisor", region=None, fetched_at=SCRAPED_AT, scrape_id=SCRAPE, frame=example())
+    plain = pd.read_parquet(tmp_path / "archive/scrapes/kind=spot_advisor")
+    assert set(plain["scrape_id"]) == {SCRAPE}
+    assert plain["region"].unique().tolist() == ["all"]
     assert plain["tags"].iloc[0] == '{"k":0.1}'
-    assert plain["at"].equals(example()["at"])
+
+
+def test_a_column_that_the_path_would_hide_is_refused(archive):
+    with pytest.raises(InvalidInput, match="no column kind: the path says it"):
+        archive.write_scrape(
+            kind="pool_observations",
+            region="us-east-1",
+            fetched_at=SCRAPED_AT,
+            scrape_id=SCRAPE,
+            frame=facts("use1-az1").assign(kind="launch"),
+        )
+
+
+@pytest.mark.parametrize(
+    ("version", "error", "says"),
+    [
+        ("2.0", ArchiveTooNew, r"schema_version 2\.0; this SpotLab reads up to 1\.0.*Upgrade SpotLab"),
+        ("", IntegrityError, "Expected a schema_version in the metadata of .*spot_prices"),
+        ("1.7", None, ""),
+    ],
+)
+def test_a_newer_schema_is_refused_by_name_and_a_newer_minor_is_read(archive, monkeypatch, version, error, says):
+    monkeypatch.setattr(parquet, "SCHEMA_VERSION", version)
+    archive.write_scrape(
+        kind="spot_prices", region="us-east-1", fetched_at=SCRAPED_AT, scrape_id=SCRAPE, frame=facts("use1-az1")
+    )
+    monkeypatch.undo()
+    (file,) = archive.scrape_files("spot_prices")
+    if error is None:
+        assert len(archive.read_scrape(file)) == 1
+    else:
+        with pytest.raises(error, match=says):
+            archive.read_scrape(file)
+
+
+def test_what_is_no_scrape_of_ours_is_not_listed(archive, tmp_path):
+    archive.write_scrape(
+        kind="spot_prices", region="us-east-1", fetched_at=SCRAPED_AT, scrape_id=SCRAPE, frame=facts("use1-az1")
+    )
+    (file,) = archive.scrape_files("spot_prices", "us-east-1", "2026-11-02")
+    for name in ("x.parquet", f"{SCRAPE}.parquet", f"20261102T013000000000Z-{SCRAPE}.parquet.{'0' * 32}.tmp"):
+        (tmp_path / "archive" / file.path).with_name(name).write_bytes(b"")
+    assert archive.scrape_files("spot_prices") == [file]
+    assert (file.region, file.id, file.merged) == ("us-east-1", SCRAPE, False)
+    assert file.fetched_at == SCRAPED_AT
+    assert archive.scrape_files("spot_prices", "eu-west-1") == []
 
 
 def test_nothing_half_written_stays(archive, tmp_path):
@@ -207,6 +299,30 @@ def test_an_archive_on_s3_is_the_same(bucket_url, archive):
     snapshot_id = remote.write_snapshot(frames, {})
     assert snapshot_id == archive.write_snapshot(frames, {})
     pd.testing.assert_frame_equal(remote.read_snapshot(snapshot_id)[0]["prices"], example())
+
+
+def test_scrapes_on_s3_are_the_same(bucket_url, archive):
+    remote = Archive(bucket_url)
+    cover: Cover = {("us-east-1", "m5"): (("m5.large",), ("Linux/UNIX",))}
+    found = []
+    for place in (remote, archive):
+        assert place.scrape_files("spot_prices") == []
+        for zone, step in (("use1-az1", 0), ("use1-az2", 1)):
+            place.write_scrape(
+                kind="spot_prices",
+                region="us-east-1",
+                fetched_at=SCRAPED_AT + timedelta(days=step),
+                scrape_id=SCRAPE,
+                frame=facts(zone),
+            )
+        history = MarketHistory(place)
+        window = {"start": datetime(2026, 10, 1, tzinfo=UTC), "end": datetime(2026, 12, 1, tzinfo=UTC)}
+        found.append([history.prices(cover, **window, known_at=at) for at in (None, SCRAPED_AT)])
+        place.remove(place.scrape_files("spot_prices")[0].path)
+        assert len(place.scrape_files("spot_prices", "us-east-1")) == 1
+    assert [len(frame) for frame in found[0]] == [2, 1]
+    for here, there in zip(*found, strict=True):
+        pd.testing.assert_frame_equal(here, there, check_exact=True)
 
 
 def test_a_bucket_that_is_not_there_is_named(local_aws):

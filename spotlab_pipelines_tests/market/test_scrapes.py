@@ -1,6 +1,7 @@
 """Scrapes from end to end: source → archive → Redis → a row; broken sources write nothing but that row."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
@@ -25,6 +26,7 @@ from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.cache import read_catalogue, read_market
 from spotlab_pipelines.market.catalogue import scrape_catalogue, wanted_market
 from spotlab_pipelines.market.frames import POOL_KEY
+from spotlab_pipelines.market.history import MarketHistory
 from spotlab_pipelines.market.prices import scrape_prices
 from spotlab_pipelines.market.scrapes import recorded
 from spotlab_pipelines_tests.accounts.registering import FLEET, register, register_in_aws
@@ -38,7 +40,7 @@ IRELAND = FleetInstance("m5.large", "eu-west-1", "euw1-az1")
 @pytest.fixture
 def settings(settings):
     """One day of prices: a week of them takes botocore seconds to read."""
-    return settings.model_copy(update={"price_window_days": 1})
+    return settings.model_copy(update={"price_window_days": 1, "price_history_days": 1})
 
 
 @pytest.fixture
@@ -102,6 +104,11 @@ def files(archive, kind):
     return sorted(Path(archive.url).glob(f"scrapes/kind={kind}/**/*.parquet"))
 
 
+def archived(archive, kind):
+    """All rows of a kind as pandas reads them, the path's columns included."""
+    return pd.read_parquet(f"{archive.url}/scrapes/kind={kind}")
+
+
 def calls_of(local_aws, monkeypatch, action):
     seen = []
     take = local_aws.app.faults.take
@@ -109,6 +116,22 @@ def calls_of(local_aws, monkeypatch, action):
         local_aws.app.faults, "take", lambda name, **where: (seen.append(name == action), take(name, **where))[1]
     )
     return lambda: sum(seen)
+
+
+def arguments_of(local_aws, monkeypatch):
+    """A list that grows with the parameters of each first page of prices that is asked for."""
+    seen = []
+    describe = local_aws.app.prices.describe
+
+    def watched(call, account_id):
+        if not call.params.get("NextToken"):
+            start = call.params["StartTime"]
+            moment = start if isinstance(start, datetime) else datetime.fromisoformat(start)
+            seen.append(dict(call.params) | {"StartTime": moment.replace(tzinfo=UTC)})
+        return describe(call, account_id)
+
+    monkeypatch.setattr(local_aws.app.prices, "describe", watched)
+    return seen
 
 
 def test_the_advisor_goes_to_archive_redis_and_scrapes(advised, engine, redis, archive):
@@ -120,8 +143,7 @@ def test_the_advisor_goes_to_archive_redis_and_scrapes(advised, engine, redis, a
         report.archive_path,
         None,
     )
-    (file,) = files(archive, "spot_advisor")
-    assert len(pd.read_parquet(file)) == report.row_count > 0
+    assert len(archived(archive, "spot_advisor")) == report.row_count > 0
     assert len(report.preview) == 10
     value = json.loads(redis.get("spot_risk:us-east-1:m5.large"))
     assert value["scrape_id"] == report.scrape_id
@@ -133,12 +155,12 @@ def test_the_advisor_goes_to_archive_redis_and_scrapes(advised, engine, redis, a
 )
 def test_a_broken_advisor_leaves_everything_as_it_was(advised, engine, redis, archive, local_aws, body):
     scrape_advisor(advised, engine, redis, archive)
-    before = {key: redis.get(key) for key in redis.scan_iter()}
+    before, kept = {key: redis.get(key) for key in redis.scan_iter()}, files(archive, "*")
     local_aws.add_fault("Advisor", status=200, body=body, content_type="application/json")
     with pytest.raises(SourceMalformed, match="Spot Advisor: expected") as caught:
         scrape_advisor(advised, engine, redis, archive)
     assert {key: redis.get(key) for key in redis.scan_iter()} == before
-    assert len(files(archive, "spot_advisor")) == 1
+    assert files(archive, "*") == kept
     good, failed = rows(engine, "spot_advisor")
     assert (good.error, failed.row_count, failed.archive_path) == (None, 0, None)
     assert failed.error == f"SourceMalformed: {caught.value}"
@@ -184,8 +206,7 @@ def test_the_catalogue_holds_types_and_prices_of_all_accounts_regions(ready, set
     catalogue = read_catalogue(redis, settings, now=datetime.now(UTC))
     assert set(catalogue.on_demand["region"]) == set(BOTH_REGIONS)
     assert len(catalogue.types) == ready.details["instance_types"]
-    (file,) = files(archive, "instance_catalogue")
-    assert len(pd.read_parquet(file)) == ready.row_count
+    assert len(archived(archive, "instance_catalogue")) == ready.row_count
     mine = catalogue.on_demand.set_index(["region", "os", "instance_type"])["on_demand_usd_per_hour"]
     recorded = market.on_demand
     assert len(mine) == len(recorded.drop_duplicates())
@@ -229,16 +250,18 @@ def test_prices_are_those_of_the_market_over_the_window(ready, scrape, settings,
     report = scrape()
     (row,) = rows(engine, "spot_prices")
     assert (row.account_id, row.row_count, row.error) == (A, report.row_count, None)
-    archived = pd.concat([pd.read_parquet(file) for file in files(archive, "spot_prices")], ignore_index=True)
-    assert len(archived) == report.row_count
-    assert not archived.duplicated([*POOL_KEY, "changed_at"]).any()
+    found = archived(archive, "spot_prices")
+    found = found.astype({"region": "str"})
+    assert len(found) == report.row_count
+    assert not found.duplicated([*POOL_KEY, "changed_at"]).any()
+    assert (found["fetched_at"] == report.fetched_at).all()
     since, prices = report.fetched_at - settings.price_window, market.prices
     truth = prices[(prices["changed_at"] <= report.fetched_at) & (prices["product"] == "Linux/UNIX")]
-    truth = truth[truth["instance_type"].isin(archived["instance_type"])]
+    truth = truth[truth["instance_type"].isin(found["instance_type"])]
     opening = truth[truth["changed_at"] < since].sort_values("changed_at").drop_duplicates(list(POOL_KEY), keep="last")
     expected = pd.concat([opening, truth[truth["changed_at"] >= since]])
     order = [*POOL_KEY, "changed_at"]
-    merged = archived.sort_values(order, ignore_index=True)
+    merged = found.sort_values(order, ignore_index=True)
     expected = expected.sort_values(order, ignore_index=True)
     assert len(merged) == len(expected)
     assert (merged[list(POOL_KEY)] == expected[list(POOL_KEY)]).all().all()
@@ -286,6 +309,120 @@ def test_a_family_is_fetched_again_if_it_is_old_or_does_not_cover(ready, scrape,
         assert scrape().details["families_fetched"] == 1, value
     redis.set(key, json.dumps(good))
     assert scrape().details["families_fetched"] == 0
+
+
+def test_a_redis_snapshot_is_what_the_archive_says_of_that_instant(
+    ready, advised, scrape, engine, redis, archive, sessions
+):
+    scrape_advisor(advised, engine, redis, archive)
+    report = scrape()
+    now = datetime.now(UTC)
+    catalogue = read_catalogue(redis, advised, now=now)
+    wanted = wanted_market(load_fleet(engine, A), catalogue.types, advised.flexibility_factor)
+    cached = read_market(redis, advised, now=now, wanted=wanted, catalogue=catalogue)
+    found = MarketHistory(archive).market_at(wanted, t=report.fetched_at, window=advised.price_window)
+    for name in ("prices", "pools", "advisor", "catalogue", "on_demand", "sources"):
+        pd.testing.assert_frame_equal(getattr(found, name), getattr(cached, name), check_exact=True, obj=name)
+    assert (found.pool_of_change == cached.pool_of_change).all()
+
+
+def test_before_anything_was_scraped_nothing_was_known(ready, advised, scrape, engine, redis, archive):
+    history = MarketHistory(archive)
+    with pytest.raises(NotFound, match="no scrape of spot_advisor that ended well"):
+        history.advisor(["us-east-1"], ["m5.large"])
+    first = scrape_advisor(advised, engine, redis, archive)
+    assert len(history.advisor(["us-east-1"], ["m5.large"], known_at=first.fetched_at)) == 2
+    with pytest.raises(NotFound, match=re.escape(f"the first one ran at {first.fetched_at.isoformat()}")):
+        history.advisor(["us-east-1"], ["m5.large"], known_at=first.fetched_at - timedelta(microseconds=1))
+    assert history.catalogue(["m5.large"])["vcpus"].tolist() == [2]
+    assert set(history.on_demand(["eu-west-1"], ["m5.large"])["os"]) == {"Linux", "Windows"}
+    cover = {("us-east-1", "m5"): (("m5.large",), ("Linux/UNIX",))}
+    report = scrape()
+    early, late = (report.fetched_at + timedelta(microseconds=step) for step in (-1, 0))
+    window = {"start": early - timedelta(days=1), "end": late}
+    assert history.prices(cover, **window, known_at=early).empty
+    assert len(history.prices(cover, **window, known_at=late)) == len(history.prices(cover, **window)) > 0
+
+
+def test_a_document_that_is_confirmed_is_known_under_the_confirming_scrape_and_stored_once(
+    advised, engine, redis, archive
+):
+    first = scrape_advisor(advised, engine, redis, archive)
+    kept = files(archive, "spot_advisor")
+    history = MarketHistory(archive)
+    with recorded(engine, "spot_advisor") as record:
+        record.confirm(archive, history.document("spot_advisor"), "unchanged")
+    assert files(archive, "spot_advisor") == kept
+    again = history.document("spot_advisor", regions=["us-east-1"])
+    assert (again.scrape_id, again.fetched_at, again.note) == (str(record.id), record.fetched_at, "unchanged")
+    assert (again.content_id, again.content_at) == (first.scrape_id, first.fetched_at)
+    before = history.document("spot_advisor", known_at=first.fetched_at, regions=["us-east-1"])
+    assert (before.scrape_id, before.note) == (first.scrape_id, "")
+    pd.testing.assert_frame_equal(again.frame, before.frame)
+    assert record.row_count == first.row_count
+
+
+def age(redis, seconds):
+    """Make every price history in Redis look older."""
+    for key in redis.keys("spot_price_history:*"):
+        value = json.loads(redis.get(key))
+        moved = {
+            name: (datetime.fromisoformat(value[name]) - timedelta(seconds=seconds)).isoformat()
+            for name in ("fetched_at", "since")
+        }
+        redis.set(key, json.dumps(value | moved))
+
+
+def test_the_next_scrape_asks_for_what_is_new_and_stores_that_once(
+    ready, scrape, settings, redis, archive, local_aws, monkeypatch
+):
+    first = scrape()
+    values = {key: json.loads(redis.get(key)) for key in redis.keys("spot_price_history:*")}
+    calls = arguments_of(local_aws, monkeypatch)
+    age(redis, 1900)
+    pool = {"region": "eu-west-1", "instance_type": "m5.large", "az_id": "euw1-az1"}
+    local_aws.inject_price(**pool, price="0.0777", changed_at=first.fetched_at)
+    second = scrape()
+    assert second.details["families_fetched"] == first.details["families_fetched"]
+    assert {call["StartTime"] for call in calls} == {
+        (first.fetched_at - timedelta(seconds=600)).replace(minute=0, second=0, microsecond=0)
+    }
+    found = archived(archive, "spot_prices")
+    assert len(found) == first.row_count + second.row_count
+    assert not found.duplicated([*POOL_KEY, "changed_at", "spot_price_usd_per_hour"]).any()
+    assert found["spot_price_usd_per_hour"][found["fetched_at"] == second.fetched_at].tolist()[-1:] == [0.0777]
+    for key, before in values.items():
+        now = json.loads(redis.get(key))
+        # What the window has left behind is gone, what was in it or is new is there.
+        assert abs(len(now["changes"]["pool"]) - len(before["changes"]["pool"])) <= 3 + second.row_count
+        assert now["pools"]["instance_type"] == before["pools"]["instance_type"]
+
+
+def test_a_type_or_product_that_is_newly_wanted_gets_all_of_its_past(
+    ready, scrape, settings, sessions, engine, redis, archive, local_aws, monkeypatch
+):
+    first = scrape()
+    calls = arguments_of(local_aws, monkeypatch)
+    wider = settings.model_copy(update={"products": ("Linux/UNIX", "Windows")})
+    second = scrape_prices(wider, sessions, engine, redis, archive, A)
+    past = {call["StartTime"]: set(call["ProductDescriptions"]) for call in calls}
+    assert past[second.fetched_at - timedelta(days=1)] == {"Windows"}
+    assert [products for start, products in past.items() if start > first.fetched_at - timedelta(hours=2)] == [
+        {"Linux/UNIX"}
+    ]
+    found = archived(archive, "spot_prices")
+    windows = found[found["product"] == "Windows"]
+    assert windows["changed_at"].min() < second.fetched_at - timedelta(hours=23)
+    assert not found.duplicated([*POOL_KEY, "changed_at", "spot_price_usd_per_hour"]).any()
+
+
+def test_an_archive_that_is_lost_is_filled_again_from_the_beginning(ready, scrape, redis, archive):
+    import shutil
+
+    first = scrape()
+    shutil.rmtree(f"{archive.url}/scrapes")
+    age(redis, 1900)
+    assert scrape().row_count >= first.row_count - 20
 
 
 @pytest.fixture
@@ -391,7 +528,8 @@ def test_a_region_that_cannot_be_archived_takes_the_earlier_ones_with_it(ready, 
     from pathlib import Path
 
     archive = Archive(settings.archive_location)
-    blocked = Path(archive.url) / "scrapes" / "kind=spot_prices" / "region=us-east-1"
+    today = f"date={datetime.now(UTC).date().isoformat()}"
+    blocked = Path(archive.url) / "scrapes" / "kind=spot_prices" / "region=us-east-1" / today
     blocked.parent.mkdir(parents=True)
     blocked.write_text("in the way")
     with pytest.raises(StoreUnavailable, match="could not be written"):
@@ -406,7 +544,7 @@ def test_the_shared_scrapes_archive_nothing_that_redis_does_not_take(advised, en
     with pytest.raises(StoreUnavailable):
         scrape_catalogue(advised, sessions, engine, refusing_redis(), archive)
     assert files(archive, "spot_advisor") == []
-    assert len(files(archive, "instance_catalogue")) == 1
+    assert archived(archive, "instance_catalogue")["scrape_id"].unique().tolist() == [ready.scrape_id]
 
 
 def test_every_archived_file_is_named_by_the_row_of_a_scrape_that_ended_well(ready, scrape, engine, archive):
@@ -419,7 +557,7 @@ def test_every_archived_file_is_named_by_the_row_of_a_scrape_that_ended_well(rea
         for path in Path(archive.url).glob(row.archive_path)
     }
     assert named == {*files(archive, "spot_prices"), *files(archive, "instance_catalogue")}
-    assert len(named) == 3
+    assert len(named) == 4
 
 
 def test_a_scrape_that_is_cancelled_archives_nothing_and_says_so(advised, engine, archive):
