@@ -134,6 +134,7 @@ CREATE TABLE public.evaluations (
     error text,
     started_at timestamp with time zone DEFAULT now() NOT NULL,
     finished_at timestamp with time zone,
+    details jsonb DEFAULT '{}'::jsonb NOT NULL,
     CONSTRAINT ck_evaluations_error CHECK (((state = 'failed'::text) = (error IS NOT NULL))),
     CONSTRAINT ck_evaluations_snapshot_id CHECK (((state <> 'logged'::text) OR (snapshot_id IS NOT NULL))),
     CONSTRAINT ck_evaluations_state CHECK ((state = ANY (ARRAY['running'::text, 'logged'::text, 'failed'::text])))
@@ -202,6 +203,8 @@ CREATE TABLE public.instances (
     first_seen_at timestamp with time zone DEFAULT now() NOT NULL,
     last_seen_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    ended_at timestamp with time zone,
+    CONSTRAINT ck_instances_ended_at CHECK (((ended_at IS NULL) OR (state = 'terminated'::text))),
     CONSTRAINT ck_instances_lifecycle CHECK ((lifecycle = ANY (ARRAY['spot'::text, 'on-demand'::text]))),
     CONSTRAINT ck_instances_pipeline_mode CHECK ((pipeline_mode = ANY (ARRAY['LINEAR'::text, 'CLUSTER'::text])))
 );
@@ -243,6 +246,7 @@ CREATE TABLE public.model_registry (
     registered_by text NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    reference jsonb,
     CONSTRAINT ck_model_registry_artifact_sha256 CHECK ((artifact_sha256 ~ '^[0-9a-f]{64}$'::text)),
     CONSTRAINT ck_model_registry_number CHECK ((number > 0)),
     CONSTRAINT ck_model_registry_role CHECK ((role = ANY (ARRAY['champion'::text, 'challenger'::text, 'none'::text]))),

@@ -165,6 +165,11 @@ class Settings(BaseSettings):
         lt=1.0,
         description="Share of the current type's on-demand price that a switch must save per hour.",
     )
+    drift_psi_warn: float = Field(
+        default=0.2,
+        gt=0.0,
+        description="PSI of a feature against its version's training, beyond chance, from which the asset check warns.",
+    )
     decision_horizon_h: Literal[1, 6, 12] = Field(default=6, description="Horizon of the expected cost, in hours.")
     interruption_cost_usd: float = Field(
         default=1.0,

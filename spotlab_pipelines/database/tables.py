@@ -166,6 +166,7 @@ class ModelVersion(Base):
     mlflow_run_id: Mapped[str]
     mlflow_model_id: Mapped[str | None]
     metrics: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    reference: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     status: Mapped[str] = mapped_column(server_default="candidate")
     role: Mapped[str] = mapped_column(server_default="none")
     registered_by: Mapped[str]
@@ -174,13 +175,17 @@ class ModelVersion(Base):
 
 
 class Instance(Base):
-    """One EC2 instance of an account, as last seen, and how the account's owner steers it."""
+    """One EC2 instance of an account, as last seen, and how the account's owner steers it.
+
+    One that has ended stays, with the time at which it did or was first missed: windows of the past have a fleet.
+    """
 
     __tablename__ = "instances"
     __table_args__ = (
         one_of("lifecycle", LIFECYCLES),
         one_of("pipeline_mode", PIPELINE_MODES),
         sa.UniqueConstraint("account_id", "instance_id"),
+        sa.CheckConstraint("ended_at is null or state = 'terminated'", name="ended_at"),
         sa.Index("ix_instances_account_id_active", "account_id", postgresql_where=sa.text("state = 'running'")),
     )
 
@@ -204,6 +209,7 @@ class Instance(Base):
     first_seen_at: Mapped[datetime] = _now()
     last_seen_at: Mapped[datetime] = _now()
     updated_at: Mapped[datetime] = _now()
+    ended_at: Mapped[datetime | None]
 
 
 class Scrape(Base):
@@ -228,7 +234,10 @@ class Scrape(Base):
 
 
 class Evaluation(Base):
-    """One scoring of one account for one window. `step` numbers an account's evaluations from 1, for MLflow's axis."""
+    """One scoring of one account for one window. `step` numbers an account's evaluations from 1, for MLflow's axis.
+
+    `details` says what is worth knowing of it besides counts: `drift` by version, and of a past window `as_of`.
+    """
 
     __tablename__ = "evaluations"
     __table_args__ = (
@@ -252,6 +261,7 @@ class Evaluation(Base):
     error: Mapped[str | None]
     started_at: Mapped[datetime] = _now()
     finished_at: Mapped[datetime | None]
+    details: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
 
 
 class ExperimentLog(Base):

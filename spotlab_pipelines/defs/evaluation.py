@@ -94,6 +94,7 @@ def for_each_account(
     *,
     first: bool = False,
     last: bool = False,
+    check: Callable[[dict[str, Any]], dg.AssetCheckResult] | None = None,
 ) -> dg.MaterializeResult:
     """Call `work` for every account of this run and report what it returned.
 
@@ -107,6 +108,7 @@ def for_each_account(
         work: does one account's part; returns a report, a dataclass that `defs/metadata.py` can show.
         first: this step begins the evaluations.
         last: this step ends them.
+        check: the asset's check of all reports by account; it warns and never blocks.
     """
     step = context.asset_key.path[-1]
     with translated():
@@ -146,7 +148,7 @@ def for_each_account(
             + " | ".join(f"{account}: {error}" for account, error in sorted(failures.items())),
             allow_retries=False,
         )
-    return dg.MaterializeResult(metadata=metadata)
+    return dg.MaterializeResult(metadata=metadata, check_results=[] if check is None else [check(reports)])
 
 
 def _reopen(database: sa.Engine, keys: list[EvaluationKey], *, step: str, run_id: str) -> dict[str, str]:

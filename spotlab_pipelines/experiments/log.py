@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 EVALUATED_TABLES = ("features", "predictions", "decisions")
 """The tables of an evaluation whose metadata names its snapshot and timings."""
+DETAILS = ("drift",)
+"""What of that metadata the evaluation's row keeps, so that Postgres alone tells it."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class _Evaluated:
     scored_at: str | None
     timings_ms: dict[str, float]
     counts: dict[str, Any]
+    details: dict[str, Any]
 
 
 def log_evaluation(engine: sa.Engine, archive: Archive, key: EvaluationKey) -> LogReport:
@@ -130,6 +133,7 @@ def _read_evaluated(archive: Archive, key: EvaluationKey) -> _Evaluated:
             "decisions": acting["decision"].value_counts().to_dict(),
             "rows": len(decisions) * len(HORIZONS_H),
         },
+        details={name: each[name] for each in metadata for name in DETAILS if name in each},
     )
 
 
@@ -165,6 +169,7 @@ def _mark_logged(connection: sa.Connection, key: EvaluationKey, evaluated: _Eval
             state="logged",
             snapshot_id=evaluated.snapshot_id,
             counts=evaluated.counts,
+            details=evaluated.details,
             error=None,
             failed_at_step=None,
             finished_at=sa.func.now(),

@@ -63,6 +63,7 @@ class VersionMetrics:
     environment: str
     model_id: str | None
     metrics: dict[str, float]
+    drift: str
 
 
 def evaluation_metrics(connection: sa.Connection, key: EvaluationKey) -> tuple[int, list[VersionMetrics]]:
@@ -74,7 +75,7 @@ def evaluation_metrics(connection: sa.Connection, key: EvaluationKey) -> tuple[i
         NotFound: the evaluation is not logged.
     """
     evaluation = connection.execute(
-        sa.select(Evaluation.step, Evaluation.counts, Account.environment)
+        sa.select(Evaluation.step, Evaluation.counts, Evaluation.details, Account.environment)
         .join(Account, Account.account_id == Evaluation.account_id)
         .where(
             Evaluation.account_id == key.account_id,
@@ -110,10 +111,18 @@ def evaluation_metrics(connection: sa.Connection, key: EvaluationKey) -> tuple[i
             role=rows[each.version]["model_role"],
             environment=evaluation.environment,
             model_id=each.mlflow_model_id,
-            metrics=_numbers(rows[each.version]) | _numbers(shared),
+            metrics=_numbers(rows[each.version]) | _numbers(shared) | _drift(evaluation.details, each.version),
+            drift="no reference" if (evaluation.details.get("drift") or {}).get(each.version) is None else "compared",
         )
         for each in registered
     ]
+
+
+def _drift(details: dict[str, Any], version: str) -> dict[str, float]:
+    """PSI and KS by feature; nothing for a version that has no reference: that is not "no drift"."""
+    found = (details.get("drift") or {}).get(version) or {}
+    by_feature = {f"drift/{name}_{kind}": each[kind] for name, each in found.items() for kind in ("psi", "ks")}
+    return by_feature | ({"drift/psi_max": max(each["psi"] for each in found.values())} if found else {})
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:

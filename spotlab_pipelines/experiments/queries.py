@@ -105,8 +105,8 @@ def list_experiments(engine: sa.Engine, account_id: str | None = None, limit: in
     """Evaluations, latest first.
 
     Returns:
-        One row per evaluation: account_id, environment, window_start, step, state, snapshot_id, counts (dict),
-        failed_at_step, error, run_id, started_at, finished_at.
+        One row per evaluation: account_id, environment, window_start, step, state, snapshot_id, counts and
+        details (dicts), failed_at_step, error, run_id, started_at, finished_at.
 
     Raises:
         InvalidInput: `limit` is not in 1 … 10,000.
@@ -201,6 +201,7 @@ def _evaluations() -> sa.Select[Any]:
         Evaluation.state,
         Evaluation.snapshot_id,
         Evaluation.counts,
+        Evaluation.details,
         Evaluation.failed_at_step,
         Evaluation.error,
         Evaluation.run_id,

@@ -131,7 +131,11 @@ class _Tracker:
                 Metric(name, value, at_ms, self.step, model_id=model_id, run_id=run_id)
                 for name, value in each.metrics.items()
             ],
-            tags=[RunTag("spotlab.role", each.role), RunTag("spotlab.environment", each.environment)],
+            tags=[
+                RunTag("spotlab.role", each.role),
+                RunTag("spotlab.environment", each.environment),
+                RunTag("spotlab.drift", each.drift),
+            ],
         )
 
     def _run_of(self, each: VersionMetrics, model_id: str | None, *, lost: str | None = None) -> str:

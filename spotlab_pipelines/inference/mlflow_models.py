@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+import orjson
+
 from spotlab_pipelines.inference.artifacts import TRUSTED_TYPES
 from spotlab_pipelines.inference.mlflow_store import experiment_id
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 EXPERIMENT = "models"
 CHAMPION_ALIAS = "champion"
 ROLE_TAG = "spotlab.role"
+REFERENCE_FILE = "reference.json"
 # Stated, because finding them out takes MLflow three seconds a model.
 PIP_REQUIREMENTS = ["scikit-learn>=1.9,<1.10", "skops>=0.16,<0.17", "numpy>=2.4,<2.5", "spotlab-pipelines"]
 
@@ -51,8 +54,12 @@ def keep_model(
     example: pd.DataFrame,
     params: Mapping[str, Any],
     metrics: Mapping[str, float],
+    reference: Mapping[str, Any] | None = None,
 ) -> KeptModel:
-    """Log a fitted estimator as a run, a logged model and the next version of the registered model `family`."""
+    """Log a fitted estimator as a run, a logged model and the next version of the registered model `family`.
+
+    `reference`, the bins of its training features, becomes one of its files, and so part of the hash it is pinned by.
+    """
     from mlflow.entities import Metric, Param
 
     experiment = experiment_id(client, settings, EXPERIMENT)
@@ -75,6 +82,8 @@ def keep_model(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         _save(estimator, folder, example, run_id=run_id, model_id=model.model_id)
+        if reference is not None:
+            (folder / REFERENCE_FILE).write_bytes(orjson.dumps(reference, option=orjson.OPT_INDENT_2))
         client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, "READY")
     _create_family(client, family)

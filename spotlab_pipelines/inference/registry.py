@@ -18,6 +18,7 @@ from spotlab_pipelines.database.audit import record, record_alone
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import ModelVersion
 from spotlab_pipelines.errors import IntegrityError, InvalidInput, ModelTampered, ModelUnknown
+from spotlab_pipelines.features.specs import get_spec
 from spotlab_pipelines.inference.adapter import BaseModelAdapter
 from spotlab_pipelines.inference.artifacts import artifact_sha256, load_estimator
 from spotlab_pipelines.inference.mlflow_models import keep_model, show_role
@@ -26,6 +27,7 @@ from spotlab_pipelines.inference.mlflow_store import mlflow_client, mlflow_error
 if TYPE_CHECKING:
     import pandas as pd
 
+    from spotlab_pipelines.features.drift import Reference
     from spotlab_pipelines.inference.estimators import HorizonEstimator
     from spotlab_pipelines.settings import Settings
 
@@ -49,6 +51,7 @@ class ServingVersion:
     mlflow_model_id: str | None
     metrics: dict[str, Any]
     registered_by: str
+    reference: Reference | None
 
 
 class ModelRegistry:
@@ -138,17 +141,21 @@ class ModelRegistry:
         params: Mapping[str, Any],
         metrics: Mapping[str, float],
         registered_by: str,
+        training: pd.DataFrame | None = None,
     ) -> ServingVersion:
         """Keep a fitted estimator as the family's next version, a candidate: it is served once it is approved.
 
         Args:
             example: a few rows of features, for the signature and the input example.
             params, metrics: what is logged beside it; metrics are kept in Postgres too.
+            training: the features it was fitted on, whose bins are kept with it so that drift can be told; None for a
+                model that was fitted on nothing.
 
         Raises:
             StoreUnavailable: Postgres or MLflow does not answer.
         """
         client = mlflow_client(self._settings)
+        reference = None if training is None else _reference(training, estimator, feature_spec)
         with mlflow_errors():
             kept = keep_model(
                 client,
@@ -159,6 +166,7 @@ class ModelRegistry:
                 example=example[list(estimator.feature_names)].astype(float),
                 params=params,
                 metrics=metrics,
+                reference=reference,
             )
         root = self._settings.mlruns_dir.absolute()
         row = {
@@ -173,6 +181,7 @@ class ModelRegistry:
             "mlflow_model_id": kept.model_id,
             "metrics": dict(metrics),
             "registered_by": registered_by,
+            "reference": reference,
         }
         with database_errors(), self._engine.begin() as connection:
             connection.execute(sa.insert(ModelVersion).values(**row))
@@ -250,6 +259,15 @@ class ModelRegistry:
     def _select(self, *where: sa.ColumnElement[bool]) -> list[ServingVersion]:
         with database_errors(), self._engine.connect() as connection:
             return _select(connection, *where)
+
+
+def _reference(training: pd.DataFrame, estimator: HorizonEstimator, feature_spec: str) -> Reference:
+    from spotlab_pipelines.features.drift import reference_of
+
+    indicators = {each.name: each.indicator for each in get_spec(feature_spec).features if each.indicator}
+    # An indicator is the last bin of each feature that it speaks of.
+    names = [name for name in estimator.feature_names if name not in indicators.values()]
+    return reference_of(training, names, indicators)
 
 
 def _select(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> list[ServingVersion]:

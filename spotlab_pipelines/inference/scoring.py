@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from spotlab_pipelines.errors import IntegrityError
+from spotlab_pipelines.features.drift import Drift, drift_of
 from spotlab_pipelines.market.frames import POOL_KEY
 from spotlab_pipelines.settings import HORIZONS_H
 
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoringReport:
-    """What `score_evaluation` predicted. `probabilities` is (versions × pools, horizons)."""
+    """What `score_evaluation` predicted. `probabilities` is (versions × pools, horizons).
+
+    `drift` is by version and feature, from what the version was fitted on; None for one that has no reference.
+    """
 
     account_id: str
     window_start: datetime
@@ -30,6 +34,7 @@ class ScoringReport:
     versions: dict[str, str]
     pools: int
     mean_probability: dict[str, float]
+    drift: dict[str, Drift | None]
     timings_ms: dict[str, float]
     probabilities: np.ndarray = field(repr=False)
     preview: pd.DataFrame = field(repr=False)
@@ -52,11 +57,17 @@ def score_evaluation(registry: ModelRegistry, archive: Archive, key: EvaluationK
     loaded = time.perf_counter()
     predictions = predict(registry, rows, features, frozen["feature_version"])
     predicted = time.perf_counter()
-    timings = {"models": _ms(loaded - started), "predictions": _ms(predicted - loaded)}
+    drift = {row.version: None if row.reference is None else drift_of(row.reference, features) for row in rows}
+    timings = {
+        "models": _ms(loaded - started),
+        "predictions": _ms(predicted - loaded),
+        "drift": _ms(time.perf_counter() - predicted),
+    }
     metadata = {
         "snapshot_id": frozen["snapshot_id"],
         "scored_at": datetime.now(UTC).isoformat(),
         "timings_ms": timings,
+        "drift": drift,
         "versions": [{"version": row.version, "role": row.role, "sha256": row.artifact_sha256} for row in rows],
     }
     archive.write_table("predictions", key, predictions, metadata)
@@ -69,6 +80,7 @@ def score_evaluation(registry: ModelRegistry, archive: Archive, key: EvaluationK
         versions={row.version: row.role for row in rows},
         pools=len(features),
         mean_probability={str(version): float(mean) for version, mean in means.items()},
+        drift=drift,
         timings_ms=timings,
         probabilities=predictions[columns].to_numpy(),
         preview=predictions.head(10),

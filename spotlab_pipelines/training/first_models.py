@@ -119,6 +119,7 @@ def _logistic(
         family=family,
         feature_spec=V1.version,
         example=examples[list(V1.names)].head(5),
+        training=examples,
         params={
             "C": model.C,
             "examples": len(examples),

@@ -16,9 +16,13 @@ from spotlab_pipelines.database.evaluations import EvaluationKey
 from spotlab_pipelines.database.tables import Instance
 from spotlab_pipelines.errors import IntegrityError, MarketDataMissing, MarketDataStale, ModelUnknown, NotFound
 from spotlab_pipelines.experiments.log import log_evaluation
+from spotlab_pipelines.experiments.tracking import record_evaluation
+from spotlab_pipelines.features.drift import drift_of, reference_of
 from spotlab_pipelines.features.frames import check_features
 from spotlab_pipelines.features.snapshot import freeze_snapshot, recompute_features
+from spotlab_pipelines.features.specs import V1
 from spotlab_pipelines.features.windows import price_windows
+from spotlab_pipelines.inference.mlflow_store import mlflow_client
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.inference.scoring import score_evaluation
 from spotlab_pipelines.market.archive import Archive
@@ -35,7 +39,7 @@ from spotlab_pipelines_tests.features.seeded import (
     seed_account,
     seeded_market,
 )
-from spotlab_pipelines_tests.inference.models import logistic, register, register_both
+from spotlab_pipelines_tests.inference.models import invented, logistic, register, register_both
 
 
 @pytest.fixture
@@ -274,3 +278,24 @@ def test_what_is_estimated_or_kept_for_want_of_newer_is_told(
     assert set(pools["price_source"]) == {"pricing", "advisor-savings"}
     features, _ = recompute_features(archive, report.snapshot_id)
     pd.testing.assert_frame_equal(features, archive.read_table("features", key), check_exact=True)
+
+
+def test_each_version_is_compared_with_its_own_training_and_one_without_says_so(
+    world: World, engine: sa.Engine, key: EvaluationKey, registry: ModelRegistry, archive: Archive
+):
+    champion, challenger = register_both(registry)
+    freeze_snapshot(*world, key)
+    drift = score_evaluation(registry, archive, key).drift
+    assert drift[champion] is None, "advisor-rate was fitted on nothing: that is not the same as no drift"
+    assert drift[challenger] == drift_of(reference_of(invented(), V1.names), archive.read_table("features", key))
+    decide_evaluation(world[0], engine, archive, key)
+    report = record_evaluation(world[0], engine, archive, key)
+    client = mlflow_client(world[0])
+    runs = {version: client.get_run(run_id).data for version, run_id in report.mlflow_runs.items()}
+    compared = {name for name in runs[challenger].metrics if name.startswith("drift/")}
+    assert compared == {f"drift/{name}_{kind}" for name in V1.names for kind in ("psi", "ks")} | {"drift/psi_max"}
+    assert runs[challenger].metrics["drift/price_position_psi"] == (drift[challenger] or {})["price_position"]["psi"]
+    assert not any(name.startswith("drift/") for name in runs[champion].metrics)
+    assert [runs[each].tags["spotlab.drift"] for each in (champion, challenger)] == ["no reference", "compared"]
+    kept = registry.artifact_folder(registry.get(challenger)) / "reference.json"
+    assert orjson.loads(kept.read_bytes()) == registry.get(challenger).reference

@@ -24,10 +24,14 @@ def example() -> pd.DataFrame:
     )
 
 
+def invented(seed: int = 0) -> pd.DataFrame:
+    """Training features of spec v1: 300 invented rows."""
+    return pd.DataFrame(np.random.default_rng(seed).random((300, 4)), columns=list(V1.names))
+
+
 def logistic(seed: int = 0) -> LogisticModel:
     """A logistic over all of v1, fitted on invented rows."""
-    generator = np.random.default_rng(seed)
-    matrix = generator.random((300, 4))
+    matrix, generator = invented(seed).to_numpy(), np.random.default_rng(seed + 1)
     labels = (generator.random((300, 3)) < matrix[:, 2:3] * [0.2, 0.5, 0.8]).astype(float)
     return LogisticModel(feature_names=list(V1.names)).fit(matrix, labels)
 
@@ -43,6 +47,6 @@ def register_both(registry: ModelRegistry) -> tuple[str, str]:
     champion = register(registry, "advisor-rate", AdvisorRateModel()).version
     registry.approve(champion)
     registry.promote(champion)
-    challenger = register(registry, "logistic", logistic()).version
+    challenger = register(registry, "logistic", logistic(), training=invented()).version
     registry.approve(challenger, role="challenger")
     return champion, challenger

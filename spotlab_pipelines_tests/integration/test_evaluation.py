@@ -55,6 +55,11 @@ def test_every_account_is_evaluated_and_logged_at_the_plans_grain(scraped: Labor
     assert (horizons["p_current_1h"] <= horizons["p_current_6h"]).all()
     assert (horizons["p_current_6h"] <= horizons["p_current_12h"]).all()
     assert len(scraped.rows("select * from tracking_runs")) == 8, "one MLflow run per account and version"
+    check = dg.AssetCheckKey(dg.AssetKey("interruption_predictions"), "feature_drift")
+    [found] = scraped.instance.event_log_storage.get_asset_check_execution_history(check, limit=1)
+    assert found.event is not None, "what versions see was compared with what they were fitted on"
+    for (details,) in scraped.rows("select details from evaluations"):
+        assert (details["drift"]["advisor-rate/1"], len(details["drift"]["logistic/1"])) == (None, 4)
 
 
 def test_a_doubled_evaluation_writes_once(scraped: Laboratory) -> None:

@@ -1,0 +1,98 @@
+"""Drift against a version's training features, with numbers computed by hand and by brute force."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from spotlab_pipelines.features.drift import drift_of, ks, psi, reference_of
+
+KS_2SAMP: Any = stats.ks_2samp
+
+
+def frame(values: list[float] | np.ndarray, missing: list[float] | None = None) -> pd.DataFrame:
+    columns = {"x": np.asarray(values, dtype=float)}
+    return pd.DataFrame(columns if missing is None else columns | {"x_missing": missing})
+
+
+def test_a_hundred_rows_are_cut_at_their_deciles() -> None:
+    reference = reference_of(frame(np.arange(1.0, 101.0)), ["x"])
+    assert reference["x"]["edges"] == [10, 20, 30, 40, 50, 60, 70, 80, 90]
+    assert reference["x"]["counts"] == [10] * 10
+    assert json.loads(json.dumps(reference)) == reference
+
+
+def test_the_same_rows_have_not_drifted() -> None:
+    training = frame(np.arange(1.0, 101.0))
+    found = drift_of(reference_of(training, ["x"]), training)["x"]
+    assert (found["psi"], found["ks"]) == (0.0, 0.0)
+    assert found["psi_by_chance"] == pytest.approx(9 * (0.01 + 0.01))
+
+
+def test_psi_and_ks_by_hand() -> None:
+    # Of 4 and 4 rows in two bins: shares (3 + ½)/5 and (1 + ½)/5 against the reverse.
+    before, now = np.array([3.0, 1.0]), np.array([1.0, 3.0])
+    assert psi(before, now) == pytest.approx(2 * 0.4 * math.log(0.7 / 0.3))
+    assert ks(before, now) == 0.5
+
+
+def test_an_empty_bin_gives_a_large_number_and_not_an_infinite_one() -> None:
+    # (0 + ½)/11 and (10 + ½)/11 against the reverse.
+    assert psi(np.array([10.0, 0.0]), np.array([0.0, 10.0])) == pytest.approx(2 * (10 / 11) * math.log(21))
+    assert ks(np.array([10.0, 0.0]), np.array([0.0, 10.0])) == 1.0
+    assert psi(np.array([5.0, 0.0, 5.0]), np.array([5.0, 0.0, 5.0])) == 0.0
+
+
+def test_a_value_that_holds_many_rows_has_a_bin_for_itself() -> None:
+    reference = reference_of(frame([0.5] * 100), ["x"])
+    assert reference["x"]["counts"] == [0, 100, 0]
+    for moved in (0.2, 0.8):
+        assert drift_of(reference, frame([moved] * 100))["x"]["ks"] == 1.0
+    rates = reference_of(frame([0.025] * 60 + [0.3] * 40), ["x"])
+    assert rates["x"]["counts"] == [0, 60, 0, 40, 0]
+    assert drift_of(rates, frame([0.125] * 100))["x"]["ks"] == pytest.approx(0.6)
+
+
+def test_missing_rows_are_a_bin_of_their_own_whatever_stands_in_for_their_value() -> None:
+    training = frame([1.0, 2.0, 3.0, 4.0, 0.0, 0.0], [0, 0, 0, 0, 1, 1])
+    reference = reference_of(training, ["x"], {"x": "x_missing"})
+    assert reference["x"]["counts"][-1] == 2
+    assert min(reference["x"]["edges"]) > 0.9, "the stand-in is no value"
+    gone = drift_of(reference, frame([2.0] * 6, [1.0] * 6))["x"]
+    assert gone["ks"] == pytest.approx(4 / 6)
+    never = reference_of(frame([7.0, 7.0], [1, 1]), ["x"], {"x": "x_missing"})
+    assert never["x"] == {"edges": [], "indicator": "x_missing", "counts": [0, 2]}
+    assert drift_of(never, frame([7.0, 7.0], [0.0, 0.0]))["x"]["ks"] == 1.0
+
+
+def test_without_rows_nothing_was_compared() -> None:
+    assert drift_of(reference_of(frame([1.0, 2.0]), ["x"]), frame([])) == {}
+
+
+def test_they_are_what_brute_force_says() -> None:
+    generator = np.random.default_rng(4)
+    for _ in range(100):
+        sizes, moved = generator.integers(1, 80, 2), generator.uniform(-1, 1)
+        before, now = np.round(generator.normal(0, 1, sizes[0]), 1), np.round(generator.normal(moved, 1, sizes[1]), 1)
+        reference = reference_of(frame(before), ["x"])
+        found = drift_of(reference, frame(now))["x"]
+        bounds = [-math.inf, *reference["x"]["edges"], math.inf]
+        bins = [
+            [sum(low < value <= high for value in values) for low, high in itertools.pairwise(bounds)]
+            for values in (before, now)
+        ]
+        assert bins[0] == reference["x"]["counts"]
+        p, q = ([count + 0.5 for count in counts] for counts in bins)
+        assert found["psi"] == pytest.approx(stats.entropy(p, q) + stats.entropy(q, p), abs=1e-12)
+        binned = [np.repeat(np.arange(len(counts)), counts) for counts in bins]
+        assert found["ks"] == pytest.approx(KS_2SAMP(*binned, method="asymp").statistic, abs=1e-12)
+        true = KS_2SAMP(before, now, method="asymp").statistic
+        widest = max(max(counts) / sum(counts) for counts in bins)
+        assert found["ks"] - 1e-12 <= true <= found["ks"] + widest + 1e-12
