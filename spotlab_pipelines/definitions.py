@@ -9,6 +9,8 @@ from spotlab_pipelines.defs.inference import interruption_predictions
 from spotlab_pipelines.defs.jobs import (
     advisor_schedule,
     advisor_scrape,
+    archive_maintenance,
+    archive_schedule,
     catalogue_schedule,
     catalogue_scrape,
     due_evaluations,
@@ -17,7 +19,7 @@ from spotlab_pipelines.defs.jobs import (
     log_schedule,
     registered_accounts,
 )
-from spotlab_pipelines.defs.market import instance_catalogue, spot_advisor, spot_prices
+from spotlab_pipelines.defs.market import archive_compaction, instance_catalogue, spot_advisor, spot_prices
 from spotlab_pipelines.defs.placement import placement_decisions
 from spotlab_pipelines.defs.resources import default_resources
 
@@ -35,9 +37,10 @@ def build_definitions(**resources: object) -> dg.Definitions:
             placement_decisions,
             experiment_log,
             log_partitions,
+            archive_compaction,
         ],
-        jobs=[evaluation, advisor_scrape, catalogue_scrape, log_maintenance],
-        schedules=[advisor_schedule, catalogue_schedule, log_schedule],
+        jobs=[evaluation, advisor_scrape, catalogue_scrape, log_maintenance, archive_maintenance],
+        schedules=[advisor_schedule, catalogue_schedule, log_schedule, archive_schedule],
         sensors=[registered_accounts, due_evaluations],
         resources={**default_resources(), **resources},
         executor=dg.in_process_executor,

@@ -49,6 +49,12 @@ log_maintenance = dg.define_asset_job(
     description="Make the experiment log's partitions ahead, and drop those whose retention is over.",
 )
 
+archive_maintenance = dg.define_asset_job(
+    "archive_maintenance",
+    selection=dg.AssetSelection.assets("archive_compaction"),
+    description="Merge the archive's small files.",
+)
+
 SHARED_SCRAPES = {"spot_advisor": advisor_scrape, "instance_catalogue": catalogue_scrape}
 RESCRAPE_AFTER_S = 600
 """A shared source that the cache lacks is asked for at most this often."""
@@ -70,6 +76,12 @@ log_schedule = dg.ScheduleDefinition(
     name="log_partitions_daily",
     job=log_maintenance,
     cron_schedule="35 3 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+archive_schedule = dg.ScheduleDefinition(
+    name="archive_compaction_daily",
+    job=archive_maintenance,
+    cron_schedule="15 4 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 

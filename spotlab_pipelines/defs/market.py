@@ -59,3 +59,13 @@ def spot_prices(
         database,
         lambda key: scrape_prices(settings, account_sessions, database, redis, archive, key.account_id),
     )
+
+
+@dg.asset(group_name="maintenance", kinds={"parquet"}, owners=OWNERS)
+def archive_compaction(settings: SettingsParam, archive: ArchiveParam) -> dg.MaterializeResult:
+    """The archive's small files, merged to one for each kind, region and date; no row is lost."""
+    from spotlab_pipelines.market.compaction import compact_archive
+
+    with translated():
+        report = compact_archive(archive, settle=settings.archive_settle)
+        return dg.MaterializeResult(metadata=report_metadata(report))

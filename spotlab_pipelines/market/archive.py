@@ -131,6 +131,21 @@ class Archive:
         with contextlib.suppress(FileNotFoundError):
             self._attempt(f"be cleared of {path}", lambda filesystem, root: filesystem.delete_file(f"{root}/{path}"))
 
+    def remove_leftovers(self, folder: str, *, before: datetime) -> int:
+        """Remove the unfinished files below `folder` of writers that were killed before then; return how many."""
+
+        def search(filesystem: pafs.FileSystem, root: str) -> list[str]:
+            found = filesystem.get_file_info(
+                pafs.FileSelector(f"{root}/{folder}", allow_not_found=True, recursive=True)
+            )
+            unfinished = (info for info in found if info.base_name.startswith(".") and info.extension == "tmp")
+            return [info.path.removeprefix(f"{root}/") for info in unfinished if info.mtime and info.mtime < before]
+
+        paths = self._attempt("be searched", search)
+        for path in paths:
+            self.remove(path)
+        return len(paths)
+
     def write_table(
         self, table: str, key: EvaluationKey, frame: pd.DataFrame, metadata: dict[str, Any] | None = None
     ) -> str:
@@ -259,8 +274,10 @@ class Archive:
                 with filesystem.open_output_stream(target) as stream:
                     stream.write(data)
                 return
-            temporary = f"{target}.{uuid4().hex}.tmp"
-            filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+            folder, _, name = target.rpartition("/")
+            # Tools that read a folder as a data set pass over names that begin with a dot.
+            temporary = f"{folder}/.{name}.{uuid4().hex}.tmp"
+            filesystem.create_dir(folder, recursive=True)
             try:
                 with filesystem.open_output_stream(temporary) as stream:
                     stream.write(data)

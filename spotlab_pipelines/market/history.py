@@ -239,11 +239,15 @@ class MarketHistory:
 
         def read(files: list[ScrapeFile]) -> pd.DataFrame:
             own = [file for file in files if file.id == scrape_id] or [file for file in files if file.merged]
-            if not own:
-                raise NotFound(f"The archive {self.archive.url} has lost the {source} of {region}, scrape {scrape_id}.")
-            table = read_files(self.archive, own[-1:])[0]
-            rows = to_frame(table.filter(pc.call_function("equal", [table["scrape_id"], scrape_id])))
-            return rows.assign(region=text([None if region == EVERYWHERE else region] * len(rows)))
+            for table in read_files(self.archive, own):
+                rows = table.filter(pc.call_function("equal", [table["scrape_id"], scrape_id]))
+                if len(rows):
+                    frame = to_frame(rows)
+                    return frame.assign(region=text([None if region == EVERYWHERE else region] * len(frame)))
+            raise NotFound(
+                f"The archive {self.archive.url} has lost the {source} of {region} that scrape {scrape_id} brought.",
+                remedy="Restore the archive from a backup, or ask for another time.",
+            )
 
         return read_listed(self.archive, source, region, read, date=str(fetched_at.date()))
 

@@ -26,6 +26,8 @@ INSTANCE_CATALOGUE = "instance_catalogue"
 RECORDS = "scrape_records"
 """One row for each region, and for prices each family, of a scrape: written last, it says that the scrape is whole."""
 
+KINDS = (SPOT_PRICES, POOL_OBSERVATIONS, SPOT_ADVISOR, INSTANCE_CATALOGUE, RECORDS)
+
 FACTS: Mapping[str, tuple[str, ...]] = {
     SPOT_PRICES: ("instance_type", "az_id", "product", "changed_at", "spot_price_usd_per_hour"),
     POOL_OBSERVATIONS: ("instance_type", "az_id", "product", "observed_at", "observation", "available", "source"),

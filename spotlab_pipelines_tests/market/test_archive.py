@@ -13,6 +13,7 @@ from spotlab_pipelines.errors import ArchiveTooNew, IntegrityError, InvalidInput
 from spotlab_pipelines.market import parquet
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.canonical import content_id, row_order
+from spotlab_pipelines.market.compaction import compact_archive
 from spotlab_pipelines.market.history import MarketHistory
 from spotlab_pipelines.market.records import Cover
 
@@ -315,12 +316,15 @@ def test_scrapes_on_s3_are_the_same(bucket_url, archive):
                 scrape_id=SCRAPE,
                 frame=facts(zone),
             )
+        two = facts("use1-az1", "use1-az3").iloc[1:]
+        place.write_scrape(kind="spot_prices", region="us-east-1", fetched_at=SCRAPED_AT, scrape_id="2" * 32, frame=two)
+        assert compact_archive(place, settle=timedelta(0)).files_merged == 2
         history = MarketHistory(place)
         window = {"start": datetime(2026, 10, 1, tzinfo=UTC), "end": datetime(2026, 12, 1, tzinfo=UTC)}
         found.append([history.prices(cover, **window, known_at=at) for at in (None, SCRAPED_AT)])
         place.remove(place.scrape_files("spot_prices")[0].path)
         assert len(place.scrape_files("spot_prices", "us-east-1")) == 1
-    assert [len(frame) for frame in found[0]] == [2, 1]
+    assert [len(frame) for frame in found[0]] == [3, 2]
     for here, there in zip(*found, strict=True):
         pd.testing.assert_frame_equal(here, there, check_exact=True)
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from spotlab_pipelines.errors import NotFound
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.changes import Changes
+from spotlab_pipelines.market.compaction import compact_archive
 from spotlab_pipelines.market.fitting import Wanted
 from spotlab_pipelines.market.history import MarketHistory
 from spotlab_pipelines.market.layout import POOL_OBSERVATIONS
@@ -77,6 +78,8 @@ def test_what_is_scraped_later_never_changes_what_was_known(earlier: list, later
         for number, (hour, changes) in enumerate(later, start=len(earlier)):
             hour = instant_h + 1 + abs(hour)
             scrape(archive, number, at(hour), known(changes, hour))
+        pd.testing.assert_frame_equal(history.prices(COVER, **window), before, check_exact=True)
+        compact_archive(archive, settle=timedelta(hours=2), now=at(instant_h + 9))
         pd.testing.assert_frame_equal(history.prices(COVER, **window), before, check_exact=True)
         if (Path(folder) / "scrapes/kind=spot_prices").exists():
             rows = every_row(archive)
