@@ -1,0 +1,194 @@
+"""Whether a challenger beats the champion: one paired comparison on the same rows, looked at a limited number of times.
+
+Interruptions cluster (one shortage takes many instances within minutes), so rows are not independent: blocks of
+(region, day) are, and the bootstrap draws whole blocks. Pure; which rows are compared and who may act on it is not
+decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from spotlab_pipelines.experiments.boundaries import level_at
+from spotlab_pipelines.experiments.scorecard import check_pairs
+
+PROMOTE, HOLD, REJECT, INSUFFICIENT = "promote", "hold", "reject", "insufficient data"
+VERDICTS = (PROMOTE, HOLD, REJECT, INSUFFICIENT)
+SMALLEST = 1e-15
+"""Probabilities are kept this far from 0 and 1 in the log loss, which a certain and wrong one would make infinite."""
+
+DRAWS = 10_000
+SEED = 20_260_131
+
+Draw = Callable[[int], np.ndarray]
+"""Number of blocks k -> (draws, k) how often each draw takes each block."""
+
+
+@dataclass(frozen=True)
+class VerdictRules:
+    """What is promised and what is asked for.
+
+    Attributes:
+        alpha: chance of promoting a challenger that is no better, over all looks together; the same for rejecting.
+        looks_max: how often the comparison may be looked at.
+        events_min, blocks_min: interruptions and (region, day) blocks below which nothing is said.
+    """
+
+    alpha: float = 0.05
+    looks_max: int = 30
+    events_min: int = 50
+    blocks_min: int = 20
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Champion's loss minus challenger's, per row: above 0 the challenger is better.
+
+    Attributes:
+        low, high: the interval of this look; infinite if the look is so early that nothing could be shown.
+        information: 1 / variance of `mean`; what later looks must know of this one.
+    """
+
+    mean: float
+    low: float
+    high: float
+    information: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one look. `information` belongs into the next look's `earlier`; nan if this was none."""
+
+    verdict: str
+    why: str
+    look: int
+    n: int
+    events: int
+    blocks: int
+    brier: Difference | None
+    log_loss: Difference | None
+
+    @property
+    def information(self) -> float:
+        """The Brier difference's information, by which the looks' boundaries follow from each other."""
+        return float("nan") if self.brier is None else self.brier.information
+
+
+def judge(
+    outcome: np.ndarray,
+    champion: np.ndarray,
+    challenger: np.ndarray,
+    block: np.ndarray,
+    *,
+    earlier: Sequence[float] = (),
+    rules: VerdictRules | None = None,
+    draw: Draw | None = None,
+) -> Verdict:
+    """Compare two versions' (n,) probabilities on the same rows.
+
+    Promote: the challenger's Brier score is better and its log loss not worse, at this look's level. Reject: its Brier
+    score is worse. A look at too little data is none: it spends nothing.
+
+    Args:
+        outcome: (n,) 1 interrupted, 0 survived.
+        block: (n,) integers, the (region, day) of each row.
+        earlier: `information` of the looks before, in their order.
+
+    Raises:
+        InvalidInput: an outcome or a probability that cannot be.
+    """
+    rules = rules or VerdictRules()
+    if len(outcome) == 0:
+        return _too_little(rules, len(earlier), 0, 0, 0)
+    outcome, champion, challenger = check_pairs(outcome, champion, challenger)
+    _, number = np.unique(block, return_inverse=True)
+    n, events, blocks = len(outcome), int(min(outcome.sum(), len(outcome) - outcome.sum())), int(number.max()) + 1
+    if len(earlier) >= rules.looks_max:
+        why = f"All {rules.looks_max} looks are used up; a newly registered version may be compared afresh."
+        return Verdict(HOLD, why, len(earlier), n, events, blocks, None, None)
+    if events < rules.events_min or blocks < rules.blocks_min:
+        return _too_little(rules, len(earlier), n, events, blocks)
+    sizes = np.bincount(number).astype(float)
+    gains = [
+        np.bincount(number, weights=loss(outcome, champion) - loss(outcome, challenger)) for loss in (_brier, _log_loss)
+    ]
+    look = len(earlier) + 1
+    spread = ratio_error(gains[0], sizes)
+    if spread == 0:
+        return Verdict(HOLD, "The two versions say the same.", len(earlier), n, events, blocks, None, None)
+    level = level_at([*earlier, 1 / spread**2], rules.looks_max, rules.alpha)
+    brier, log_loss = (block_interval(each, sizes, level, draw) for each in gains)
+    verdict = PROMOTE if brier.low > 0 and log_loss.high >= 0 else REJECT if brier.high < 0 else HOLD
+    why = _why(verdict, brier, log_loss, f"{n} predictions with {events} interruptions in {blocks} region-days")
+    return Verdict(verdict, f"{why} Look {look} of {rules.looks_max}.", look, n, events, blocks, brier, log_loss)
+
+
+def block_interval(gains: np.ndarray, sizes: np.ndarray, level: float, draw: Draw | None = None) -> Difference:
+    """The mean gain per row and its interval at `level` in each tail, by a studentised bootstrap over blocks.
+
+    Studentised (Efron & Tibshirani 1993, ch. 12), because plain percentiles of few and skewed blocks are too narrow. A
+    level that the draws cannot resolve gives an infinite interval.
+
+    Args:
+        gains, sizes: (k,) sum of the rows' gains and number of rows of each block.
+    """
+    mean, error = gains.sum() / sizes.sum(), ratio_error(gains, sizes)
+    if error == 0:
+        return Difference(float(mean), float(mean), float(mean), float("inf"))
+    information, taken = float(error**-2), (draw or draw_blocks)(len(gains))
+    if level * len(taken) < 1:
+        return Difference(float(mean), -np.inf, np.inf, information)
+    drawn = taken @ np.column_stack([gains, sizes, gains**2, gains * sizes, sizes**2])
+    gain, size, gain2, both, size2 = drawn.T
+    means = gain / size
+    errors = np.sqrt(np.maximum(gain2 - 2 * means * both + means**2 * size2, 0.0) * _small(len(gains))) / size
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pivots = np.where(errors > 0, (means - mean) / errors, np.copysign(np.inf, means - mean))
+    low, high = np.quantile(pivots, [level, 1 - level], method="inverted_cdf")
+    return Difference(float(mean), float(mean - high * error), float(mean - low * error), information)
+
+
+def ratio_error(gains: np.ndarray, sizes: np.ndarray) -> float:
+    """Standard error of sum(gains) / sum(sizes) over k independent blocks (linearised ratio estimator)."""
+    residual = gains - gains.sum() / sizes.sum() * sizes
+    return float(np.sqrt(_small(len(gains)) * residual @ residual) / sizes.sum())
+
+
+def draw_blocks(blocks: int, draws: int = DRAWS) -> np.ndarray:
+    """(draws, blocks) how often each draw takes each block; the same every time, so that a verdict repeats."""
+    generator = np.random.default_rng([SEED, blocks, draws])
+    return generator.multinomial(blocks, np.full(blocks, 1 / blocks), size=draws).astype(np.float32)
+
+
+def _small(blocks: int) -> float:
+    return blocks / (blocks - 1)
+
+
+def _brier(outcome: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    return (predicted - outcome) ** 2
+
+
+def _log_loss(outcome: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    right = np.where(outcome == 1, predicted, 1 - predicted)
+    return -np.log(np.maximum(right, SMALLEST))
+
+
+def _too_little(rules: VerdictRules, looks: int, n: int, events: int, blocks: int) -> Verdict:
+    asked = f"{rules.events_min} of the rarer outcome in {rules.blocks_min} region-days are asked for"
+    why = f"{asked}; there are {events} in {blocks} ({n} predictions)."
+    return Verdict(INSUFFICIENT, why, looks, n, events, blocks, None, None)
+
+
+def _why(verdict: str, brier: Difference, log_loss: Difference, rows: str) -> str:
+    found = f"Brier score lower by {brier.mean:.5f} [{brier.low:.5f}, {brier.high:.5f}] on {rows}"
+    if verdict == PROMOTE:
+        return f"The challenger is better: {found}."
+    if verdict == REJECT:
+        return f"The challenger is worse: {found}."
+    if brier.low > 0:
+        loss = f"{log_loss.mean:.5f} [{log_loss.low:.5f}, {log_loss.high:.5f}]"
+        return f"Better, but worse in log loss ({loss}): {found}."
+    return f"No difference is shown: {found}."
