@@ -25,9 +25,19 @@ def records(frame: Any) -> list[dict[str, Any]]:
     ]
 
 
+def visible(text: str) -> str:
+    """Text in which what a terminal would obey or hide shows as an escape: controls, directions, zero width.
+
+    Names and addresses come from people, errors quote them, and rows may be older than the rules of today.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 def complain(error: errors.SpotLabError) -> int:
     """Report an error in one line; return the exit code that belongs to it."""
-    typer.echo(f"spotlab: {' '.join(str(error).split())}", err=True)
+    typer.echo(f"spotlab: {visible(' '.join(str(error).split()))}", err=True)
     return TRANSIENT if isinstance(error, errors.TransientError) else PERMANENT
 
 
@@ -59,10 +69,12 @@ def print_rows(rows: list[dict[str, Any]], *, as_json: bool, empty: str) -> None
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*rows[0], header_style="bold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        # As Text: in a plain string rich would look for markup, and "[/eu]" in somebody's name would end the listing.
+        table.add_row(*(Text(_cell(value)) for value in row.values()))
     screen = Console()
     # Into a pipe or a file, nothing is cut to a terminal's width.
     (screen if screen.is_terminal else Console(width=10_000)).print(table)
@@ -73,4 +85,4 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.4g}"
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return visible(", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))

@@ -6,7 +6,6 @@ An account's external id is generated here, never accepted from outside, and lea
 from __future__ import annotations
 
 import json
-import math
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,14 +16,16 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 from sqlalchemy.dialects.postgresql import insert
 
-from spotlab_pipelines.accounts.rules import check_account_id, check_regions, check_role_arn
+from spotlab_pipelines.accounts.rules import check_account_id, check_name, check_regions, check_role_arn
 from spotlab_pipelines.accounts.users import get_user
 from spotlab_pipelines.database import tables
 from spotlab_pipelines.database.audit import record
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import ENVIRONMENTS, User
 from spotlab_pipelines.errors import InvalidInput, NotFound
+from spotlab_pipelines.settings import INTERRUPTION_COST_USD_MAX
 
+NAME_MAX = 100
 EXTERNAL_ID_BYTES = 32
 """Random bytes of an external id: 256 bits, in 43 characters of the alphabet that STS takes."""
 
@@ -76,6 +77,9 @@ def add_account(
     regions = check_regions(regions)
     check_role_arn(role_arn, account_id, regions)
     _check_terms(name, environment, evaluation_interval_s, interruption_cost_usd)
+    if _select(engine, tables.Account.account_id == account_id):
+        # Before the owner is looked for: whoever is asked to add a missing one then adds it for nothing.
+        raise _registered_already(account_id)
     owner = get_user(engine, owner_email)
     statement = insert(tables.Account).values(
         account_id=account_id,
@@ -104,10 +108,7 @@ def add_account(
                 owner=str(owner.id),
             )
     if added is None:
-        raise InvalidInput(
-            f"Account {account_id} is registered already; nothing was changed.",
-            remedy="`spotlab accounts list` shows it.",
-        )
+        raise _registered_already(account_id)
     return get_account(engine, account_id)
 
 
@@ -190,17 +191,23 @@ def check_environment(environment: str) -> None:
 
 
 def _check_terms(name: str, environment: str, evaluation_interval_s: int, interruption_cost_usd: float) -> None:
-    if not 1 <= len(name.strip()) <= 100:
-        raise InvalidInput(f"An account's name has 1 to 100 characters, got {len(name.strip())}.", remedy="Name it.")
+    check_name(name, "An account's name", longest=NAME_MAX)
     check_environment(environment)
     if not 60 <= evaluation_interval_s <= 86400:
         raise InvalidInput(
             f"An evaluation interval is 60 to 86400 s, got {evaluation_interval_s}.", remedy="Choose one in between."
         )
-    if not (math.isfinite(interruption_cost_usd) and interruption_cost_usd >= 0):
+    if not 0 <= interruption_cost_usd <= INTERRUPTION_COST_USD_MAX:
         raise InvalidInput(
-            f"An interruption costs 0 USD or more, got {interruption_cost_usd}.", remedy="Correct the cost."
+            f"An interruption costs 0 to {INTERRUPTION_COST_USD_MAX:,.0f} USD, got {interruption_cost_usd}.",
+            remedy="Correct the cost.",
         )
+
+
+def _registered_already(account_id: str) -> InvalidInput:
+    return InvalidInput(
+        f"Account {account_id} is registered already; nothing was changed.", remedy="`spotlab accounts list` shows it."
+    )
 
 
 def _select(engine: sa.Engine, condition: sa.ColumnElement[bool]) -> list[Account]:

@@ -26,6 +26,26 @@ OTHER_PARTITION = re.compile(r"[a-z]+-iso[a-z]*-", re.ASCII)
 SESSION_NAME_REFUSED = re.compile(r"[^\w+=,.@-]", re.ASCII)
 
 
+def check_name(name: str, what: str, *, longest: int) -> str:
+    """Return a name without spaces around it: `longest` characters at most, all of which show where it is printed.
+
+    Args:
+        what: whose name it is, for the message: "An account's name".
+
+    Raises:
+        InvalidInput: it is empty or too long, or has a character that a terminal would obey or hide, or that is none.
+    """
+    name = name.strip()
+    if not 1 <= len(name) <= longest:
+        raise InvalidInput(f"{what} has 1 to {longest} characters, got {len(name)}.", remedy="Choose another.")
+    if not name.isprintable():
+        raise InvalidInput(
+            f"{what} has printable characters only, got {name!a}.",
+            remedy="Leave out control characters, marks of writing direction and what has no width.",
+        )
+    return name
+
+
 def partition_of(region: str) -> str:
     """The partition that a region belongs to: aws, aws-cn or aws-us-gov.
 

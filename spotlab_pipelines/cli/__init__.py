@@ -54,6 +54,7 @@ def run(arguments: Sequence[str]) -> int:
     from spotlab_pipelines.errors import SpotLabError
 
     try:
+        require_text(arguments)
         app(list(arguments))
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else PERMANENT
@@ -67,3 +68,12 @@ def run(arguments: Sequence[str]) -> int:
             raise
         return complain(known)
     return 0
+
+
+def require_text(arguments: Sequence[str]) -> None:
+    """Refuse an argument that is not text in UTF-8: Python passes its bytes on as letters that no store takes."""
+    from spotlab_pipelines.errors import InvalidInput
+
+    for argument in arguments:
+        if "\0" in argument or any("\ud800" <= letter <= "\udfff" for letter in argument):
+            raise InvalidInput(f"Expected arguments of Unicode text, got {argument!r}.", remedy="Type it in UTF-8.")

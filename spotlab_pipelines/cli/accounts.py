@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spotlab_pipelines.cli.shared import EXIT_CODES, AccountId, Json, database, own_principal, read_settings
-from spotlab_pipelines.terminal import PERMANENT, print_json, print_rows
+from spotlab_pipelines.terminal import PERMANENT, print_json, print_rows, visible
 
 if TYPE_CHECKING:
     from spotlab_pipelines.accounts.validation import AccessReport
@@ -59,7 +59,7 @@ def accounts_add(
             account = add_account(engine, **values)
     policy = trust_policy(account, principal)
     if unknown_because is not None:
-        typer.echo(f"Fill in the principal of the trust policy by hand: {unknown_because}", err=True)
+        typer.echo(f"Fill in the principal of the trust policy by hand: {visible(unknown_because)}", err=True)
     if as_json:
         shown = {"account_id": account_id, "external_id": account.external_id.get_secret_value()}
         print_json(shown | {"trust_policy": json.loads(policy)})
@@ -122,7 +122,8 @@ def accounts_validate(account: AccountId, as_json: Json = False) -> None:
         print_json(shown | {"probes": probes(report)})
     else:
         print_rows(probes(report), as_json=False, empty="")
-        print(f"Account {account}: {report.verdict}." + "".join(f" {text}" for text in (report.reason, remedy) if text))
+        told = "".join(f" {visible(text)}" for text in (report.reason, remedy) if text)
+        print(f"Account {account}: {report.verdict}.{told}")
     if report.verdict != "ok":
         raise typer.Exit(PERMANENT)
 

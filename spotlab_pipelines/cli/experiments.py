@@ -8,8 +8,17 @@ from uuid import UUID
 
 import typer
 
-from spotlab_pipelines.cli.shared import EXIT_CODES, AccountId, Json, Scrape, database, read_settings, scrape_shared
-from spotlab_pipelines.terminal import complain, print_json, print_rows, progress, records
+from spotlab_pipelines.cli.shared import (
+    EXIT_CODES,
+    AccountId,
+    Json,
+    OnlyAccount,
+    Scrape,
+    database,
+    read_settings,
+    scrape_shared,
+)
+from spotlab_pipelines.terminal import complain, print_json, print_rows, progress, records, visible
 
 if TYPE_CHECKING:
     from spotlab_pipelines.database.evaluations import EvaluationKey
@@ -27,7 +36,7 @@ app = typer.Typer(no_args_is_help=True, help="What was evaluated and decided.", 
 
 
 def evaluate(
-    account: Annotated[str, typer.Argument(help="12-digit AWS account id.")],
+    account: AccountId,
     scrape: Scrape = True,
     as_json: Json = False,
 ) -> None:
@@ -51,7 +60,7 @@ def evaluate(
 
 @app.command("list")
 def experiments_list(
-    account: Annotated[str | None, typer.Option(help="Only this account.")] = None,
+    account: OnlyAccount = None,
     limit: Annotated[int, typer.Option(help="How many, latest first.")] = 20,
     as_json: Json = False,
 ) -> None:
@@ -85,7 +94,7 @@ def experiments_show(
         return
     for name, value in evaluation.items():
         if value not in (None, {}):
-            print(f"{name}: {value}")
+            print(f"{name}: {visible(str(value))}")
     print_rows(records(found[SHOWN]), as_json=False, empty="")
 
 

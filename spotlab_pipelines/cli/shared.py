@@ -24,7 +24,17 @@ PRINCIPAL_PLACEHOLDER = "<the AWS account id of SpotLab>"
 
 Scrape = Annotated[bool, typer.Option(help="First scrape what all accounts share: the Advisor and the catalogue.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
-AccountId = Annotated[str, typer.Argument(metavar="ACCOUNT", help="12-digit AWS account id.")]
+
+
+def known_shape(account_id: str | None) -> str | None:
+    """The account id that an argument or option gave, if it has the shape of one; nothing else is looked up."""
+    from spotlab_pipelines.accounts.rules import check_account_id
+
+    return account_id if account_id is None else check_account_id(account_id)
+
+
+AccountId = Annotated[str, typer.Argument(metavar="ACCOUNT", help="12-digit AWS account id.", callback=known_shape)]
+OnlyAccount = Annotated[str | None, typer.Option(help="Only this account.", callback=known_shape)]
 
 
 def scrape_shared(instance: DagsterInstance) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from spotlab_pipelines.cli.shared import Json, read_settings
-from spotlab_pipelines.terminal import PROBLEMS, print_json
+from spotlab_pipelines.terminal import PROBLEMS, print_json, visible
 
 
 def up() -> None:
@@ -41,9 +41,9 @@ def doctor(as_json: Json = False) -> None:
         findings.append(finding)
         if not as_json:
             colour = {"OK": typer.colors.GREEN, "WARN": typer.colors.YELLOW, "FAIL": typer.colors.RED}[finding.state]
-            typer.echo(f"{typer.style(f'{finding.state:4}', fg=colour)}  {finding.check}: {finding.found}")
+            typer.echo(f"{typer.style(f'{finding.state:4}', fg=colour)}  {finding.check}: {visible(finding.found)}")
             if finding.remedy is not None:
-                typer.echo(f"      {finding.remedy}")
+                typer.echo(f"      {visible(finding.remedy)}")
     if as_json:
         print_json([vars(finding) for finding in findings])
     if any(finding.state == "FAIL" for finding in findings):

@@ -16,12 +16,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 from spotlab_pipelines.accounts.registry import Account
 from spotlab_pipelines.accounts.validation import AccessReport
 from spotlab_pipelines.defs.run import RunOutcome
 from spotlab_pipelines.experiments.queries import latest_decisions
 from spotlab_pipelines.settings import Settings
+from spotlab_pipelines.terminal import visible
 from spotlab_pipelines_tests.demo.holdings import Holdings
 
 DESTINATIONS = {"STAY": "stays", "FALLBACK_ON_DEMAND": "on-demand", "SKIP": "unknown"}
@@ -43,7 +45,9 @@ def decisions_table(title: str, decisions: pd.DataFrame, *, watched: bool = Fals
         decisions: as `experiments.queries.latest_decisions` gives them.
         watched: the whole account is a PROD one, whose decisions are only logged.
     """
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", show_lines=False)
+    table = Table(
+        title=Text(visible(title)), title_justify="left", title_style="bold", header_style="bold", show_lines=False
+    )
     for name in (
         "instance",
         "from pool\n→ to pool",
@@ -61,10 +65,10 @@ def decisions_table(title: str, decisions: pd.DataFrame, *, watched: bool = Fals
         says_the_same = not row.acting and row.decision == acting.get(row.instance_id)
         table.add_row(
             row.instance_id if previous != row.instance_id else "",
-            f"{_pool(row.from_pool)}\n→ {DESTINATIONS.get(row.decision) or _pool(row.to_pool)}",
+            Text(f"{_pool(row.from_pool)}\n→ {DESTINATIONS.get(row.decision) or _pool(row.to_pool)}"),
             _probabilities(row),
             _costs(row),
-            f"{row.model_version}\n{_part(row, watched=watched)}",
+            Text(f"{row.model_version}\n{_part(row, watched=watched)}"),
             f"[{STYLES[row.decision]}]{row.decision}[/]" + ("" if says_the_same else f"\n{escape(row.reason)}"),
             style=None if row.acting else "dim",
         )
@@ -110,7 +114,7 @@ def print_access(screen: Console, accounts: list[Account], reports: list[AccessR
             found = f"{consequence}: {report.reason}"
         verdict = f"[{'green' if report.verdict == 'ok' else 'red'}]{report.verdict:6}[/]"
         screen.print(
-            f"  {account.account_id} {escape(account.name):12} {verdict} {escape(found)}",
+            f"  {account.account_id} {escape(visible(account.name)):12} {verdict} {escape(found)}",
             highlight=False,
             soft_wrap=True,
         )

@@ -52,6 +52,13 @@ def test_a_tiny_probability_is_not_shown_as_none(screen: Console) -> None:
     assert "[0,5) %" in text
 
 
+def test_an_accounts_name_is_only_text(screen: Console) -> None:
+    screen.print(decisions_table("prod [/eu]", pd.DataFrame([decision(model_version="[/x]/1")])))
+    text = screen.export_text()
+    assert "prod [/eu]" in text
+    assert "[/x]/1" in text
+
+
 def test_a_decision_is_not_called_an_act(screen: Console) -> None:
     rows = [
         decision(),
