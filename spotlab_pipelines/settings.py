@@ -21,6 +21,12 @@ from spotlab_pipelines.errors import SettingsError
 HORIZONS_H = (1, 6, 12)
 """The horizons, in hours, at which every model predicts."""
 
+YEAR_S = 366 * 86400
+"""No setting is a longer time: beyond it, times added to a clock leave what Postgres and Python can hold."""
+
+INTERRUPTION_COST_USD_MAX = 1_000_000.0
+"""No interruption costs more. A sum of such costs stays far below what a float holds."""
+
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -86,6 +92,7 @@ class Settings(BaseSettings):
     access_retry_s: float = Field(
         default=21600.0,
         ge=0.0,
+        le=YEAR_S,
         description="Seconds for which an account whose access is marked broken or lax is left alone.",
     )
 
@@ -124,19 +131,24 @@ class Settings(BaseSettings):
     archive_settle_s: int = Field(
         default=7200,
         ge=60,
+        le=YEAR_S,
         description="Seconds after which no scrape can still own a file of the archive: none takes longer.",
     )
-    spot_risk_ttl_s: int = Field(default=3600, ge=60, description="Time to live of spot_risk:* in Redis.")
-    price_history_ttl_s: int = Field(default=3600, ge=60, description="Time to live of spot_price_history:* in Redis.")
+    spot_risk_ttl_s: int = Field(default=3600, ge=60, le=YEAR_S, description="Time to live of spot_risk:* in Redis.")
+    price_history_ttl_s: int = Field(
+        default=3600, ge=60, le=YEAR_S, description="Time to live of spot_price_history:* in Redis."
+    )
     instance_metadata_ttl_s: int = Field(
         default=86400,
         ge=60,
+        le=YEAR_S,
         description="Time to live of instance_metadata:* in Redis.",
     )
-    http_timeout_s: float = Field(default=20.0, gt=0, description="Time-out of one HTTP request to a source.")
+    http_timeout_s: float = Field(default=20.0, gt=0, le=3600, description="Time-out of one HTTP request to a source.")
     max_pages: int = Field(
         default=2000,
         ge=1,
+        le=1_000_000,
         description="Pages of one AWS listing after which it is taken for a loop.",
     )
 
@@ -174,6 +186,7 @@ class Settings(BaseSettings):
     interruption_cost_usd: float = Field(
         default=1.0,
         ge=0.0,
+        le=INTERRUPTION_COST_USD_MAX,
         description="What one interruption costs, for accounts that were registered without a figure of their own.",
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import DataError
 
 from spotlab_pipelines.database.evaluations import EvaluationKey, begin_evaluation, fail_evaluation
 from spotlab_pipelines.database.tables import Evaluation, ExperimentLog
@@ -245,6 +246,14 @@ def test_rows_that_an_unlogged_evaluation_already_has_are_an_error(
     with pytest.raises(IntegrityError, match="12 of the 18"):
         log_evaluation(engine, archive, KEY)
     assert len(rows(engine)) == 12
+
+
+def test_what_cannot_be_summed_up_is_not_logged(engine: sa.Engine, archive: Archive) -> None:
+    register(engine)
+    decided(engine, archive, frame=decisions(3).assign(from_cost_usd_per_hour=1.7e308))
+    with pytest.raises(DataError, match="out of range"):
+        log_evaluation(engine, archive, KEY)
+    assert_nothing_written(engine)
 
 
 def test_what_was_not_begun_or_not_decided_is_named(engine: sa.Engine, archive: Archive) -> None:
