@@ -16,6 +16,7 @@ from spotlab_pipelines.errors import (
     AccessDenied,
     InvalidInput,
     PageLoop,
+    SettingsError,
     SourceMalformed,
     SourceUnavailable,
     SpotLabError,
@@ -24,6 +25,8 @@ from spotlab_pipelines.errors import (
 
 DEFAULT_MAX_PAGES = 2000
 NOT_AWS = "Check AWS_ENDPOINT_URL: what answered there is not AWS."
+
+ENDPOINT_VARIABLES = "AWS_ENDPOINT_URL (or that of one service, AWS_ENDPOINT_URL_STS for instance)"
 
 QUOTED_TOKEN = re.compile(r"(security-?token\W{1,4})[\w+/=%-]+", re.IGNORECASE | re.ASCII)
 """A session's token in the request that AWS quotes when the signature does not match, a wrong clock for instance."""
@@ -92,6 +95,7 @@ def aws_errors(doing: str, account: Account | None = None) -> Iterator[None]:
         AccessDenied: AWS refused the role, the external id or the action, or the credentials are expired or absent.
         Throttled, SourceUnavailable: AWS does not serve us now.
         InvalidInput, SourceMalformed: AWS refused the request as wrong, or answered with something else.
+        SettingsError: a variable names an endpoint that is no address.
     """
     try:
         yield
@@ -155,6 +159,12 @@ def paginate(
 
 def _translate(error: Exception, doing: str, account: Account | None) -> SpotLabError | None:
     names = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.startswith("botocore.")}
+    if type(error) is ValueError and "Invalid endpoint" in str(error):
+        # Before any client exists, and of no class of botocore's. An address may hold a password: it is not quoted.
+        return SettingsError(
+            f"{doing} failed: the endpoint that AWS's variables name is not an address.",
+            remedy=f"Expected a URL like https://host:port in {ENDPOINT_VARIABLES}; correct or unset the variable.",
+        )
     if not names and _raised_while_parsing(error):
         # botocore lets out its own KeyError or ValueError, which may quote what came.
         return SourceMalformed(f"{doing} failed: the answer could not be read.", remedy=NOT_AWS)

@@ -9,11 +9,13 @@ from pydantic import SecretStr
 
 from spotlab_pipelines.accounts.aws_answers import aws_errors, paginate
 from spotlab_pipelines.accounts.registry import Account
+from spotlab_pipelines.accounts.sessions import own_account_id
 from spotlab_pipelines.errors import (
     AccessDenied,
     InvalidInput,
     NotFound,
     PageLoop,
+    SettingsError,
     SourceMalformed,
     SourceUnavailable,
     Throttled,
@@ -117,3 +119,13 @@ def test_an_external_id_that_aws_echoes_shows_nowhere():
     shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value.__context__)
     assert CANARY not in shown
     assert "***" in shown
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS"])
+def test_an_endpoint_that_is_no_address_names_its_variable(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv(variable, "user:hidden-word@garbage")
+    with pytest.raises(SettingsError, match=variable) as refused:
+        own_account_id()
+    assert "hidden-word" not in "".join(traceback.format_exception(refused.value))
