@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -21,8 +21,10 @@ from spotlab_pipelines.database.evaluations import (
     failed_accounts,
     logged_accounts,
 )
+from spotlab_pipelines.database.partitions import month_start
 from spotlab_pipelines.defs.metadata import accounts_metadata
 from spotlab_pipelines.errors import InvalidInput, PermanentError, SpotLabError, TransientError
+from spotlab_pipelines.settings import get_settings
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -31,13 +33,16 @@ WINDOW_TAG = "spotlab/window_start"
 ACCOUNT_TAG = "spotlab/account"
 BACKFILL_TAG = "dagster/backfill"
 MAX_RETRIES = 2
+CLOCK_SKEW = timedelta(minutes=1)
 
 
 def window_start(context: dg.AssetExecutionContext) -> datetime:
     """The window of this run's evaluations, UTC-aware; the same for a run, its retries and its re-executions."""
     tag = context.run.tags.get(WINDOW_TAG)
     if tag is not None:
-        return parse_window(tag)
+        window = parse_window(tag)
+        check_window(window, now=datetime.now(UTC), kept_months=get_settings().log_retention_months)
+        return window
     window = _asked_for_at(context.instance, context.run)
     context.instance.add_run_tags(context.run.run_id, {WINDOW_TAG: window.isoformat()})
     return window
@@ -59,14 +64,32 @@ def parse_window(text: str) -> datetime:
     """Read the window tag: ISO 8601 with a time zone."""
     try:
         window = datetime.fromisoformat(text)
-    except ValueError:
-        window = None
-    if window is None or window.utcoffset() is None:
+        if window.utcoffset() is not None:
+            return window.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise InvalidInput(
+        f"Run tag {WINDOW_TAG} must be an ISO 8601 time with a zone; got {text!r}.",
+        remedy="Write it like 2026-01-31T12:00:00+00:00.",
+    )
+
+
+def check_window(window: datetime, *, now: datetime, kept_months: int) -> None:
+    """Refuse a window whose evaluation could not stay in the log, or would stay the latest one until its time comes.
+
+    Args:
+        kept_months: whole months that the log keeps; setting log_retention_months.
+
+    Raises:
+        InvalidInput: it begins later than now (two clocks may differ by a minute), or before what the log keeps.
+    """
+    oldest = month_start(now, -kept_months)
+    if not oldest <= window <= now + CLOCK_SKEW:
         raise InvalidInput(
-            f"Run tag {WINDOW_TAG} must be an ISO 8601 time with a zone; got {text!r}.",
-            remedy="Write it like 2026-01-31T12:00:00+00:00.",
+            f"Run tag {WINDOW_TAG} must be between {oldest.isoformat()}, the oldest that the log keeps, and now, "
+            f"{now.isoformat(timespec='seconds')}; got {window.isoformat()}.",
+            remedy="Start the run without the tag: its window is then the time at which it was asked for.",
         )
-    return window.astimezone(UTC)
 
 
 @contextmanager
