@@ -53,16 +53,24 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(market: Path | None, *, keep_up: bool) -> int:
     """Set the stage, evaluate every account, show it; then keep everything up, or end what was started."""
+    from spotlab_pipelines_tests.demo.alone import alone
+    from spotlab_pipelines_tests.local_aws.client import forget_aws
+
+    forget_aws(os.environ)
+    settings = settings_for(market)
+    with alone(settings.data_dir):
+        return run_alone(settings, market, keep_up=keep_up)
+
+
+def run_alone(settings: Settings, market: Path | None, *, keep_up: bool) -> int:
+    """`run`, once no other demo is on this data directory."""
     from spotlab_pipelines.doctor.stores import mlruns
     from spotlab_pipelines.local import down, up
     from spotlab_pipelines_tests.demo import show, stage
     from spotlab_pipelines_tests.demo.servers import Servers, require_free
     from spotlab_pipelines_tests.demo.signals import postponed, undisturbed
-    from spotlab_pipelines_tests.local_aws.client import forget_aws
 
     began = time.monotonic()
-    forget_aws(os.environ)
-    settings = settings_for(market)
     if keep_up:
         require_free(settings.dagster_port, setting="SPOTLAB_DAGSTER_PORT", what="the Dagster UI")
         require_free(settings.mlflow_port, setting="SPOTLAB_MLFLOW_PORT", what="MLflow")
