@@ -180,6 +180,7 @@ class Settings(BaseSettings):
     drift_psi_warn: float = Field(
         default=0.2,
         gt=0.0,
+        le=100.0,
         description="PSI of a feature against its version's training, beyond chance, from which the asset check warns.",
     )
     decision_horizon_h: Literal[1, 6, 12] = Field(default=6, description="Horizon of the expected cost, in hours.")
