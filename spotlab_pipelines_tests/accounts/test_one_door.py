@@ -1,12 +1,11 @@
 """boto3 and botocore are imported in sessions.py alone.
 
-ruff's banned imports, which `make check` runs, say so where somebody writes it. Files that may import Dagster or MLflow
-are free of that rule as a whole, so the last word is the scan of every file here.
+ruff's banned imports say so where somebody writes it. Files that may import Dagster or MLflow are free of that rule as
+a whole, so the last word is a scan of every file. `make check` runs both.
 """
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from spotlab_pipelines.settings import PROJECT_ROOT
+from spotlab_pipelines_tests import check
+from spotlab_pipelines_tests.check import DOOR, PACKAGE, aws_imports, door_problems
 
 RUFF = Path(sys.executable).with_name("ruff")
-PACKAGE = PROJECT_ROOT / "spotlab_pipelines"
-DOOR = PACKAGE / "accounts" / "sessions.py"
 USES = [
     "import boto3",
     "import boto3.session",
@@ -29,22 +28,6 @@ USES = [
     "from botocore import session",
     "def inside():\n    import boto3",
 ]
-
-
-def aws_imports(code: str) -> list[str]:
-    """The modules of boto3 and botocore that some code imports, in whatever way."""
-    found = []
-    for node in ast.walk(ast.parse(code)):
-        match node:
-            case ast.Import(names=names):
-                found += [each.name for each in names]
-            case ast.ImportFrom(module=str(module)):
-                found.append(module)
-            case ast.Call(
-                func=ast.Name(id=name) | ast.Attribute(attr=name), args=[ast.Constant(value=str(module)), *_]
-            ) if name in ("import_module", "__import__"):
-                found.append(module)
-    return [name for name in found if name.partition(".")[0] in ("boto3", "botocore", "aiobotocore", "s3transfer")]
 
 
 def refused_by_ruff(code: str, file: str) -> bool:
@@ -74,4 +57,23 @@ def test_the_scan_sees_every_way_of_importing(code):
 def test_no_other_file_imports_boto3_or_botocore():
     files = list(PACKAGE.rglob("*.py"))
     assert len(files) > 50
-    assert {path for path in files if aws_imports(path.read_text())} == {DOOR}
+    assert {path for path in files if aws_imports(path.read_text())} == {PACKAGE / DOOR}
+    assert door_problems() == []
+
+
+@pytest.mark.parametrize("file", ["defs/market.py", "training/history.py", "accounts/other.py", "new/sessions.py"])
+def test_make_check_names_another_file_wherever_it_is(tmp_path, file):
+    package = tmp_path / "spotlab_pipelines"
+    for path in (package / DOOR, package / file):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("def inside():\n    import botocore.session\n")
+    (problem,) = door_problems(package)
+    assert f"{file} imports botocore.session" in problem
+
+
+def test_make_check_fails_by_it(monkeypatch):
+    monkeypatch.setattr(check, "door_problems", lambda: ["another door"])
+    monkeypatch.setattr(check, "definition_problems", list)
+    monkeypatch.setattr(check, "drift_problems", list)
+    assert check.main() == 1
+    assert "python -m spotlab_pipelines_tests.check" in (PROJECT_ROOT / "Makefile").read_text()
