@@ -3,8 +3,11 @@
 CREATE FUNCTION public.app_accounts() RETURNS text[]
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'public', 'pg_temp'
-    AS $$ select coalesce(array_agg(account_id), '{}') from accounts join users on users.id = accounts.owner_id
-           where users.active and (users.id = app_user_id() or app_is_admin()) $$;
+    AS $$
+        select coalesce(case when app_is_admin() then (select array_agg(account_id) from accounts)
+            else (select array_agg(account_id) from accounts where owner_id = (
+                select id from users where id = app_user_id() and active)) end, '{}')
+        $$;
 
 CREATE FUNCTION public.app_is_admin() RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -98,7 +101,7 @@ CREATE TABLE public.audit_log (
     reason text,
     request_id text,
     details jsonb DEFAULT '{}'::jsonb NOT NULL,
-    CONSTRAINT ck_audit_log_action CHECK ((action = ANY (ARRAY['assume_role'::text, 'validate_access'::text, 'access_broken'::text, 'add_account'::text, 'change_environment'::text, 'assign_version'::text, 'set_mode'::text, 'set_shadow'::text, 'approve_model'::text, 'promote_model'::text, 'retire_model'::text, 'add_user'::text, 'disable_user'::text, 'set_role'::text, 'set_password'::text]))),
+    CONSTRAINT ck_audit_log_action CHECK ((action = ANY (ARRAY['assume_role'::text, 'validate_access'::text, 'access_broken'::text, 'add_account'::text, 'change_environment'::text, 'assign_version'::text, 'set_mode'::text, 'set_shadow'::text, 'approve_model'::text, 'promote_model'::text, 'retire_model'::text, 'add_user'::text, 'disable_user'::text, 'set_role'::text, 'set_password'::text, 'register_model'::text]))),
     CONSTRAINT ck_audit_log_outcome CHECK ((outcome = ANY (ARRAY['done'::text, 'refused'::text, 'failed'::text])))
 );
 
@@ -422,31 +425,21 @@ ALTER TABLE ONLY public.tracking_runs
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT uq_users_email UNIQUE (email);
 
+CREATE INDEX ix_accounts_account_id_marked ON public.accounts USING btree (account_id) WHERE (access_state = ANY (ARRAY['lax'::text, 'access_broken'::text]));
+
 CREATE INDEX ix_accounts_owner_id ON public.accounts USING btree (owner_id);
 
 CREATE INDEX ix_audit_log_account_id_at ON public.audit_log USING btree (account_id, at DESC);
 
 CREATE INDEX ix_audit_log_action_at ON public.audit_log USING btree (action, at DESC);
 
-CREATE INDEX ix_evaluation_requests_pending ON public.evaluation_requests USING btree (created_at) WHERE (state = 'pending'::text);
+CREATE INDEX ix_audit_log_actor_at ON public.audit_log USING btree (actor, at DESC);
 
-CREATE INDEX ix_evaluation_requests_requested_by ON public.evaluation_requests USING btree (requested_by);
+CREATE INDEX ix_audit_log_at ON public.audit_log USING btree (at DESC);
 
 CREATE INDEX ix_evaluations_window_start_account_id ON public.evaluations USING btree (window_start DESC, account_id);
 
-CREATE INDEX ix_experiment_logs_account_id_window_start ON ONLY public.experiment_logs USING btree (account_id, window_start DESC);
-
-CREATE INDEX ix_experiment_logs_model_version_window_start ON ONLY public.experiment_logs USING btree (model_version, window_start DESC);
-
-CREATE INDEX ix_instances_account_id_active ON public.instances USING btree (account_id) WHERE (state = 'running'::text);
-
-CREATE INDEX ix_instances_assigned_version ON public.instances USING btree (assigned_version);
-
-CREATE INDEX ix_interruption_events_region_instance_type_occurred_at ON public.interruption_events USING btree (region, instance_type, occurred_at);
-
-CREATE INDEX ix_scrapes_account_id ON public.scrapes USING btree (account_id);
-
-CREATE INDEX ix_scrapes_source_region_fetched_at ON public.scrapes USING btree (source, region, fetched_at DESC);
+CREATE INDEX ix_instances_account_id_instance_id_present ON public.instances USING btree (account_id, instance_id) WHERE (state <> 'terminated'::text);
 
 CREATE UNIQUE INDEX uq_model_registry_champion ON public.model_registry USING btree (role) WHERE (role = 'champion'::text);
 

@@ -1,4 +1,4 @@
-"""Writes docs/settings.md, cli.md, features.md and schema.sql from the code, so that nothing is left out: `make docs`.
+"""Writes docs/settings.md, cli.md, features.md, indexes.md and schema.sql from the code, complete by making: `make docs`.
 
 The texts are the settings' descriptions, the commands' own help and the feature specs; nothing else is written here.
 """
@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 import typer
 
 from spotlab_pipelines.cli import app
+from spotlab_pipelines.database.indexes import REASONS
 from spotlab_pipelines.features.feature import CLOCK, OBSERVATIONS, Feature, FeatureSpec
 from spotlab_pipelines.features.specs import SPECS
 from spotlab_pipelines.settings import PROJECT_ROOT, Settings
@@ -40,6 +41,16 @@ feature that is missing has its neutral value, and its indicator is 1. Nothing t
 the instant is looked at. `make docs` writes this page from `spotlab_pipelines/features/specs.py`.
 """
 FEATURES_HEADINGS = ("feature", "formula", "range", "unit", "source", "since", "if missing")
+INDEXES_INTRODUCTION = """# Indexes
+
+Each index earns its place by a query of the code, named as module:function below `spotlab_pipelines`; one marked as a
+rule is there to enforce it. What is not listed belongs to a primary key or a unique constraint. A test runs the queries
+over 100,000 log rows and sees that they use them; [benchmarks.md](benchmarks.md) has the times over 1,000,000.
+`make docs` writes this page from `spotlab_pipelines/database/indexes.py`.
+
+| index | query | what it looks for |
+|---|---|---|
+"""
 DEFAULTS = {"data_dir": "a directory per checkout, in /var/lib/spotlab or ~/.local/share/spotlab"}
 
 
@@ -56,6 +67,14 @@ def cli_page() -> str:
     """docs/cli.md."""
     return CLI_INTRODUCTION + "".join(
         f"\n## {name}\n\n```text\n{text}\n```\n" for name, text in helps(typer.main.get_command(app), "spotlab")
+    )
+
+
+def indexes_page() -> str:
+    """docs/indexes.md."""
+    return INDEXES_INTRODUCTION + "".join(
+        f"| `{name}` | `{each.query}`{' (a rule)' if each.rule else ''} | {each.why} |\n"
+        for name, each in REASONS.items()
     )
 
 
@@ -110,6 +129,7 @@ def pages() -> dict[Path, str]:
         docs / "settings.md": settings_page(),
         docs / "cli.md": cli_page(),
         docs / "features.md": features_page(),
+        docs / "indexes.md": indexes_page(),
         docs / "schema.sql": schema_sql(),
     }
 

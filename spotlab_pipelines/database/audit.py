@@ -13,7 +13,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from spotlab_pipelines.database.engine import database_errors
-from spotlab_pipelines.database.tables import AuditEntry
+from spotlab_pipelines.database.tables import AUDIT_ACTIONS, AuditEntry
+from spotlab_pipelines.errors import InvalidInput
+
+LISTED_MAX = 10_000
 
 
 def record(
@@ -55,6 +58,36 @@ def record_alone(engine: sa.Engine, action: str, **values: Any) -> None:
     """Add one entry in a transaction of its own: for what happened outside the database, or was refused."""
     with database_errors(), engine.begin() as connection:
         record(connection, action, **values)
+
+
+def list_entries(
+    engine: sa.Engine,
+    *,
+    account_id: str | None = None,
+    action: str | None = None,
+    actor: str | None = None,
+    limit: int = 50,
+) -> list[dict[str, Any]]:
+    """Entries, latest first: those of one account, action or actor, or all.
+
+    Raises:
+        InvalidInput: there is no such action, or `limit` is not in 1 … 10,000.
+    """
+    if action is not None and action not in AUDIT_ACTIONS:
+        raise InvalidInput(f"Expected one of the actions {', '.join(AUDIT_ACTIONS)}, got {action!r}.")
+    if not 1 <= limit <= LISTED_MAX:
+        raise InvalidInput(f"The limit must be between 1 and {LISTED_MAX}; got {limit}.")
+    entry = AuditEntry
+    wanted = ((entry.account_id, account_id), (entry.action, action), (entry.actor, actor))
+    query = (
+        sa.select(entry.at, entry.actor, entry.action, entry.account_id, entry.subject, entry.outcome, entry.reason,
+                  entry.request_id, entry.details)
+        .where(*(column == value for column, value in wanted if value is not None))
+        .order_by(entry.at.desc())
+        .limit(limit)
+    )  # fmt: skip
+    with database_errors(), engine.connect() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def command_line_user() -> str:

@@ -1,4 +1,5 @@
-"""The domain tables of Postgres, the only record. Queries live in the rooms that ask them; DDL in migrations/.
+"""The domain tables of Postgres, the only record. Queries live in the rooms that ask them; DDL in migrations/; what
+each index is for in indexes.py.
 
 Two keys identify everything: an account is its 12-digit id, an evaluation is (account_id, window_start). Exactly-once
 comes from unique keys on such logical ids, never from a run id.
@@ -51,6 +52,7 @@ AUDIT_ACTIONS = (
     "disable_user",
     "set_role",
     "set_password",
+    "register_model",
 )
 DECISIONS = ("STAY", "SWITCH", "FALLBACK_ON_DEMAND", "SKIP")
 
@@ -119,6 +121,11 @@ class Account(Base):
         sa.CheckConstraint("evaluation_interval_s between 60 and 86400", name="evaluation_interval_s"),
         sa.CheckConstraint("interruption_cost_usd >= 0", name="interruption_cost_usd"),
         sa.CheckConstraint("length(external_id) between 22 and 1224", name="external_id"),
+        sa.Index(
+            "ix_accounts_account_id_marked",
+            "account_id",
+            postgresql_where=sa.text("access_state in ('lax', 'access_broken')"),
+        ),
     )
 
     id: Mapped[UUID] = _id()
@@ -186,7 +193,12 @@ class Instance(Base):
         one_of("pipeline_mode", PIPELINE_MODES),
         sa.UniqueConstraint("account_id", "instance_id"),
         sa.CheckConstraint("ended_at is null or state = 'terminated'", name="ended_at"),
-        sa.Index("ix_instances_account_id_active", "account_id", postgresql_where=sa.text("state = 'running'")),
+        sa.Index(
+            "ix_instances_account_id_instance_id_present",
+            "account_id",
+            "instance_id",
+            postgresql_where=sa.text("state <> 'terminated'"),
+        ),
     )
 
     id: Mapped[UUID] = _id()
@@ -201,9 +213,7 @@ class Instance(Base):
     tags: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     launched_at: Mapped[datetime]
     spot_request_id: Mapped[str | None]
-    assigned_version: Mapped[str | None] = mapped_column(
-        sa.ForeignKey("model_registry.version", ondelete="RESTRICT"), index=True
-    )
+    assigned_version: Mapped[str | None] = mapped_column(sa.ForeignKey("model_registry.version", ondelete="RESTRICT"))
     pipeline_mode: Mapped[str] = mapped_column(server_default="LINEAR")
     shadow: Mapped[bool] = mapped_column(server_default=sa.false())
     first_seen_at: Mapped[datetime] = _now()
@@ -216,16 +226,11 @@ class Scrape(Base):
     """One collection of one source, whether it worked or not."""
 
     __tablename__ = "scrapes"
-    __table_args__ = (
-        sa.CheckConstraint("row_count >= 0", name="row_count"),
-        sa.Index("ix_scrapes_source_region_fetched_at", "source", "region", sa.text("fetched_at desc")),
-    )
+    __table_args__ = (sa.CheckConstraint("row_count >= 0", name="row_count"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     source: Mapped[str]
-    account_id: Mapped[str | None] = mapped_column(
-        sa.ForeignKey("accounts.account_id", ondelete="RESTRICT"), index=True
-    )
+    account_id: Mapped[str | None] = mapped_column(sa.ForeignKey("accounts.account_id", ondelete="RESTRICT"))
     region: Mapped[str | None]
     fetched_at: Mapped[datetime]
     row_count: Mapped[int]
@@ -286,8 +291,6 @@ class ExperimentLog(Base):
         sa.UniqueConstraint(
             "account_id", "window_start", "instance_id", "model_version", "horizon_h", name="uq_experiment_logs_grain"
         ),
-        sa.Index("ix_experiment_logs_account_id_window_start", "account_id", sa.text("window_start desc")),
-        sa.Index("ix_experiment_logs_model_version_window_start", "model_version", sa.text("window_start desc")),
         {"postgresql_partition_by": "RANGE (window_start)"},
     )
 
@@ -341,7 +344,6 @@ class InterruptionEvent(Base):
     __table_args__ = (
         one_of("source", EVENT_SOURCES),
         sa.UniqueConstraint("account_id", "instance_id"),
-        sa.Index("ix_interruption_events_region_instance_type_occurred_at", "region", "instance_type", "occurred_at"),
     )
 
     id: Mapped[UUID] = _id()
@@ -366,13 +368,12 @@ class EvaluationRequest(Base):
         one_of("source", REQUEST_SOURCES),
         one_of("state", REQUEST_STATES),
         sa.UniqueConstraint("account_id", "window_start"),
-        sa.Index("ix_evaluation_requests_pending", "created_at", postgresql_where=sa.text("state = 'pending'")),
     )
 
     id: Mapped[UUID] = _id()
     account_id: Mapped[str] = mapped_column(sa.ForeignKey("accounts.account_id", ondelete="RESTRICT"))
     window_start: Mapped[datetime]
-    requested_by: Mapped[UUID | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"), index=True)
+    requested_by: Mapped[UUID | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
     source: Mapped[str]
     state: Mapped[str] = mapped_column(server_default="pending")
     run_id: Mapped[str | None]
@@ -388,8 +389,10 @@ class AuditEntry(Base):
     __table_args__ = (
         one_of("action", AUDIT_ACTIONS),
         one_of("outcome", AUDIT_OUTCOMES),
+        sa.Index("ix_audit_log_at", sa.text("at desc")),
         sa.Index("ix_audit_log_account_id_at", "account_id", sa.text("at desc")),
         sa.Index("ix_audit_log_action_at", "action", sa.text("at desc")),
+        sa.Index("ix_audit_log_actor_at", "actor", sa.text("at desc")),
     )
 
     id: Mapped[UUID] = _id()
