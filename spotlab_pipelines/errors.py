@@ -17,6 +17,7 @@ SpotLabError
     ├── AccessDenied                AWS refused the role, the external id or an action
     │   ├── WrongAccount            the session belongs to another account than the row
     │   └── AccountSkipped          its access is marked lax or broken; AWS is not asked before its next try
+    ├── NotAllowed                  the acting user's role does not allow the act
     ├── LoginRefused                e-mail address and password are not those of an active user
     ├── SourceMalformed             a source answered with something else than its documented shape
     │   └── PageLoop                a paginated answer does not come to its end
@@ -105,6 +106,10 @@ class WrongAccount(AccessDenied):
 
 class AccountSkipped(AccessDenied):
     """The account's access is marked as lax or broken, and AWS is not asked before its next try."""
+
+
+class NotAllowed(PermanentError):
+    """The acting user's role does not allow the act, there is no such user, or they are disabled."""
 
 
 class LoginRefused(PermanentError):

@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 from sqlalchemy.dialects.postgresql import insert
 
+from spotlab_pipelines.accounts.acting import acting, actor_of
+from spotlab_pipelines.accounts.rights import ActedUpon
 from spotlab_pipelines.accounts.rules import check_account_id, check_name, check_regions, check_role_arn
 from spotlab_pipelines.accounts.users import get_user
 from spotlab_pipelines.database import tables
@@ -72,6 +74,7 @@ def add_account(
         InvalidInput: a value breaks one of AWS's or our rules, or the account is registered already (the first
             registration stays as it is).
         NotFound: there is no such owner.
+        NotAllowed: the actor is a user who may not register this: PROD, or for somebody else.
     """
     check_account_id(account_id)
     regions = check_regions(regions)
@@ -92,7 +95,8 @@ def add_account(
         evaluation_interval_s=evaluation_interval_s,
         interruption_cost_usd=interruption_cost_usd,
     )
-    with database_errors(), engine.begin() as connection:
+    upon = ActedUpon(environment, own=actor == actor_of(owner.id))
+    with acting(engine, "add_account", actor=actor, upon=upon, subject=account_id) as connection:
         added = connection.execute(
             statement.on_conflict_do_nothing(index_elements=["account_id"]).returning(tables.Account.id)
         ).one_or_none()
@@ -120,9 +124,7 @@ def get_account(engine: sa.Engine, account_id: str) -> Account:
     """
     found = _select(engine, tables.Account.account_id == account_id)
     if not found:
-        raise NotFound(
-            f"Account {account_id} is not registered.", remedy="`spotlab accounts list` shows those that are."
-        )
+        raise _not_registered(account_id)
     return found[0]
 
 
@@ -132,16 +134,20 @@ def list_accounts(engine: sa.Engine, state: str | None = "active") -> list[Accou
 
 
 def set_environment(engine: sa.Engine, account_id: str, environment: str, *, actor: str | None = None) -> Account:
-    """Make a LAB account PROD or the other way round. Whether `actor` may (admins alone) is the caller's to check.
+    """Make a LAB account PROD or the other way round, which of all users admins alone may.
 
     Raises:
         InvalidInput: another environment than LAB or PROD.
+        NotAllowed: the actor is a user who is no admin.
         NotFound: the account is not registered.
     """
     check_environment(environment)
-    before = get_account(engine, account_id).environment
     account = tables.Account
-    with database_errors(), engine.begin() as connection:
+    this = sa.select(account.environment).where(account.account_id == account_id).with_for_update()
+    with acting(engine, "change_environment", actor=actor, account_id=account_id, after=environment) as connection:
+        before = connection.scalar(this)
+        if before is None:
+            raise _not_registered(account_id)
         connection.execute(sa.update(account).where(account.account_id == account_id).values(environment=environment))
         record(
             connection,
@@ -208,6 +214,10 @@ def _registered_already(account_id: str) -> InvalidInput:
     return InvalidInput(
         f"Account {account_id} is registered already; nothing was changed.", remedy="`spotlab accounts list` shows it."
     )
+
+
+def _not_registered(account_id: str) -> NotFound:
+    return NotFound(f"Account {account_id} is not registered.", remedy="`spotlab accounts list` shows those that are.")
 
 
 def _select(engine: sa.Engine, condition: sa.ColumnElement[bool]) -> list[Account]:

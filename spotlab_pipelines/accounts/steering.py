@@ -1,18 +1,22 @@
 """How an account's owner steers instances: which version acts for them, in which mode, and whether only watched.
 
-Each change leaves one audit row per instance. Whether `actor` may is the caller's to check.
+Each change leaves one audit row per instance. An actor who is a user needs the right to it: see rights.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import AbstractContextManager
+from typing import Any
 
 import sqlalchemy as sa
 
+from spotlab_pipelines.accounts.acting import acting
 from spotlab_pipelines.database.audit import record
-from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import PIPELINE_MODES, Instance, ModelVersion
 from spotlab_pipelines.errors import InvalidInput, ModelUnknown, NotFound
+
+REFUSED_INSTANCES_MAX = 20
 
 
 def assign_version(
@@ -30,9 +34,10 @@ def assign_version(
 
     Raises:
         ModelUnknown: there is no such approved version. NotFound: an instance is not the account's.
+            NotAllowed: the actor is a user who may not steer this account.
             Nothing was changed.
     """
-    with database_errors(), engine.begin() as connection:
+    with _steering(engine, "assign_version", actor, account_id, instance_ids, to=version) as connection:
         approved = sa.select(ModelVersion.version).where(
             ModelVersion.version == version, ModelVersion.status == "approved"
         )
@@ -51,13 +56,14 @@ def set_mode(
     """Let these instances be placed by another algorithm from the next evaluation on.
 
     Raises:
-        InvalidInput: neither LINEAR nor CLUSTER. NotFound: an instance is not the account's. Nothing was changed.
+        InvalidInput: neither LINEAR nor CLUSTER. NotFound: an instance is not the account's. NotAllowed: the actor
+            is a user who may not steer this account. Nothing was changed.
     """
     if mode not in PIPELINE_MODES:
         raise InvalidInput(
             f"Expected the mode {' or '.join(PIPELINE_MODES)}, got {mode!r}.", remedy="Choose one of them."
         )
-    with database_errors(), engine.begin() as connection:
+    with _steering(engine, "set_mode", actor, account_id, instance_ids, to=mode) as connection:
         done = _change(connection, account_id, instance_ids, pipeline_mode=mode)
         _on_record(connection, account_id, done, action="set_mode", actor=actor, to=mode)
 
@@ -68,11 +74,20 @@ def set_shadow(
     """Only watch these instances (decide and log, never act), or no longer.
 
     Raises:
-        NotFound: an instance is not the account's. Nothing was changed.
+        NotFound: an instance is not the account's. NotAllowed: the actor is a user who may not steer this account.
+            Nothing was changed.
     """
-    with database_errors(), engine.begin() as connection:
+    with _steering(engine, "set_shadow", actor, account_id, instance_ids, to=shadow) as connection:
         done = _change(connection, account_id, instance_ids, shadow=shadow)
         _on_record(connection, account_id, done, action="set_shadow", actor=actor, to=shadow)
+
+
+def _steering(
+    engine: sa.Engine, act: str, actor: str | None, account_id: str, instance_ids: Collection[str], **to: Any
+) -> AbstractContextManager[sa.Connection]:
+    """The transaction of a change. One that is refused leaves one row, naming no more instances than can be read."""
+    named = sorted(instance_ids)[:REFUSED_INSTANCES_MAX]
+    return acting(engine, act, actor=actor, account_id=account_id, instances=named, **to)
 
 
 def _change(

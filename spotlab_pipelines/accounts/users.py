@@ -1,7 +1,7 @@
 """The people who own accounts or work in the laboratory: who they are, what they may be, whether a password is theirs.
 
-Every change is on record in the audit log. Whether whoever asks may change it is the caller's to check; how passwords
-are hashed is passwords.py's. Sessions of the console are not here.
+Every change is on record in the audit log. An actor who is a user needs the right to it (rights.py); how passwords are
+hashed is passwords.py's. Sessions of the console are not here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from spotlab_pipelines.accounts.acting import acting, actor_of
 from spotlab_pipelines.accounts.passwords import hash_password, is_outdated, matches
+from spotlab_pipelines.accounts.rights import ActedUpon
 from spotlab_pipelines.database.audit import record
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import ROLES, User
@@ -40,13 +42,14 @@ def add_user(engine: sa.Engine, email: str, role: str = "user", *, actor: str | 
 
     Raises:
         InvalidInput: the address or the role is not valid.
+        NotAllowed: the actor is a user who is no admin.
     """
     email = _normal(email)
     if not EMAIL.fullmatch(email) or len(email) > 254:
         raise InvalidInput(f"Expected an e-mail address like ana@example.com, got {email!r}.", remedy="Correct it.")
     _check_role(role)
     statement = insert(User).values(email=email, role=role).on_conflict_do_nothing(index_elements=["email"])
-    with database_errors(), engine.begin() as connection:
+    with acting(engine, "add_user", actor=actor, email=email, role=role) as connection:
         added = connection.scalar(statement.returning(User.id))
         if added is not None:
             record(connection, "add_user", actor=actor, subject=str(added), email=email, role=role)
@@ -75,10 +78,11 @@ def set_role(engine: sa.Engine, email: str, role: str, *, actor: str | None = No
 
     Raises:
         InvalidInput: no such role, or the last active admin would be one no longer.
+        NotAllowed: the actor is a user who is no admin.
         NotFound: there is no such user.
     """
     _check_role(role)
-    with database_errors(), engine.begin() as connection:
+    with acting(engine, "set_role", actor=actor, email=_normal(email), to=role) as connection:
         before = _find(connection, email)
         if role != "admin":
             _keep_an_admin(connection, before)
@@ -92,9 +96,10 @@ def disable_user(engine: sa.Engine, email: str, *, actor: str | None = None) -> 
 
     Raises:
         InvalidInput: it is the last active admin.
+        NotAllowed: the actor is a user who is no admin.
         NotFound: there is no such user.
     """
-    with database_errors(), engine.begin() as connection:
+    with acting(engine, "disable_user", actor=actor, email=_normal(email)) as connection:
         before = _find(connection, email)
         _keep_an_admin(connection, before)
         connection.execute(sa.update(User).where(User.id == before.id).values(active=False))
@@ -107,12 +112,14 @@ def set_password(engine: sa.Engine, email: str, password: str, *, actor: str | N
 
     Raises:
         InvalidInput: the password is shorter than 12 or longer than 256 characters.
+        NotAllowed: the actor is another user, and no admin.
         NotFound: there is no such user.
     """
     person = get_user(engine, email)
     # Hashed before the transaction: it takes long, and may have to wait for its turn.
     hashed = hash_password(password)
-    with database_errors(), engine.begin() as connection:
+    upon = ActedUpon(own=actor == actor_of(person.id))
+    with acting(engine, "set_password", actor=actor, subject=str(person.id), upon=upon) as connection:
         connection.execute(sa.update(User).where(User.id == person.id).values(password_hash=hashed))
         record(connection, "set_password", actor=actor, subject=str(person.id))
 

@@ -1,28 +1,29 @@
 """The versions that may be served: Postgres' `model_registry` says which, MLflow keeps them for people to compare.
 
 Serving never asks MLflow. An alias or a version that differs there is not followed; promoting here moves MLflow's alias
-in the same act. Which models exist and how they are fitted is training's.
+in the same act (roles.py). Which models exist and how they are fitted is training's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import array
 
-from spotlab_pipelines.database.audit import record, record_alone
+from spotlab_pipelines.accounts.acting import check_rights
+from spotlab_pipelines.database.audit import record
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import ModelVersion
 from spotlab_pipelines.errors import IntegrityError, InvalidInput, ModelTampered, ModelUnknown
 from spotlab_pipelines.features.specs import get_spec
 from spotlab_pipelines.inference.adapter import BaseModelAdapter
 from spotlab_pipelines.inference.artifacts import artifact_sha256, load_estimator
-from spotlab_pipelines.inference.mlflow_models import keep_model, show_role
+from spotlab_pipelines.inference.mlflow_models import keep_model
 from spotlab_pipelines.inference.mlflow_store import mlflow_client, mlflow_errors
+from spotlab_pipelines.inference.roles import FIRST_MODELS, change_role
+from spotlab_pipelines.inference.versions import ServingVersion, select_versions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,28 +31,6 @@ if TYPE_CHECKING:
     from spotlab_pipelines.features.drift import Reference
     from spotlab_pipelines.inference.estimators import HorizonEstimator
     from spotlab_pipelines.settings import Settings
-
-FIRST_MODELS = "Run `spotlab models bootstrap`, which fits and registers the first versions."
-
-
-@dataclass(frozen=True)
-class ServingVersion:
-    """A row of the registry, as far as serving needs it. `artifact_uri` is relative to `mlruns_dir`."""
-
-    version: str
-    family: str
-    number: int
-    role: str
-    status: str
-    feature_spec: str
-    horizons_h: tuple[int, ...]
-    artifact_uri: str
-    artifact_sha256: str
-    mlflow_run_id: str
-    mlflow_model_id: str | None
-    metrics: dict[str, Any]
-    registered_by: str
-    reference: Reference | None
 
 
 class ModelRegistry:
@@ -142,6 +121,7 @@ class ModelRegistry:
         metrics: Mapping[str, float],
         registered_by: str,
         training: pd.DataFrame | None = None,
+        actor: str | None = None,
     ) -> ServingVersion:
         """Keep a fitted estimator as the family's next version, a candidate: it is served once it is approved.
 
@@ -150,10 +130,15 @@ class ModelRegistry:
             params, metrics: what is logged beside it; metrics are kept in Postgres too.
             training: the features it was fitted on, whose bins are kept with it so that drift can be told; None for a
                 model that was fitted on nothing.
+            registered_by: who or what registers it, for people to read.
+            actor: who registers it, for the audit log: `user:<id>`; by default the person at the command line.
 
         Raises:
+            NotAllowed: the actor is a user whose role is neither lab nor admin. Nothing was kept.
             StoreUnavailable: Postgres or MLflow does not answer.
         """
+        # Asked first: what MLflow has once kept, nobody takes away.
+        check_rights(self._engine, "register_model", actor=actor, subject=family)
         client = mlflow_client(self._settings)
         reference = None if training is None else _reference(training, estimator, feature_spec)
         with mlflow_errors():
@@ -185,6 +170,7 @@ class ModelRegistry:
         }
         with database_errors(), self._engine.begin() as connection:
             connection.execute(sa.insert(ModelVersion).values(**row))
+            record(connection, "register_model", actor=actor, subject=row["version"], sha256=row["artifact_sha256"])
         return self._select(ModelVersion.version == row["version"])[0]
 
     def approve(self, version: str, *, role: str = "none", actor: str | None = None) -> ServingVersion:
@@ -195,70 +181,42 @@ class ModelRegistry:
 
         Raises:
             ModelUnknown: no such version.
-            InvalidInput: the role is neither `challenger` nor `none`.
+            InvalidInput: the role is neither `challenger` nor `none`, or the version is the champion.
+            NotAllowed: the actor is a user who is no admin.
             ModelTampered: its files are not the ones that were registered.
         """
         if role not in ("challenger", "none"):
             raise InvalidInput(f"A version is approved as challenger or none; got {role!r}.", remedy="Use promote.")
-        return self._set(version, "approve_model", actor, status="approved", role=role)
+        return self._change(version, "approve_model", actor, to=("approved", role))
 
     def promote(self, version: str, *, actor: str | None = None) -> ServingVersion:
         """Make an approved version the champion; the champion of before goes on as a challenger.
 
         Raises:
             ModelUnknown: no such version, or it is not approved.
+            InvalidInput: it is the champion.
             ModelTampered: its files are not the ones that were registered.
+            NotAllowed: the actor is a user who is no admin.
         """
-        self.get(version)
-        return self._set(version, "promote_model", actor, status="approved", role="champion")
+        return self._change(version, "promote_model", actor, to=("approved", "champion"))
 
     def retire(self, version: str, *, actor: str | None = None) -> None:
         """Stop serving a version; what it predicted stays on record.
 
         Raises:
             ModelUnknown: no such version.
+            InvalidInput: it is retired already, or it is the champion and could serve.
+            NotAllowed: the actor is a user who is no admin.
         """
-        self._set(version, "retire_model", actor, status="retired", role="none")
+        self._change(version, "retire_model", actor, to=("retired", "none"))
 
-    def _set(self, version: str, action: str, actor: str | None, *, status: str, role: str) -> ServingVersion:
-        """Change a version's row and what MLflow shows of it, on record; all or, if MLflow fails, nothing."""
+    def _change(self, version: str, action: str, actor: str | None, *, to: tuple[str, str]) -> ServingVersion:
         client = mlflow_client(self._settings)
-        with database_errors(), self._engine.begin() as connection:
-            # One change of roles at a time: two promotions at once could leave MLflow behind.
-            connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended('spotlab/models', 0))"))
-            before = {row.version: row for row in _select(connection)}
-            if version not in before:
-                raise ModelUnknown(f"There is no version {version!r}.", remedy="`spotlab models list` shows them all.")
-            if status != "retired" and not self.is_intact(before[version]):
-                altered = ModelTampered(f"The files of {version} are not the registered ones.", remedy=FIRST_MODELS)
-                # In a transaction of its own: this one ends without a trace.
-                record_alone(self._engine, action, actor=actor, subject=version, outcome="refused", reason=str(altered))
-                raise altered
-            changed = {version: (status, role)}
-            if role == "champion":
-                # The champion of before goes first: there may be only one at any moment.
-                of_before = [row.version for row in before.values() if row.role == "champion"]
-                changed = {name: ("approved", "challenger") for name in of_before if name != version} | changed
-            for name, (new_status, new_role) in changed.items():
-                row = before[name]
-                connection.execute(
-                    sa.update(ModelVersion)
-                    .where(ModelVersion.version == name)
-                    .values(status=new_status, role=new_role, updated_at=sa.func.now())
-                )
-                with mlflow_errors():
-                    was_champion = row.role == "champion"
-                    show_role(client, family=row.family, number=row.number, role=new_role, was_champion=was_champion)
-            was = {"status": before[version].status, "role": before[version].role}
-            record(
-                connection, action, actor=actor, subject=version,
-                sha256=before[version].artifact_sha256, before=was, after={"status": status, "role": role},
-            )  # fmt: skip
-            return _select(connection, ModelVersion.version == version)[0]
+        return change_role(self._engine, client, version, action, actor=actor, to=to, is_intact=self.is_intact)
 
     def _select(self, *where: sa.ColumnElement[bool]) -> list[ServingVersion]:
         with database_errors(), self._engine.connect() as connection:
-            return _select(connection, *where)
+            return select_versions(connection, *where)
 
 
 def _reference(training: pd.DataFrame, estimator: HorizonEstimator, feature_spec: str) -> Reference:
@@ -268,13 +226,3 @@ def _reference(training: pd.DataFrame, estimator: HorizonEstimator, feature_spec
     # An indicator is the last bin of each feature that it speaks of.
     names = [name for name in estimator.feature_names if name not in indicators.values()]
     return reference_of(training, names, indicators)
-
-
-def _select(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> list[ServingVersion]:
-    """Rows of the registry: the champion first, then challengers, then the rest, each by version."""
-    columns = [getattr(ModelVersion, field.name) for field in fields(ServingVersion)]
-    rank = sa.func.array_position(array(["champion", "challenger", "none"]), ModelVersion.role)
-    rows = connection.execute(
-        sa.select(*columns).where(*where).order_by(rank, ModelVersion.family, ModelVersion.number)
-    )
-    return [ServingVersion(**{**row._mapping, "horizons_h": tuple(row.horizons_h)}) for row in rows]

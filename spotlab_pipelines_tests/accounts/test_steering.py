@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
+from spotlab_pipelines.accounts.acting import actor_of
 from spotlab_pipelines.accounts.fleet import load_fleet, sync_fleet
 from spotlab_pipelines.accounts.registry import get_account, set_environment
 from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.accounts.steering import assign_version, set_mode, set_shadow
+from spotlab_pipelines.accounts.users import add_user, get_user
 from spotlab_pipelines.errors import InvalidInput, ModelUnknown, NotFound
-from spotlab_pipelines_tests.accounts.registering import audit_rows, register, register_in_aws
+from spotlab_pipelines_tests.accounts.registering import ANA, audit_rows, register, register_in_aws
 
 A = "111122223333"
 VERSION = sa.text(
@@ -39,13 +41,14 @@ def instances(engine, local_aws):
 )
 def test_a_change_touches_what_it_names_and_is_on_record(engine, instances, change, value, action, column):
     before = load_fleet(engine, A).set_index("instance_id")[column]
-    change(engine, A, instances[:1], value, actor="user:ana")
+    ana = actor_of(get_user(engine, ANA).id)
+    change(engine, A, instances[:1], value, actor=ana)
     after = load_fleet(engine, A).set_index("instance_id")[column]
     assert after[instances[0]] == value
     assert after[instances[1]] == before[instances[1]] or after.isna()[instances[1]]
     (row,) = audit_rows(engine, action)
     kept = (row["actor"], row["account_id"], row["subject"], row["outcome"], row["details"])
-    assert kept == ("user:ana", A, instances[0], "done", {"to": value})
+    assert kept == (ana, A, instances[0], "done", {"to": value})
 
 
 @pytest.mark.parametrize(
@@ -67,9 +70,10 @@ def test_what_is_refused_changes_nothing_and_leaves_no_row(engine, instances, ch
 
 
 def test_registering_is_on_record_without_the_external_id(engine):
-    account = register(engine, actor="user:ana")
+    ana = actor_of(add_user(engine, ANA).id)
+    account = register(engine, actor=ana)
     (row,) = audit_rows(engine, "add_account")
-    assert (row["actor"], row["account_id"], row["outcome"]) == ("user:ana", A, "done")
+    assert (row["actor"], row["account_id"], row["outcome"]) == (ana, A, "done")
     assert account.external_id.get_secret_value() not in str(row)
     with pytest.raises(InvalidInput):
         register(engine)
@@ -83,7 +87,8 @@ def test_without_an_actor_it_is_the_person_at_the_command_line(engine):
 
 def test_the_environment_goes_to_and_fro_on_record(engine):
     register(engine)
-    assert set_environment(engine, A, "PROD", actor="user:admin").environment == "PROD"
+    root = actor_of(add_user(engine, "root@example.com", "admin").id)
+    assert set_environment(engine, A, "PROD", actor=root).environment == "PROD"
     assert get_account(engine, A).environment == "PROD"
     assert set_environment(engine, A, "LAB").environment == "LAB"
     assert [row["details"] for row in audit_rows(engine, "change_environment")] == [

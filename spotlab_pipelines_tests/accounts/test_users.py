@@ -13,6 +13,7 @@ from argon2 import PasswordHasher
 from sqlalchemy.exc import ProgrammingError
 
 from spotlab_pipelines.accounts import passwords
+from spotlab_pipelines.accounts.acting import actor_of
 from spotlab_pipelines.accounts.users import (
     add_user,
     disable_user,
@@ -193,14 +194,15 @@ def test_roles_are_the_known_ones_and_users_exist(engine: sa.Engine) -> None:
 
 
 def test_every_change_of_a_user_is_on_record_without_passwords(engine: sa.Engine) -> None:
-    person = add_user(engine, ANA, actor="user:root")
+    root = actor_of(add_user(engine, "root@example.com", "admin").id)
+    person = add_user(engine, ANA, actor=root)
     add_user(engine, ANA)
-    set_role(engine, ANA, "lab", actor="user:root")
-    set_password(engine, ANA, PASSWORD, actor="user:root")
-    disable_user(engine, ANA, actor="user:root")
-    rows = audit_rows(engine)
+    set_role(engine, ANA, "lab", actor=root)
+    set_password(engine, ANA, PASSWORD, actor=root)
+    disable_user(engine, ANA, actor=root)
+    rows = audit_rows(engine)[1:]
     assert [row["action"] for row in rows] == ["add_user", "set_role", "set_password", "disable_user"]
-    assert {(row["actor"], row["subject"], row["outcome"]) for row in rows} == {("user:root", str(person.id), "done")}
+    assert {(row["actor"], row["subject"], row["outcome"]) for row in rows} == {(root, str(person.id), "done")}
     assert rows[1]["details"] == {"before": "user", "after": "lab"}
     told = json.dumps(rows, default=str)
     assert PASSWORD not in told

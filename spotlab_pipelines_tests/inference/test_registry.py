@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import skops.io
 import sqlalchemy as sa
 from sklearn.linear_model import LinearRegression
 
+from spotlab_pipelines.accounts.acting import actor_of
+from spotlab_pipelines.accounts.users import add_user
 from spotlab_pipelines.errors import InvalidInput, ModelTampered, ModelUnknown
 from spotlab_pipelines.inference.artifacts import artifact_sha256, load_estimator
 from spotlab_pipelines.inference.estimators import AdvisorRateModel
@@ -167,16 +170,18 @@ def test_advisor_rate_is_kept_with_signature_and_example(registry: ModelRegistry
 
 def test_who_approved_promoted_and_retired_what_is_on_record(registry: ModelRegistry, engine: sa.Engine):
     champion, challenger = register_both(registry)
+    root = actor_of(add_user(engine, "root@example.com", "admin").id)
     before = len(audit_rows(engine))
-    registry.promote(challenger, actor="user:root")
-    registry.retire(champion, actor="user:root")
-    candidate = register(registry, "logistic", logistic())
-    registry.approve(candidate.version, role="challenger", actor="user:root")
+    registry.promote(challenger, actor=root)
+    registry.retire(champion, actor=root)
+    candidate = register(registry, "logistic", logistic(), actor=root)
+    registry.approve(candidate.version, role="challenger", actor=root)
     rows = audit_rows(engine)[before:]
     assert [(row["action"], row["subject"]) for row in rows] == [
-        ("promote_model", challenger), ("retire_model", champion), ("approve_model", candidate.version),
+        ("promote_model", challenger), ("retire_model", champion),
+        ("register_model", candidate.version), ("approve_model", candidate.version),
     ]  # fmt: skip
-    assert {(row["actor"], row["outcome"]) for row in rows} == {("user:root", "done")}
+    assert {(row["actor"], row["outcome"]) for row in rows} == {(root, "done")}
     assert rows[0]["details"]["sha256"] == registry.get(challenger).artifact_sha256
     assert rows[0]["details"]["before"] == {"status": "approved", "role": "challenger"}
     assert rows[1]["details"]["after"] == {"status": "retired", "role": "none"}
@@ -190,3 +195,36 @@ def test_a_refused_approval_of_altered_files_is_on_record(registry: ModelRegistr
     (row,) = audit_rows(engine, "approve_model")
     assert (row["subject"], row["outcome"]) == ("logistic/1", "refused")
     assert "not the registered ones" in row["reason"]
+
+
+def test_a_step_that_is_none_is_refused_by_name_changes_nothing_and_is_on_record(
+    registry: ModelRegistry, engine: sa.Engine
+):
+    champion, challenger = register_both(registry)
+    candidate = register(registry, "logistic", logistic(2)).version
+    registry.retire(challenger)
+    before, rows = registry.versions(), len(audit_rows(engine))
+    tried = [
+        (registry.approve, "logistic/9", ModelUnknown, "got 'logistic/9'"),
+        (registry.promote, "logistic/9", ModelUnknown, "got 'logistic/9'"),
+        (registry.retire, "logistic/9", ModelUnknown, "got 'logistic/9'"),
+        (registry.approve, champion, InvalidInput, "not the champion yet"),
+        (registry.promote, champion, InvalidInput, "not the champion yet"),
+        (registry.retire, champion, InvalidInput, "Promote another first"),
+        (registry.promote, candidate, ModelUnknown, f"Approve it first: `spotlab models approve {candidate}`"),
+        (registry.promote, challenger, ModelUnknown, "is retired"),
+        (registry.retire, challenger, InvalidInput, "retired already"),
+    ]  # fmt: skip
+    for step, version, error, said in tried:
+        with pytest.raises(error, match=re.escape(said)):
+            step(version)
+    assert registry.versions() == before
+    kept = [(row["action"], row["subject"], row["outcome"]) for row in audit_rows(engine)[rows:]]
+    assert kept == [(f"{step.__name__}_model", version, "refused") for step, version, _, _ in tried]
+
+
+def test_a_champion_that_cannot_be_opened_may_go(registry: ModelRegistry):
+    champion, _ = register_both(registry)
+    shutil.rmtree(registry.artifact_folder(registry.get(champion)))
+    registry.retire(champion)
+    assert champion not in {row.version for row in registry.versions() if row.role != "none"}

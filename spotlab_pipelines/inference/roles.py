@@ -1,0 +1,114 @@
+"""A version's way: candidate, approved, retired; approved, it may be champion or challenger. Each step is on record.
+
+Which steps there are is here, and that Postgres and MLflow show the same; who may take them is accounts/rights.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from spotlab_pipelines.accounts.acting import acting
+from spotlab_pipelines.database.audit import record, record_alone
+from spotlab_pipelines.database.tables import ModelVersion
+from spotlab_pipelines.errors import InvalidInput, ModelError, ModelTampered, ModelUnknown
+from spotlab_pipelines.inference.mlflow_models import show_role
+from spotlab_pipelines.inference.mlflow_store import mlflow_errors
+from spotlab_pipelines.inference.versions import ServingVersion, select_versions
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient  # noqa: TID251
+
+LISTED = "`spotlab models list` shows them all."
+FIRST_MODELS = "Run `spotlab models bootstrap`, which fits and registers the first versions."
+
+IsIntact = Callable[[ServingVersion], bool]
+
+
+def change_role(
+    engine: sa.Engine,
+    client: MlflowClient,
+    version: str,
+    action: str,
+    *,
+    actor: str | None,
+    to: tuple[str, str],
+    is_intact: IsIntact,
+) -> ServingVersion:
+    """Change a version's row and what MLflow shows of it, on record; all or, if MLflow fails, nothing.
+
+    Args:
+        action: approve_model, promote_model or retire_model.
+        to: the version's new status and role.
+
+    Raises:
+        NotAllowed: the actor is a user who is no admin.
+        ModelUnknown, ModelTampered, InvalidInput: it is no step for this version. The refusal is on record.
+    """
+    try:
+        with acting(engine, action, actor=actor, subject=version) as connection:
+            # One change of roles at a time: two promotions at once could leave MLflow behind.
+            connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended('spotlab/models', 0))"))
+            before = {row.version: row for row in select_versions(connection)}
+            _check_step(before.get(version), version, action, is_intact)
+            _move(connection, client, before, version, to)
+            row = before[version]
+            was, now = {"status": row.status, "role": row.role}, {"status": to[0], "role": to[1]}
+            sha256 = row.artifact_sha256
+            record(connection, action, actor=actor, subject=version, sha256=sha256, before=was, after=now)
+            return select_versions(connection, ModelVersion.version == version)[0]
+    except (ModelError, InvalidInput) as error:
+        # In a transaction of its own: the other one has ended without a trace.
+        record_alone(engine, action, actor=actor, subject=version, outcome="refused", reason=str(error))
+        raise
+
+
+def _check_step(row: ServingVersion | None, version: str, action: str, is_intact: IsIntact) -> None:
+    if row is None:
+        raise ModelUnknown(f"Expected a registered version such as logistic/1, got {version!r}.", remedy=LISTED)
+    champion = row.role == "champion"
+    if action == "retire_model":
+        if row.status == "retired":
+            raise InvalidInput(f"Expected a version to retire; {version} is retired already.", remedy=LISTED)
+        # A champion that cannot be opened serves nobody, so it may go: that is how a new one takes its place.
+        if champion and is_intact(row):
+            raise InvalidInput(
+                f"Expected a version that is not the champion; {version} is, and without one nothing is evaluated.",
+                remedy="Promote another first: `spotlab models promote`.",
+            )
+        return
+    if champion:
+        raise InvalidInput(f"Expected a version that is not the champion yet; {version} is.", remedy=LISTED)
+    if action == "promote_model" and row.status != "approved":
+        raise ModelUnknown(
+            f"Expected an approved version to promote; {version} is {row.status}.",
+            remedy=f"Approve it first: `spotlab models approve {version}`.",
+        )
+    if not is_intact(row):
+        raise ModelTampered(f"The files of {version} are not the registered ones.", remedy=FIRST_MODELS)
+
+
+def _move(
+    connection: sa.Connection,
+    client: MlflowClient,
+    before: dict[str, ServingVersion],
+    version: str,
+    to: tuple[str, str],
+) -> None:
+    changed = {version: to}
+    if to[1] == "champion":
+        # The champion of before goes first: there may be only one at any moment.
+        of_before = [row.version for row in before.values() if row.role == "champion"]
+        changed = dict.fromkeys(of_before, ("approved", "challenger")) | changed
+    for name, (status, role) in changed.items():
+        row = before[name]
+        connection.execute(
+            sa.update(ModelVersion)
+            .where(ModelVersion.version == name)
+            .values(status=status, role=role, updated_at=sa.func.now())
+        )
+        with mlflow_errors():
+            was_champion = row.role == "champion"
+            show_role(client, family=row.family, number=row.number, role=role, was_champion=was_champion)
