@@ -7,6 +7,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 MARKET ?=
+ONLY ?=
 
 .PHONY: help demo dev test check bench docs lock down clean
 
@@ -22,15 +23,15 @@ dev: $(INSTALLED) ## Keep everything up: Dagster UI, MLflow, stores, local AWS; 
 test: $(INSTALLED) ## Run every test
 	@$(BIN)/pytest -n 2 --dist worksteal
 
-check: $(INSTALLED) ## Lint, format, types, room order, Dagster definitions, migration drift
+check: $(INSTALLED) ## Lint, format, types, room order, the one door to AWS, Dagster definitions, migration drift
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m spotlab_pipelines_tests.check
 
-bench: $(INSTALLED) ## Measure the figures and write docs/benchmarks.md
-	@$(BIN)/python -m spotlab_pipelines_tests.bench
+bench: $(INSTALLED) ## Measure the figures and write docs/benchmarks.md (ONLY=hot_queries: that section alone)
+	@$(BIN)/python -m spotlab_pipelines_tests.bench $(ONLY)
 
 docs: $(INSTALLED) ## Write the pages of docs/ that list what is in the code
 	@$(BIN)/python -m spotlab_pipelines_tests.write_docs

@@ -1,69 +1,83 @@
-"""Run every benchmark, print the table, write it to docs/benchmarks.md; exit 1 if a figure misses its limit."""
+"""Run every benchmark, or those that are named, print their tables and write them to docs/benchmarks.md.
+
+Exit code 1 if a figure misses its limit or a query reads a large table through. A section that is not run keeps the
+text it has.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from spotlab_pipelines.settings import PROJECT_ROOT
-from spotlab_pipelines_tests.bench import account_run, evaluation, startup
-from spotlab_pipelines_tests.bench.measure import Figure
+from spotlab_pipelines_tests.bench import account_run, evaluation, hot_queries, startup
+from spotlab_pipelines_tests.bench.measure import Section, of_figures
 
 PAGE = PROJECT_ROOT / "docs" / "benchmarks.md"
+INTRODUCTION = """# Benchmarks
+
+Written by `make bench`, never by hand. Each figure is the best of several rounds, its floor taken in the
+same run on the same machine; the ratio is what counts.
+"""
+SECTIONS: dict[str, Callable[[], Section]] = {
+    "startup": lambda: of_figures(startup.figures()),
+    "evaluation": lambda: of_figures(evaluation.figures()),
+    "account_run": lambda: of_figures(account_run.figures()),
+    "hot_queries": hot_queries.section,
+}
 
 
-def main() -> int:
-    """Take all figures, one module after the other."""
-    figures: list[Figure] = []
-    for module in (startup, evaluation, account_run):
-        print(f"measuring {module.__name__.rsplit('.', 1)[-1]} ...", file=sys.stderr)
-        figures += module.figures()
-    Console(width=160).print(_table(figures))
-    PAGE.write_text(_page(figures))
-    return 0 if all(figure.passes for figure in figures) else 1
+def main(wanted: list[str], page: Path = PAGE) -> int:
+    """Take the figures of the named sections, or of all, one section after the other."""
+    unknown = [name for name in wanted if name not in SECTIONS]
+    if unknown:
+        print(f"bench: expected some of {', '.join(SECTIONS)}, got {', '.join(unknown)}.", file=sys.stderr)
+        return 2
+    texts = read_sections(page.read_text() if page.exists() else "")
+    passes = []
+    for name in wanted or SECTIONS:
+        print(f"measuring {name} ...", file=sys.stderr)
+        section = SECTIONS[name]()
+        Console(width=160).print(_table(name, section))
+        texts[name] = section_text(section)
+        passes.append(section.passes)
+    page.write_text(page_text(texts))
+    return 0 if all(passes) else 1
 
 
-def _cells(figure: Figure) -> list[str]:
-    limit = "" if figure.limit is None else f"≤ {figure.limit:g}"
-    verdict = "" if figure.limit is None else ("yes" if figure.passes else "NO")
-    return [
-        figure.name,
-        f"{1000 * figure.measured_s:,.1f}",
-        figure.floor,
-        f"{1000 * figure.floor_s:,.1f}",
-        f"{figure.ratio:.2f}",
-        limit,
-        verdict,
-        figure.note,
-    ]
+def read_sections(text: str) -> dict[str, str]:
+    """The sections of a page as it is, by name."""
+    parts = re.split(r"^## (\w+)\n", text, flags=re.MULTILINE)[1:]
+    return {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
 
 
-HEADINGS = ["what", "ms", "floor", "floor ms", "ratio", "limit", "within", "note"]
+def page_text(texts: dict[str, str]) -> str:
+    """The page: the sections in their order, those that nobody took yet left out."""
+    return INTRODUCTION + "".join(f"\n## {name}\n\n{texts[name]}\n" for name in SECTIONS if name in texts)
 
 
-def _table(figures: list[Figure]) -> Table:
-    table = Table(*HEADINGS, title="Benchmarks")
-    for figure in figures:
-        table.add_row(*_cells(figure))
+def section_text(section: Section) -> str:
+    """A section without its heading: when and where it was taken, and its table."""
+    taken = f"Taken {datetime.now(UTC):%Y-%m-%d} on {os.cpu_count()} cores, Python {platform.python_version()}."
+    lines = [section.headings, ["---"] * len(section.headings), *section.rows]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n\n".join(part for part in (taken, section.note, table) if part)
+
+
+def _table(name: str, section: Section) -> Table:
+    table = Table(*section.headings, title=name)
+    for row in section.rows:
+        table.add_row(*row)
     return table
 
 
-def _page(figures: list[Figure]) -> str:
-    lines = [HEADINGS, ["---"] * len(HEADINGS), *map(_cells, figures)]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return (
-        "# Benchmarks\n\n"
-        "Written by `make bench`, never by hand. Each figure is the best of several rounds, its floor taken in the\n"
-        "same run on the same machine; the ratio is what counts.\n\n"
-        f"Taken {datetime.now(UTC):%Y-%m-%d} on {os.cpu_count()} cores, Python {platform.python_version()}.\n\n"
-        f"{table}\n"
-    )
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

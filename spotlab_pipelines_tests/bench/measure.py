@@ -1,4 +1,6 @@
-"""What a figure is, and how one is taken: the best of several runs of each side, alternating, in one process run."""
+"""What a section of the page is, what a figure is, and how one is taken: the best of several runs of each side,
+alternating, in one process run.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +30,37 @@ class Figure:
     def passes(self) -> bool:
         """Whether the ratio is within its limit; a figure without a limit is for information."""
         return self.limit is None or self.ratio <= self.limit
+
+
+@dataclass(frozen=True)
+class Section:
+    """One module's table on the page, and whether all that it measured is within its limits."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    passes: bool
+    note: str = ""
+
+
+HEADINGS = ("what", "ms", "floor", "floor ms", "ratio", "limit", "within", "note")
+
+
+def of_figures(figures: list[Figure]) -> Section:
+    """The section of a module whose measurements have floors."""
+    return Section(HEADINGS, tuple(_cells(figure) for figure in figures), all(figure.passes for figure in figures))
+
+
+def _cells(figure: Figure) -> tuple[str, ...]:
+    return (
+        figure.name,
+        f"{1000 * figure.measured_s:,.1f}",
+        figure.floor,
+        f"{1000 * figure.floor_s:,.1f}",
+        f"{figure.ratio:.2f}",
+        "" if figure.limit is None else f"≤ {figure.limit:g}",
+        "" if figure.limit is None else ("yes" if figure.passes else "NO"),
+        figure.note,
+    )
 
 
 def seconds(work: Callable[[], object]) -> float:

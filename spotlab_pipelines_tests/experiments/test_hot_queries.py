@@ -1,121 +1,85 @@
-"""The queries that people and sensors wait for find their rows by an index, over a log of 100,000 rows."""
+"""The queries that people and sensors wait for find their rows by an index, over a log of 100,000 rows.
+
+And the other way round: each index in the database is there for one of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from functools import reduce
+from importlib import import_module
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy import event
 
-from spotlab_pipelines.database.engine import acting_for, connect
-from spotlab_pipelines.database.evaluations import EvaluationKey, failed_accounts, logged_accounts
-from spotlab_pipelines.experiments.metrics import evaluation_metrics
-from spotlab_pipelines.experiments.queries import latest_decisions, list_experiments
+from spotlab_pipelines.database.indexes import REASONS, Reason
 from spotlab_pipelines.settings import Settings
-from spotlab_pipelines_tests.experiments.factory import ACCOUNT, SNAPSHOT, WINDOW, register
+from spotlab_pipelines_tests.experiments.hot_queries import QUERIES
+from spotlab_pipelines_tests.experiments.large_log import Laboratory, fill
+from spotlab_pipelines_tests.experiments.plans import LARGE, Plan, plans
 
-LARGE = ("experiment_logs", "evaluations", "audit_log", "instances")
-WINDOWS, INSTANCES, OTHERS = 50, 4, 99
-KEY = EvaluationKey(ACCOUNT, WINDOW)
-FILL = f"""
-insert into evaluations (account_id, window_start, step, state, snapshot_id, counts)
-    select account_id, timestamptz '{WINDOW}' - s * interval '12 min', {WINDOWS} - s, 'logged', '{SNAPSHOT}',
-    '{{"pools": 1, "excluded": {{}}}}' from accounts, generate_series(0, {WINDOWS - 1}) s;
-insert into instances (account_id, instance_id, region, az_id, instance_type, product, lifecycle, state, launched_at)
-    select account_id, 'i-' || n, 'us-east-1', 'use1-az1', 'm5.large', 'Linux/UNIX', 'spot',
-    case when s = 0 then 'running' else 'terminated' end, now()
-    from accounts, generate_series(1, {INSTANCES}) i, generate_series(0, 20) s, lateral (select i + 10 * s as n) x;
-insert into experiment_logs (window_start, account_id, instance_id, model_version, horizon_h, model_role, acting,
-    shadow, pipeline_mode, p_current, decision, reason, region, from_pool, candidates_considered, snapshot_id,
-    scored_at, timings_ms)
-    select window_start, account_id, 'i-' || i, v.version, h, v.role, true, false, 'LINEAR', 0.1, 'STAY', 'stays',
-    'us-east-1', 'm5.large:use1-az1:Linux/UNIX', 3, '{SNAPSHOT}', now(), '{{"features": 1.5}}'
-    from evaluations, generate_series(1, {INSTANCES}) i, model_registry v, unnest(array[1, 6, 12]) h;
-insert into audit_log (actor, action, account_id, outcome)
-    select 'run:1', 'assume_role', account_id, 'done' from accounts, generate_series(1, 100);
-analyze
+INDEXES = """
+select i.indexrelid::regclass::text as name, exists (
+    select from pg_constraint c where c.conindid = i.indexrelid and c.contype in ('p', 'u')) as of_a_constraint
+from pg_index i join pg_class t on t.oid = i.indrelid
+where t.relnamespace = 'public'::regnamespace and t.relname <> 'alembic_version' and not t.relispartition
 """
 
 
 @pytest.fixture
-def large(owner: sa.Engine, engine: sa.Engine) -> sa.Engine:
-    """A hundred accounts with fifty logged windows each."""
-    register(owner)
-    with owner.begin() as connection:
-        connection.exec_driver_sql(
-            "insert into accounts (account_id, name, owner_id, role_arn, external_id, regions, evaluation_interval_s,"
-            " interruption_cost_usd) select to_char(g, 'FM000000000000'), 'many', (select id from users), 'arn',"
-            f" 'external-id-of-many-' || g, '{{us-east-1}}', 1800, 1 from generate_series(101, {100 + OTHERS}) g"
-        )
-        connection.exec_driver_sql("select make_log_partition('2026-11-01'), make_log_partition('2026-10-01')")
-        for statement in FILL.split(";\n"):
-            connection.exec_driver_sql(statement)
-        assert connection.scalar(sa.text("select count(*) from experiment_logs")) >= 100_000
-    return engine
+def large(engine: sa.Engine, settings: Settings) -> Laboratory:
+    """A hundred accounts with some fifty logged windows each."""
+    return fill(settings, rows=100_000)
 
 
-def plans(engine: sa.Engine, work: Callable[[], object]) -> list[str]:
-    """The plans, as the same role, of every statement that `work` sends."""
-    sent: list[tuple[str, Any]] = []
-
-    def keep(*arguments: Any) -> None:
-        sent.append((arguments[2], arguments[3]))
-
-    event.listen(engine, "before_cursor_execute", keep)
-    work()
-    event.remove(engine, "before_cursor_execute", keep)
-    queries = [(statement, values) for statement, values in sent if statement.lstrip().lower().startswith("select")]
-    assert queries
+def indexes(engine: sa.Engine) -> dict[str, bool]:
+    """Every index of the domain's tables, and whether a primary key or a unique constraint is its reason."""
     with engine.connect() as connection:
-        return [
-            "\n".join(connection.exec_driver_sql(f"explain {statement}", values).scalars())
-            for statement, values in queries
-        ]
+        return dict(connection.execute(sa.text(INDEXES)).tuples().all())
 
 
-def assert_indexed(found: list[str]) -> None:
-    """No large table is read through; a partition without a row costs nothing and needs no index."""
-    for plan in found:
-        read = [line for line in plan.splitlines() if "Seq Scan on" in line and "cost=0.00..0.00" not in line]
-        assert not any(table in line for table in LARGE for line in read), plan
+def missing_reasons(engine: sa.Engine, reasons: dict[str, Reason]) -> set[str]:
+    """The indexes that neither a constraint nor a reason of ours explains."""
+    return {name for name, of_a_constraint in indexes(engine).items() if not of_a_constraint} - set(reasons)
 
 
-def test_the_pipelines_queries_read_by_an_index(large: sa.Engine) -> None:
-    def metrics() -> None:
-        with large.connect() as connection:
-            evaluation_metrics(connection, KEY)
-
-    for work in (
-        lambda: latest_decisions(large, ACCOUNT),
-        lambda: latest_decisions(large, ACCOUNT, WINDOW),
-        lambda: list_experiments(large),
-        lambda: list_experiments(large, ACCOUNT),
-        lambda: failed_accounts(large, WINDOW, [ACCOUNT]),
-        lambda: logged_accounts(large, WINDOW, [ACCOUNT]),
-        metrics,
-    ):
-        assert_indexed(plans(large, work))
+def test_each_query_finds_its_rows_by_its_index_and_each_index_has_its_query(large: Laboratory) -> None:
+    used: dict[str, set[str]] = {}
+    for hot in QUERIES:
+        found: list[Plan] = plans(large, hot, execute=False)
+        for plan in found:
+            assert not plan.read_through, f"{hot.name} reads {plan.read_through} through:\n{plan.text}"
+        by = frozenset().union(*(plan.indexes for plan in found))
+        told = "\n\n".join(plan.text for plan in found)
+        assert by >= set(hot.indexes), f"{hot.name} does without {set(hot.indexes) - by}:\n{told}"
+        used.setdefault(hot.query or "", set()).update(hot.indexes)
+    for name, reason in REASONS.items():
+        assert reason.rule or name in used.get(reason.query, ()), f"{name}: no hot query of {reason.query} uses it"
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "select * from v_active_instances where account_id = '{account}'",
-        "select * from v_recent_experiments where account_id = '{account}' and window_start = '{window}'",
-        "select * from experiment_logs where account_id = '{account}' and window_start >= '{window}'",
-        "select * from audit_log where account_id = '{account}' order by at desc limit 20",
-        "select * from evaluations where account_id = '{account}' order by window_start desc limit 20",
-    ],
-)
-def test_the_apis_queries_read_by_an_index_behind_row_level_security(
-    large: sa.Engine, settings: Settings, query: str
-) -> None:
-    api = connect(settings, role="api")
-    statement = query.format(account=ACCOUNT, window=WINDOW.isoformat())
-    with large.connect() as connection:
-        user = connection.scalar(sa.text("select id from users"))
-    with acting_for(api, user) as connection:
-        plan = "\n".join(connection.exec_driver_sql(f"explain {statement}").scalars())
-    assert_indexed([plan])
+def test_a_table_that_is_read_through_is_seen(owner: sa.Engine, settings: Settings) -> None:
+    (hot,) = [each for each in QUERIES if each.name == "the decisions of one window"]
+    small = fill(settings, rows=10_000)
+    with owner.begin() as connection:
+        connection.exec_driver_sql("alter table experiment_logs drop constraint uq_experiment_logs_grain")
+        connection.exec_driver_sql("alter table experiment_logs drop constraint pk_experiment_logs")
+    assert [plan.read_through for plan in plans(small, hot, execute=False)] == [(LARGE[0],)]
+    assert plans(small, hot, execute=True)[0].ms > 0
+
+
+def test_every_index_has_a_reason_that_names_a_function_of_the_code(owner: sa.Engine) -> None:
+    there = indexes(owner)
+    assert missing_reasons(owner, REASONS) == set()
+    assert set(REASONS) <= set(there), "a reason for an index that is not there"
+    assert len(REASONS) >= 15
+    for name, reason in REASONS.items():
+        module, _, function = reason.query.partition(":")
+        found = reduce(getattr, function.split("."), import_module(f"spotlab_pipelines.{module}"))
+        assert callable(found), name
+        assert reason.why, name
+
+
+def test_an_index_without_a_reason_is_seen(owner: sa.Engine) -> None:
+    assert missing_reasons(owner, {k: v for k, v in REASONS.items() if k != "ix_audit_log_at"}) == {"ix_audit_log_at"}
+    with owner.begin() as connection:
+        connection.exec_driver_sql("create index ix_nobodys on users (created_at)")
+    assert missing_reasons(owner, REASONS) == {"ix_nobodys"}
