@@ -68,10 +68,11 @@ def print_rows(rows: list[dict[str, Any]], *, as_json: bool, empty: str) -> None
         print(empty)
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*rows[0], header_style="bold")
+    # Folded, not cut: half an id is no use to anybody.
+    table = Table(*(Column(name, overflow="fold") for name in rows[0]), header_style="bold")
     for row in rows:
         # As Text: in a plain string rich would look for markup, and "[/eu]" in somebody's name would end the listing.
         table.add_row(*(Text(_cell(value)) for value in row.values()))

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from spotlab_pipelines.cli import accounts, experiments, models, stores, users
+from spotlab_pipelines.cli import accounts, audit, experiments, models, stores, users
 from spotlab_pipelines.cli.shared import EXIT_CODES
 from spotlab_pipelines.terminal import PERMANENT, complain, unwritable
 
@@ -31,6 +31,7 @@ app.command()(stores.down)
 app.command()(stores.doctor)
 app.command()(experiments.evaluate)
 app.command(epilog=experiments.REPLAY_CODES)(experiments.replay)
+app.command()(audit.audit)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(users.app, name="users")
 app.add_typer(experiments.app, name="experiments")

@@ -10,11 +10,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spotlab_pipelines.cli.shared import EXIT_CODES, AccountId, Json, database, own_principal, read_settings
+from spotlab_pipelines.cli.access import deployed_remedy, probes, sessions_of, tried_out
+from spotlab_pipelines.cli.shared import (
+    EXIT_CODES,
+    AccountId,
+    As,
+    Json,
+    acting_as,
+    database,
+    own_principal,
+    read_settings,
+)
 from spotlab_pipelines.terminal import PERMANENT, print_json, print_rows, visible
 
 if TYPE_CHECKING:
-    from spotlab_pipelines.accounts.validation import AccessReport
+    from spotlab_pipelines.accounts.registry import Account
+
+LISTED = {
+    "account": "account_id", "name": "name", "owner": "owner_email", "env": "environment", "access": "access_state",
+}  # fmt: skip
+"""The columns of `accounts list` in a terminal, and the fields that they show."""
 
 app = typer.Typer(no_args_is_help=True, help="AWS accounts that are evaluated.", epilog=EXIT_CODES)
 
@@ -34,9 +49,16 @@ def accounts_add(
     interval_s: Annotated[
         int | None, typer.Option(help="Seconds between evaluations. Default: the setting evaluation_interval_s.")
     ] = None,
+    validate: Annotated[
+        bool, typer.Option(help="Then try out the role at AWS; it can be deployed and validated later as well.")
+    ] = True,
+    as_user: As = None,
     as_json: Json = False,
 ) -> None:
-    """Register an account; print its external id and the trust policy for its role, which only its owner may see."""
+    """Register an account and try out its role; print its external id and the role's trust policy, for its owner only.
+
+    The account stays registered whatever AWS says; runs skip one whose access is lax or broken.
+    """
     from spotlab_pipelines.accounts.registry import add_account, trust_policy
     from spotlab_pipelines.accounts.users import add_user
     from spotlab_pipelines.errors import NotFound
@@ -49,24 +71,34 @@ def accounts_add(
         "evaluation_interval_s": settings.evaluation_interval_s if interval_s is None else interval_s,
     }  # fmt: skip
     with database(settings) as engine:
+        values["actor"] = acting_as(engine, as_user)
         # Asked first: once the account is in, nothing may come between it and its external id, which is shown only now.
         principal, unknown_because = own_principal()
         try:
             account = add_account(engine, **values)
         except NotFound:
             # Only the owner is missing: everything else was checked before. So a mistake leaves no new user behind.
-            add_user(engine, owner)
+            add_user(engine, owner, actor=values["actor"])
             account = add_account(engine, **values)
-    policy = trust_policy(account, principal)
-    if unknown_because is not None:
-        typer.echo(f"Fill in the principal of the trust policy by hand: {visible(unknown_because)}", err=True)
-    if as_json:
+        policy = trust_policy(account, principal)
+        if unknown_because is not None:
+            typer.echo(f"Fill in the principal of the trust policy by hand: {visible(unknown_because)}", err=True)
         shown = {"account_id": account_id, "external_id": account.external_id.get_secret_value()}
-        print_json(shown | {"trust_policy": json.loads(policy)})
-        return
-    print(f"Account {account_id} is registered. For its owner only:")
+        shown |= {"trust_policy": json.loads(policy)}
+        if not as_json:
+            _print_registered(account, policy)
+        # Shown first: no end of the trial may come between the owner and the external id.
+        access = tried_out(sessions_of(engine, settings), account_id) if validate else None
+    if as_json:
+        print_json(shown | ({} if access is None else {"access": access}))
+    elif access is not None:
+        print(" ".join(text for text in (access["told"], access["remedy"]) if text))
+
+
+def _print_registered(account: Account, policy: str) -> None:
+    print(f"Account {account.account_id} is registered. For its owner only:")
     print(f"External id: {account.external_id.get_secret_value()}")
-    print(f"Trust policy of {role_arn}:\n{policy}")
+    print(f"Trust policy of {account.role_arn}:\n{policy}")
 
 
 @app.command("list")
@@ -78,8 +110,16 @@ def accounts_list(
 
     with database(read_settings()) as engine:
         accounts = list_accounts(engine, None if every else "active")
+    rows = [{name: value for name, value in vars(account).items() if name != "external_id"} for account in accounts]
+    if not as_json:
+        # A terminal's width: the whole rows are for scripts.
+        columns = LISTED | ({"state": "state"} if every else {})
+        rows = [
+            {heading: row[field] for heading, field in columns.items()} | {"regions": "\n".join(row["regions"])}
+            for row in rows
+        ]
     print_rows(
-        [{name: value for name, value in vars(account).items() if name != "external_id"} for account in accounts],
+        rows,
         as_json=as_json,
         empty="No account is registered yet: `spotlab accounts add`.",
     )
@@ -102,21 +142,10 @@ def accounts_onboarding(account: AccountId) -> None:
 @app.command("validate")
 def accounts_validate(account: AccountId, as_json: Json = False) -> None:
     """Try out the account's role at AWS, keep the verdict, and exit with 1 unless it is ok."""
-    from spotlab_pipelines.accounts.sessions import AccountSessions
-
     settings = read_settings()
     with database(settings) as engine:
-        sessions = AccountSessions(
-            engine,
-            denials_max=settings.access_denials_max,
-            retry_s=settings.access_retry_s,
-            max_pages=settings.max_pages,
-        )
-        report = sessions.validate_account_access(account)
-    remedy = report.remedy
-    if report.verdict == "lax":
-        # The report's own policy to paste holds the external id.
-        remedy = f"Replace the role by the one of `spotlab accounts onboarding {account}`, then validate again."
+        report = sessions_of(engine, settings).validate_account_access(account)
+    remedy = deployed_remedy(report)
     if as_json:
         shown = {name: getattr(report, name) for name in ("account_id", "verdict", "reason")} | {"remedy": remedy}
         print_json(shown | {"probes": probes(report)})
@@ -130,31 +159,13 @@ def accounts_validate(account: AccountId, as_json: Json = False) -> None:
 
 @app.command("set-environment")
 def accounts_set_environment(
-    account: AccountId, environment: Annotated[str, typer.Argument(help="LAB, or PROD: logged, never acted on.")]
+    account: AccountId,
+    environment: Annotated[str, typer.Argument(help="LAB, or PROD: logged, never acted on.")],
+    as_user: As = None,
 ) -> None:
-    """Make a LAB account PROD, or back."""
+    """Make a LAB account PROD, or back; of all users, admins alone may."""
     from spotlab_pipelines.accounts.registry import set_environment
 
     with database(read_settings()) as engine:
-        print(f"Account {account} is now {set_environment(engine, account, environment).environment}.")
-
-
-def probes(report: AccessReport) -> list[dict[str, Any]]:
-    """What was tried out at AWS, a row each: the door, the regions, the actions."""
-    rows: list[dict[str, Any]] = []
-
-    def tried(probe: str, region: str, expected: str, came: str, reason: str | None = None) -> None:
-        rows.append({"probe": probe, "region": region, "expected": expected, "came": came, "reason": reason})
-
-    for how, expected, opened in (
-        ("with its external id", "granted", report.assumable),
-        ("without an external id", "refused", report.granted_without_id),
-        ("with a wrong external id", "refused", report.granted_with_wrong_id),
-    ):
-        came = {None: "not tried", True: "granted", False: "refused"}[opened]
-        tried(f"AssumeRole {how}", "", expected, came)
-    for each in report.regions:
-        tried("EC2", each.region, "answers", "answers" if each.reachable else "no answer", each.reason)
-    for each in report.permissions:
-        tried(each.action, each.region, "allowed", "allowed" if each.allowed else "denied", each.reason)
-    return rows
+        changed = set_environment(engine, account, environment, actor=acting_as(engine, as_user))
+    print(f"Account {account} is now {changed.environment}.")

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
-from spotlab_pipelines.cli.shared import EXIT_CODES, Json, Scrape, database, read_settings, scrape_shared
+from spotlab_pipelines.cli.shared import (
+    EXIT_CODES,
+    As,
+    Json,
+    Scrape,
+    acting_as,
+    database,
+    read_settings,
+    scrape_shared,
+)
 from spotlab_pipelines.terminal import print_rows
+
+if TYPE_CHECKING:
+    from spotlab_pipelines.inference.registry import ModelRegistry
+
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="A registered version, such as logistic/1.")]
 
 app = typer.Typer(no_args_is_help=True, help="Model versions that may be served.", epilog=EXIT_CODES)
 
@@ -23,6 +41,46 @@ def models_list(as_json: Json = False) -> None:
         shown = ("version", "role", "status", "feature_spec", "horizons_h", "metrics", "registered_by")
         rows = [{name: row[name] for name in shown} for row in rows]
     print_rows(rows, as_json=as_json, empty="No version is registered yet: `spotlab models bootstrap`.")
+
+
+@app.command("approve")
+def models_approve(
+    version: Version,
+    challenger: Annotated[
+        bool, typer.Option("--challenger", help="Score it in shadow in every evaluation from the next on.")
+    ] = False,
+    as_user: As = None,
+) -> None:
+    """Allow a version to be served. Unless a challenger, it is scored only where an instance is assigned to it."""
+    with _registry(as_user) as (registry, actor):
+        row = registry.approve(version, role="challenger" if challenger else "none", actor=actor)
+    print(f"{row.version} is approved{' as a challenger' if challenger else ''}.")
+
+
+@app.command("promote")
+def models_promote(version: Version, as_user: As = None) -> None:
+    """Make an approved version the champion; the champion of before goes on as a challenger."""
+    with _registry(as_user) as (registry, actor):
+        row = registry.promote(version, actor=actor)
+    print(f"{row.version} is the champion.")
+
+
+@app.command("retire")
+def models_retire(version: Version, as_user: As = None) -> None:
+    """Stop serving a version; what it predicted stays on record. A champion that could serve stays."""
+    with _registry(as_user) as (registry, actor):
+        registry.retire(version, actor=actor)
+    print(f"{version} is retired.")
+
+
+@contextmanager
+def _registry(as_user: str | None) -> Iterator[tuple[ModelRegistry, str | None]]:
+    """The registry, and who acts."""
+    from spotlab_pipelines.inference.registry import ModelRegistry
+
+    settings = read_settings()
+    with database(settings) as engine:
+        yield ModelRegistry(engine, settings), acting_as(engine, as_user)
 
 
 @app.command("bootstrap")

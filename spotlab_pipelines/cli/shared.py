@@ -33,6 +33,12 @@ def known_shape(account_id: str | None) -> str | None:
     return account_id if account_id is None else check_account_id(account_id)
 
 
+As = Annotated[
+    str | None,
+    typer.Option(
+        "--as", metavar="EMAIL", help="Act as this user, within their rights. Default: the machine's operator."
+    ),
+]
 AccountId = Annotated[str, typer.Argument(metavar="ACCOUNT", help="12-digit AWS account id.", callback=known_shape)]
 OnlyAccount = Annotated[str | None, typer.Option(help="Only this account.", callback=known_shape)]
 
@@ -62,6 +68,14 @@ def database(settings: Settings) -> Iterator[sa.Engine]:
 
     with database_errors():
         yield require_current(settings)
+
+
+def acting_as(engine: sa.Engine, email: str | None) -> str | None:
+    """The actor that --as names; None for the operator of this machine, who needs nobody's leave."""
+    from spotlab_pipelines.accounts.acting import actor_of
+    from spotlab_pipelines.accounts.users import get_user
+
+    return None if email is None else actor_of(get_user(engine, email).id)
 
 
 def own_principal() -> tuple[str, str | None]:

@@ -9,12 +9,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from spotlab_pipelines.accounts.access import skipped_accounts
+from spotlab_pipelines.accounts.registry import Account
+from spotlab_pipelines.cli import accounts as cli_accounts
 from spotlab_pipelines.settings import get_settings
 from spotlab_pipelines_tests.accounts.registering import audit_rows
 from spotlab_pipelines_tests.cli.conftest import Answer, Spotlab
@@ -24,12 +28,18 @@ from spotlab_pipelines_tests.local_aws.server import LocalAws
 
 PROGRAM = str(Path(sys.executable).parent / "spotlab")
 ONE, OTHER = "444455556666", "777788889999"
+ADD_ONE = (
+    "accounts", "add", "--account-id", ONE, "--name", ONE, "--owner", "bea@example.org",
+    "--role-arn", f"arn:aws:iam::{ONE}:role/SpotLab", "--region", "us-east-1",
+)  # fmt: skip
 
 
-def add(spotlab: Spotlab, account_id: str) -> dict[str, Any]:
+def add(spotlab: Spotlab, account_id: str, *options: str) -> dict[str, Any]:
+    """Register an account; its role comes afterwards, so it is not tried out unless `options` say so."""
+    options = options or ("--no-validate",)
     answer = spotlab(
         "accounts", "add", "--account-id", account_id, "--name", account_id, "--owner", "bea@example.org",
-        "--role-arn", f"arn:aws:iam::{account_id}:role/SpotLab", "--region", "us-east-1", "--json",
+        "--role-arn", f"arn:aws:iam::{account_id}:role/SpotLab", "--region", "us-east-1", "--json", *options,
     )  # fmt: skip
     assert answer.code == 0, answer.err
     return answer.json
@@ -93,6 +103,73 @@ def test_the_onboarding_template_is_what_lets_us_in(spotlab: Spotlab, engine: sa
     assert secret in answer.out
     assert secret not in answer.err
     assert spotlab("accounts", "onboarding", OTHER).code == 1
+
+
+def listed(spotlab: Spotlab) -> dict[str, Any]:
+    (account,) = spotlab("accounts", "list", "--json").json
+    return account
+
+
+@pytest.mark.parametrize("verdict", ["ok", "lax", "broken"])
+def test_a_new_account_is_tried_out_and_stays_whatever_comes_of_it(
+    spotlab: Spotlab, engine: sa.Engine, local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch, verdict: str
+) -> None:
+    show = cli_accounts._print_registered
+
+    def deploy(account: Account, policy: str) -> None:
+        """An owner who is quick: the role is there once the policy is shown."""
+        show(account, policy)
+        role = {"ok": {"trust_policy": json.loads(policy)}, "lax": {}, "broken": {"denies": "assume"}}[verdict]
+        local_aws.add_account(ONE, external_id=None, **role)
+
+    monkeypatch.setattr(cli_accounts, "_print_registered", deploy)
+    answer = spotlab(*ADD_ONE)
+    assert answer.code == 0, answer.err
+    last = answer.out.splitlines()[-1]
+    expected = {
+        "ok": "AWS lets SpotLab in with this external id, and not without it: ok.",
+        "lax": "Paste the trust policy above into the role",
+        "broken": "Deploy the role with this policy",
+    }
+    assert expected[verdict] in last
+    assert (f"spotlab accounts validate {ONE}" in last) == (verdict != "ok")
+    account = listed(spotlab)
+    assert account["access_state"] == {"broken": "access_broken"}.get(verdict, verdict)
+    with engine.connect() as connection:
+        secret = connection.scalar(sa.text("select external_id from accounts"))
+    assert answer.out.count(secret) == 2, "once for the owner to read, once in the policy"
+    assert secret not in answer.err
+    if verdict != "ok":
+        assert spotlab("evaluate", ONE, "--no-scrape").code == 1
+        skipped = skipped_accounts(engine, datetime.now(UTC), retry_s=60)
+        assert list(skipped) == [ONE]
+
+
+def test_an_account_whose_role_is_not_tried_out_stays_unvalidated(
+    spotlab: Spotlab, engine: sa.Engine, local_aws: LocalAws
+) -> None:
+    assert "access" not in add(spotlab, ONE)
+    assert listed(spotlab)["access_state"] == "unknown"
+    assert audit_rows(engine, "validate_access") == []
+
+
+@pytest.mark.parametrize("what", ["AWS is down", "no keys of ours"])
+def test_an_account_is_registered_although_aws_cannot_be_asked(
+    spotlab: Spotlab, engine: sa.Engine, local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    if what == "AWS is down":
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    else:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name, raising=False)
+    shown = add(spotlab, ONE, "--validate")
+    assert shown["external_id"]
+    assert shown["access"]["verdict"] == "unknown"
+    assert "not validated yet" in shown["access"]["told"]
+    assert f"spotlab accounts validate {ONE}" in shown["access"]["remedy"]
+    assert listed(spotlab)["access_state"] == "unknown"
+    (row,) = audit_rows(engine, "validate_access")
+    assert row["outcome"] == "failed"
 
 
 def test_an_environment_is_changed_and_on_record(spotlab: Spotlab, engine: sa.Engine) -> None:
