@@ -439,6 +439,8 @@ CREATE INDEX ix_audit_log_at ON public.audit_log USING btree (at DESC);
 
 CREATE INDEX ix_evaluations_window_start_account_id ON public.evaluations USING btree (window_start DESC, account_id);
 
+CREATE INDEX ix_experiment_logs_id ON ONLY public.experiment_logs USING btree (id);
+
 CREATE INDEX ix_instances_account_id_instance_id_present ON public.instances USING btree (account_id, instance_id) WHERE (state <> 'terminated'::text);
 
 CREATE UNIQUE INDEX uq_model_registry_champion ON public.model_registry USING btree (role) WHERE (role = 'champion'::text);

@@ -57,6 +57,9 @@ REASONS: dict[str, Reason] = {
     "uq_experiment_logs_grain": Reason(
         "experiments.queries:latest_decisions", "the rows of one account's window; also the upsert that writes once"
     ),
+    "ix_experiment_logs_id": Reason(
+        "experiments.queries:logged_row", "one row by its id alone, in whichever month it is, to be replayed"
+    ),
     "pk_tracking_runs": Reason(
         "experiments.tracking:track_evaluation", "the MLflow run of an account and version, in each evaluation"
     ),

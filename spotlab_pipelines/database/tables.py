@@ -291,6 +291,7 @@ class ExperimentLog(Base):
         sa.UniqueConstraint(
             "account_id", "window_start", "instance_id", "model_version", "horizon_h", name="uq_experiment_logs_grain"
         ),
+        sa.Index("ix_experiment_logs_id", "id"),
         {"postgresql_partition_by": "RANGE (window_start)"},
     )
 

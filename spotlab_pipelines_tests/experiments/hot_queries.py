@@ -23,7 +23,14 @@ from spotlab_pipelines.database.audit import list_entries
 from spotlab_pipelines.database.engine import acting_for
 from spotlab_pipelines.database.evaluations import EvaluationKey, begin_evaluation, failed_accounts, logged_accounts
 from spotlab_pipelines.experiments.metrics import VersionMetrics, evaluation_metrics
-from spotlab_pipelines.experiments.queries import due_accounts, latest_decisions, list_experiments
+from spotlab_pipelines.experiments.queries import (
+    due_accounts,
+    evaluation_row,
+    latest_decisions,
+    list_experiments,
+    logged_row,
+    logged_rows,
+)
 from spotlab_pipelines.experiments.tracking import _Tracker
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines_tests.experiments.factory import ACCOUNT, CHAMPION, WINDOW
@@ -94,6 +101,17 @@ QUERIES = (
     HotQuery(
         "the decisions of one window", "experiments.queries:latest_decisions", GRAIN,
         lambda lab: latest_decisions(lab.pipeline, ACCOUNT, WINDOW),
+    ),
+    HotQuery(
+        "all rows of one window", "experiments.queries:logged_rows", GRAIN, lambda lab: logged_rows(lab.pipeline, KEY)
+    ),
+    HotQuery(
+        "one row by its id", "experiments.queries:logged_row", ("ix_experiment_logs_id",),
+        lambda lab: logged_row(lab.pipeline, lab.row_id),
+    ),
+    HotQuery(
+        "an account's latest evaluation", "experiments.queries:evaluation_row", (),
+        lambda lab: evaluation_row(lab.pipeline, ACCOUNT),
     ),
     HotQuery("an evaluation's metrics", "experiments.metrics:evaluation_metrics", GRAIN, _metrics),
     HotQuery(

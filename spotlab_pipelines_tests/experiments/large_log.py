@@ -68,6 +68,7 @@ class Laboratory:
     api: sa.Engine
     user_id: UUID
     idle_id: UUID
+    row_id: UUID
 
 
 def fill(settings: Settings, *, rows: int) -> Laboratory:
@@ -86,5 +87,6 @@ def fill(settings: Settings, *, rows: int) -> Laboratory:
         # Index-only scans need to know which pages everybody sees.
         connection.exec_driver_sql("vacuum analyze")
         assert connection.scalar(sa.text("select count(*) from experiment_logs")) >= rows
+        row_id = connection.scalar(sa.text("select id from experiment_logs limit 1"))
         ids = dict(connection.execute(sa.text("select email, id from users")).tuples().all())
-    return Laboratory(settings, pipeline, owner, api, ids["owner@example.com"], ids[IDLE_OWNER])
+    return Laboratory(settings, pipeline, owner, api, ids["owner@example.com"], ids[IDLE_OWNER], row_id)
