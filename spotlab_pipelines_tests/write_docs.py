@@ -1,4 +1,4 @@
-"""Writes docs/settings.md, cli.md, features.md, indexes.md and schema.sql from the code, complete by making: `make docs`.
+"""Writes docs/settings.md, cli.md, features.md, indexes.md and schema.sql, each from the code: `make docs`.
 
 The texts are the settings' descriptions, the commands' own help and the feature specs; nothing else is written here.
 """

@@ -71,7 +71,7 @@ def _role_of_user(laboratory: Laboratory) -> None:
 
 
 def _run_of_version(laboratory: Laboratory) -> None:
-    each = VersionMetrics("old/1", "old", "none", "LAB", None, {})
+    each = VersionMetrics("old/1", "old", "none", "LAB", None, {}, "no reference")
     client: Any = None
     _Tracker(client, laboratory.pipeline, KEY, "0", 1)._run_of(each, None)
 
