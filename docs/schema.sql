@@ -264,6 +264,7 @@ CREATE TABLE public.scrapes (
     row_count integer NOT NULL,
     archive_path text,
     error text,
+    provenance jsonb DEFAULT '{}'::jsonb NOT NULL,
     CONSTRAINT ck_scrapes_row_count CHECK ((row_count >= 0))
 );
 
@@ -445,6 +446,8 @@ CREATE INDEX ix_instances_assigned_version ON public.instances USING btree (assi
 CREATE INDEX ix_interruption_events_region_instance_type_occurred_at ON public.interruption_events USING btree (region, instance_type, occurred_at);
 
 CREATE INDEX ix_scrapes_account_id ON public.scrapes USING btree (account_id);
+
+CREATE INDEX ix_scrapes_source_account_id_fetched_at ON public.scrapes USING btree (source, account_id, fetched_at DESC);
 
 CREATE INDEX ix_scrapes_source_region_fetched_at ON public.scrapes USING btree (source, region, fetched_at DESC);
 
