@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spotlab_pipelines.settings import PROJECT_ROOT
-from spotlab_pipelines_tests.bench import account_run, evaluation, startup
+from spotlab_pipelines_tests.bench import account_run, advisor, evaluation, startup
 from spotlab_pipelines_tests.bench.measure import Figure
 
 PAGE = PROJECT_ROOT / "docs" / "benchmarks.md"
@@ -20,7 +20,7 @@ PAGE = PROJECT_ROOT / "docs" / "benchmarks.md"
 def main() -> int:
     """Take all figures, one module after the other."""
     figures: list[Figure] = []
-    for module in (startup, evaluation, account_run):
+    for module in (startup, advisor, evaluation, account_run):
         print(f"measuring {module.__name__.rsplit('.', 1)[-1]} ...", file=sys.stderr)
         figures += module.figures()
     Console(width=160).print(_table(figures))
