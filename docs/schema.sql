@@ -267,6 +267,7 @@ CREATE TABLE public.scrapes (
     row_count integer NOT NULL,
     archive_path text,
     error text,
+    provenance jsonb DEFAULT '{}'::jsonb NOT NULL,
     CONSTRAINT ck_scrapes_row_count CHECK ((row_count >= 0))
 );
 
@@ -442,6 +443,8 @@ CREATE INDEX ix_evaluations_window_start_account_id ON public.evaluations USING 
 CREATE INDEX ix_experiment_logs_id ON ONLY public.experiment_logs USING btree (id);
 
 CREATE INDEX ix_instances_account_id_instance_id_present ON public.instances USING btree (account_id, instance_id) WHERE (state <> 'terminated'::text);
+
+CREATE INDEX ix_scrapes_source_account_id_fetched_at ON public.scrapes USING btree (source, account_id, fetched_at DESC);
 
 CREATE UNIQUE INDEX uq_model_registry_champion ON public.model_registry USING btree (role) WHERE (role = 'champion'::text);
 

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from spotlab_pipelines.defs.accounts import fleet_instances
+from spotlab_pipelines.defs.checks import market_freshness
 from spotlab_pipelines.defs.experiments import experiment_log, log_partitions
 from spotlab_pipelines.defs.features import pool_features
 from spotlab_pipelines.defs.inference import interruption_predictions
@@ -13,10 +14,12 @@ from spotlab_pipelines.defs.jobs import (
     archive_schedule,
     catalogue_schedule,
     catalogue_scrape,
+    checks_schedule,
     due_evaluations,
     evaluation,
     log_maintenance,
     log_schedule,
+    market_checks,
     registered_accounts,
 )
 from spotlab_pipelines.defs.market import archive_compaction, instance_catalogue, spot_advisor, spot_prices
@@ -39,8 +42,9 @@ def build_definitions(**resources: object) -> dg.Definitions:
             log_partitions,
             archive_compaction,
         ],
-        jobs=[evaluation, advisor_scrape, catalogue_scrape, log_maintenance, archive_maintenance],
-        schedules=[advisor_schedule, catalogue_schedule, log_schedule, archive_schedule],
+        asset_checks=[market_freshness],
+        jobs=[evaluation, advisor_scrape, catalogue_scrape, log_maintenance, archive_maintenance, market_checks],
+        schedules=[advisor_schedule, catalogue_schedule, log_schedule, archive_schedule, checks_schedule],
         sensors=[registered_accounts, due_evaluations],
         resources={**default_resources(), **resources},
         executor=dg.in_process_executor,

@@ -101,11 +101,22 @@ class Settings(BaseSettings):
         default="https://spot-bid-advisor.s3.amazonaws.com/spot-advisor-data.json",
         description="Spot Advisor feed: an http(s):// or s3:// URL.",
     )
+    advisor_max_loss_share: float = Field(
+        default=0.1,
+        ge=0.0,
+        le=1.0,
+        description="Share of regions or of entries that the Advisor may lose from one scrape to the next; a feed that"
+        " lost more is refused as truncated.",
+    )
     catalogue_account_id: str | None = Field(
         default=None,
         description="Account that reads types and prices for all. Default: the first active one that lets us in.",
     )
-    pricing_region: str = Field(default="us-east-1", description="Region of the Pricing API, which few regions have.")
+    pricing_region: str = Field(
+        default="us-east-1",
+        description="Region of the Pricing API: us-east-1, eu-central-1 or ap-south-1. China's prices are asked for in"
+        " cn-northwest-1; GovCloud has no such region.",
+    )
     products: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("Linux/UNIX",),
         description="Product descriptions always scraped, comma-separated; a fleet's own products are added.",

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from spotlab_pipelines.cli import accounts, audit, experiments, models, stores, users
+from spotlab_pipelines.cli import accounts, audit, experiments, market, models, stores, users
 from spotlab_pipelines.cli.shared import EXIT_CODES
 from spotlab_pipelines.terminal import PERMANENT, complain, unwritable
 
@@ -35,6 +35,7 @@ app.command()(audit.audit)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(users.app, name="users")
 app.add_typer(experiments.app, name="experiments")
+app.add_typer(market.app, name="market")
 app.add_typer(models.app, name="models")
 
 

@@ -60,6 +60,9 @@ REASONS: dict[str, Reason] = {
     "ix_experiment_logs_id": Reason(
         "experiments.queries:logged_row", "one row by its id alone, in whichever month it is, to be replayed"
     ),
+    "ix_scrapes_source_account_id_fetched_at": Reason(
+        "market.staleness:newest_scrapes", "the newest scrape of each source and account, in the staleness check"
+    ),
     "pk_tracking_runs": Reason(
         "experiments.tracking:track_evaluation", "the MLflow run of an account and version, in each evaluation"
     ),

@@ -223,10 +223,13 @@ class Instance(Base):
 
 
 class Scrape(Base):
-    """One collection of one source, whether it worked or not."""
+    """One collection of one source, whether it worked or not. `provenance` is what the source said of its answer."""
 
     __tablename__ = "scrapes"
-    __table_args__ = (sa.CheckConstraint("row_count >= 0", name="row_count"),)
+    __table_args__ = (
+        sa.CheckConstraint("row_count >= 0", name="row_count"),
+        sa.Index("ix_scrapes_source_account_id_fetched_at", "source", "account_id", sa.text("fetched_at desc")),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     source: Mapped[str]
@@ -236,6 +239,7 @@ class Scrape(Base):
     row_count: Mapped[int]
     archive_path: Mapped[str | None]
     error: Mapped[str | None]
+    provenance: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
 
 
 class Evaluation(Base):

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster import DagsterRunStatus
 
+from spotlab_pipelines.defs.checks import market_freshness
 from spotlab_pipelines.defs.evaluation import ACCOUNT_TAG, WINDOW_TAG
 from spotlab_pipelines.defs.partitions import account_partitions, partition_changes
 from spotlab_pipelines.defs.resources import DatabaseParam, RedisParam, SettingsParam
@@ -29,17 +30,22 @@ ACCOUNT_ASSETS = [
     "experiment_log",
 ]
 
+FRESHNESS = dg.AssetSelection.checks(market_freshness)
+"""Apart from the scrapes: after one that failed, a check of the same run would be skipped."""
+
 evaluation = dg.define_asset_job(
     "evaluation",
-    selection=dg.AssetSelection.assets(*ACCOUNT_ASSETS),
+    selection=dg.AssetSelection.assets(*ACCOUNT_ASSETS) - FRESHNESS,
     description="One evaluation of an account, from its fleet to the experiment log. Needs a fresh shared market.",
 )
 advisor_scrape = dg.define_asset_job(
-    "advisor_scrape", selection=dg.AssetSelection.assets("spot_advisor"), description="Scrape the Spot Advisor."
+    "advisor_scrape",
+    selection=dg.AssetSelection.assets("spot_advisor") - FRESHNESS,
+    description="Scrape the Spot Advisor.",
 )
 catalogue_scrape = dg.define_asset_job(
     "catalogue_scrape",
-    selection=dg.AssetSelection.assets("instance_catalogue"),
+    selection=dg.AssetSelection.assets("instance_catalogue") - FRESHNESS,
     description="Scrape instance types and on-demand prices.",
 )
 
@@ -53,6 +59,11 @@ archive_maintenance = dg.define_asset_job(
     "archive_maintenance",
     selection=dg.AssetSelection.assets("archive_compaction"),
     description="Merge the archive's small files.",
+)
+market_checks = dg.define_asset_job(
+    "market_checks",
+    selection=FRESHNESS,
+    description="Warn of what has not been scraped for longer than its time to live, by account.",
 )
 
 SHARED_SCRAPES = {"spot_advisor": advisor_scrape, "instance_catalogue": catalogue_scrape}
@@ -70,6 +81,12 @@ catalogue_schedule = dg.ScheduleDefinition(
     name="instance_catalogue_every_6_hours",
     job=catalogue_scrape,
     cron_schedule="5 */6 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+checks_schedule = dg.ScheduleDefinition(
+    name="market_checks_every_15_minutes",
+    job=market_checks,
+    cron_schedule="8-59/15 * * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 log_schedule = dg.ScheduleDefinition(
@@ -133,7 +150,7 @@ def due_evaluations(
     ]
     if not due:
         return dg.SkipReason("No account is due.")
-    lacking = lacking_sources(redis, {region for account in due for region in account.regions})
+    lacking = lacking_sources(redis, settings, {region for account in due for region in account.regions}, now=now)
     if lacking:
         context.log.info(f"{len(due)} accounts are due and wait for {', '.join(lacking)}, which the cache lacks.")
         asked_at = int(now.timestamp()) // RESCRAPE_AFTER_S * RESCRAPE_AFTER_S

@@ -12,8 +12,6 @@ from spotlab_pipelines.settings import Settings
 
 UI_PATHS = {"dagster": "/server_info", "mlflow": "/health"}
 UI_WORDS = {"dagster": b"dagster", "mlflow": b"OK"}
-PRICING_REGIONS = ("us-east-1", "eu-central-1", "ap-south-1", "cn-northwest-1")
-"""Where AWS serves the Pricing API, as botocore's endpoint data has it."""
 
 
 def variables() -> str:
@@ -28,10 +26,10 @@ def variables() -> str:
 
 def advisor(settings: Settings) -> str:
     """Whether the Advisor's feed can be fetched and read."""
-    from spotlab_pipelines.market.advisor import fetch_document
+    from spotlab_pipelines.market.fetch import fetch_document
     from spotlab_pipelines.market.parse_advisor import parse_advisor
 
-    rows = parse_advisor(fetch_document(settings.advisor_url, settings.http_timeout_s))
+    rows = parse_advisor(fetch_document(settings.advisor_url, settings.http_timeout_s).body)
     return f"{len(rows)} rows for {rows['region'].nunique()} regions from {settings.advisor_url}"
 
 
@@ -78,11 +76,13 @@ def products(settings: Settings) -> str:
 def pricing_region(settings: Settings) -> str:
     """Whether AWS is known to serve the Pricing API there."""
     from spotlab_pipelines.accounts.rules import REGION
+    from spotlab_pipelines.market.pricing import PRICING_REGIONS
 
-    region, remedy = settings.pricing_region, f"Set SPOTLAB_PRICING_REGION to one of {', '.join(PRICING_REGIONS)}."
+    serving = [name for regions in PRICING_REGIONS.values() for name in regions]
+    region, remedy = settings.pricing_region, f"Set SPOTLAB_PRICING_REGION to one of {', '.join(serving)}."
     if not REGION.fullmatch(region):
         raise SettingsError(f"Expected an AWS region, got {region!r}.", remedy=remedy)
-    if region not in PRICING_REGIONS:
+    if region not in serving:
         raise Doubt(f"{region} is not known to serve the Pricing API.", remedy)
     return region
 

@@ -10,8 +10,9 @@
 
 The two lists tell "AWS has nothing for it" (not listed, or covered without a row) from "evicted" (listed, no value) and
 from "never scraped" (no list). Every value carries source, scrape_id and fetched_at and is replaced whole; a fresh
-price history never by one that covers less, because accounts share it. Missing, stale or unreadable values are errors
-that name the key and the asset to materialise: never a default.
+price history never by one that covers less, because accounts share it. The Advisor's say so if they are the last good
+ones because a newer scrape failed (stale, note), and then outlive their TTL to tell it. Missing, stale or unreadable
+values are errors that name the key and the asset to materialise: never a default.
 """
 
 from __future__ import annotations
@@ -85,15 +86,25 @@ class Market:
     sources: pd.DataFrame
 
 
-def lacking_sources(redis: redis_client.Redis, regions: Collection[str]) -> list[str]:
+def lacking_sources(
+    redis: redis_client.Redis, settings: Settings, regions: Collection[str], *, now: datetime
+) -> list[str]:
     """The assets that all accounts share and whose values the cache does not hold: never scraped, expired, or lost.
+
+    Values that are kept past their time to live, for the sake of an error's message, do not count.
 
     Args:
         regions: where the accounts are; the Advisor's values count as there if any of these regions has its list.
     """
-    keys = {"instance_catalogue": [INSTANCE_METADATA], "spot_advisor": [risk_key(region) for region in regions]}
+    reader = Reader(now, settings.spot_risk_ttl_s, "spot_advisor")
+    keys = [risk_key(region) for region in sorted(regions)]
     with redis_errors():
-        return [asset for asset, names in keys.items() if names and not redis.exists(*names)]
+        lists: Any = redis.mget(keys) if keys else []
+        known = redis.exists(INSTANCE_METADATA)
+    lacking = [] if known else ["instance_catalogue"]
+    if keys and not any(reader.is_fresh(key, raw) for key, raw in zip(keys, lists, strict=True)):
+        lacking.append("spot_advisor")
+    return lacking
 
 
 def stale_sources(sources: pd.DataFrame) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from spotlab_pipelines.market.cache import metadata_key
 from spotlab_pipelines.market.fitting import Wanted, fitting_types, wanted_market
 from spotlab_pipelines.market.frames import PRICING_OS
 from spotlab_pipelines.market.parse import on_demand_attributes, parse_instance_types, parse_price_list
+from spotlab_pipelines.market.pricing import CURRENCIES, pricing_region
 from spotlab_pipelines.market.publish import Envelope, publish_catalogue, withdraw
 from spotlab_pipelines.market.scrapes import ScrapeReport, recorded
 
@@ -47,7 +49,8 @@ def scrape_catalogue(
     """Fetch types and on-demand prices through one account's session, archive them, and replace them in Redis.
 
     The account is settings.catalogue_account_id or the first active one; the regions are those of all active accounts
-    in its partition. Accounts of another partition find no catalogue; the scrape of their prices says so.
+    in its partition. Accounts of another partition find no catalogue; the scrape of their prices says so. GovCloud has
+    no price list within reach: its on-demand prices are estimated where Spot and the Advisor allow (fallback.py).
 
     Raises:
         NotFound: there is no active account.
@@ -58,18 +61,14 @@ def scrape_catalogue(
     partition = partition_of(account.regions[0])
     everywhere = {region for other in list_accounts(engine) for region in other.regions} | set(account.regions)
     regions = sorted(region for region in everywhere if partition_of(region) == partition)
+    asked_in = pricing_region(settings.pricing_region, partition)
     with recorded(engine, SOURCE, account_id=account.account_id) as record:
         with ThreadPoolExecutor(PARALLEL_CALLS) as pool:
             listings = pool.map(lambda region: _instance_types(sessions, account, region), regions)
-            markets = [(region, os) for region in regions for os in PRICING_OS.values()]
-            lists = pool.map(lambda market: _price_list(settings, sessions, account, *market), markets)
+            markets = [(region, os) for region in regions for os in PRICING_OS.values()] if asked_in else []
+            lists = pool.map(lambda market: _price_list(sessions, account, *market, asked_in=str(asked_in)), markets)
             types = parse_instance_types(item for listing in listings for item in listing)
-            on_demand = pd.concat(lists, ignore_index=True)
-        if on_demand.empty:
-            raise SourceMalformed(
-                f"Price list: expected on-demand prices in {', '.join(regions)}, got none.",
-                remedy="Check SPOTLAB_PRICING_REGION.",
-            )
+            on_demand = _priced([*lists], regions)
         merged = types.merge(on_demand, on="instance_type", how="left")
         record.keep(archive, merged)
         record.undo_with(partial(withdraw, redis, record.id, metadata_key("*")))
@@ -84,6 +83,7 @@ def scrape_catalogue(
         merged,
         account_id=account.account_id,
         regions=regions,
+        price_list=f"asked in {asked_in}" if asked_in else f"none in {partition}; on-demand prices are estimated",
         instance_types=len(types),
         on_demand_prices=len(on_demand),
         types_without_price=int((~types["instance_type"].isin(on_demand["instance_type"])).sum()),
@@ -110,8 +110,19 @@ def _instance_types(sessions: AccountSessions, account: Account, region: str) ->
         return list(pages)
 
 
-def _price_list(settings: Settings, sessions: AccountSessions, account: Account, region: str, os: str) -> pd.DataFrame:
-    client = sessions.get_pricing_client(account.account_id, settings.pricing_region)
+def _priced(lists: Sequence[pd.DataFrame], regions: Sequence[str]) -> pd.DataFrame:
+    """The price lists as one frame: empty if there was nowhere to ask, but not if AWS was asked."""
+    on_demand = pd.concat(lists, ignore_index=True) if lists else parse_price_list([], region="", os="Linux")
+    if lists and on_demand.empty:
+        raise SourceMalformed(
+            f"Price list: expected on-demand prices in {', '.join(regions)}, got none.",
+            remedy="Check SPOTLAB_PRICING_REGION.",
+        )
+    return on_demand
+
+
+def _price_list(sessions: AccountSessions, account: Account, region: str, os: str, *, asked_in: str) -> pd.DataFrame:
+    client = sessions.get_pricing_client(account.account_id, asked_in)
     wanted = on_demand_attributes(region, os)
     with aws_errors(f"GetProducts of account {account.account_id} for {os} in {region}", account):
         pages = paginate(
@@ -123,4 +134,4 @@ def _price_list(settings: Settings, sessions: AccountSessions, account: Account,
             MaxResults=100,
             Filters=[{"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in wanted.items()],
         )
-        return parse_price_list(list(pages), region=region, os=os)
+        return parse_price_list(list(pages), region=region, os=os, currency=CURRENCIES[partition_of(region)])

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 import pandas as pd
 
-from spotlab_pipelines.errors import MarketDataMissing, MarketDataStale
+from spotlab_pipelines.errors import MarketDataError, MarketDataMissing, MarketDataStale
 from spotlab_pipelines.market.frames import CATALOGUE_COLUMNS, among, text
 from spotlab_pipelines.market.parse_advisor import advisor_frame
 
@@ -59,6 +59,14 @@ class Reader:
                 remedy=f"Materialise {self.asset}, then evaluate again.",
             )
         return value
+
+    def is_fresh(self, key: str, raw: Raw) -> bool:
+        """Whether there is a value that `open` would open."""
+        try:
+            self.open(key, raw)
+        except MarketDataError:
+            return False
+        return True
 
     def missing(self, message: str) -> MarketDataMissing:
         """The error for something that is not there."""

@@ -93,13 +93,18 @@ def on_demand_attributes(region: str, os: str) -> dict[str, str]:
     }
 
 
-def parse_price_list(items: Iterable[str | Mapping[str, Any]], *, region: str, os: str) -> pd.DataFrame:
+def parse_price_list(
+    items: Iterable[str | Mapping[str, Any]], *, region: str, os: str, currency: str = "USD"
+) -> pd.DataFrame:
     """On-demand frame of the Pricing API's `PriceList` items (JSON texts) of one region and operating system.
 
-    Of each product with the `on_demand_attributes` the hourly on-demand price in USD above 0 is taken; products without
+    Of each product with the `on_demand_attributes` the hourly on-demand price above 0 is taken; products without
     one (reservations) have no row. Other products are left out, whatever the API was asked to filter by: prices of
     dedicated hosts, of reserved capacity or without the licence would contradict the one that is looked for.
-    `os` is the Pricing API's word: Linux, RHEL, SUSE or Windows.
+
+    Args:
+        os: the Pricing API's word: Linux, RHEL, SUSE or Windows.
+        currency: in which the region's partition is billed.
 
     Raises:
         SourceMalformed: an item is not JSON or has another shape, there are items but none with these attributes, or
@@ -118,12 +123,12 @@ def parse_price_list(items: Iterable[str | Mapping[str, Any]], *, region: str, o
             name = attributes["instanceType"]
             for term in product.get("terms", {}).get("OnDemand", {}).values():
                 for dimension in term["priceDimensions"].values():
-                    price = float(dimension["pricePerUnit"].get("USD", "0"))
+                    price = float(dimension["pricePerUnit"].get(currency, "0"))
                     if dimension["unit"] in ("Hrs", "Hours") and price > 0:
                         rows.add((region, os, name, price, "pricing"))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise malformed(
-                "product.attributes.instanceType and terms.OnDemand.*.priceDimensions.*.pricePerUnit.USD",
+                "product.attributes.instanceType and terms.OnDemand.*.priceDimensions.*.pricePerUnit",
                 f"{type(error).__name__} {error}",
                 what,
             ) from error

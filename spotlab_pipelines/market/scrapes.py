@@ -36,6 +36,7 @@ class ScrapeReport:
     Attributes:
         scrape_id: id of the scrape's row in `scrapes`; "" if everything was fresh and nothing was fetched.
         row_count: rows archived and cached.
+        data_age_s: age of the oldest value that the scrape leaves in the cache.
         archive_path: path below the archive's root, None if nothing was fetched.
         details: figures worth showing, by name.
         preview: at most ten rows.
@@ -45,6 +46,7 @@ class ScrapeReport:
     scrape_id: str
     fetched_at: datetime
     row_count: int
+    data_age_s: float
     archive_path: str | None
     details: dict[str, Any]
     preview: pd.DataFrame
@@ -52,7 +54,7 @@ class ScrapeReport:
 
 @dataclass
 class ScrapeRecord:
-    """A scrape under way; what it fills in becomes its row."""
+    """A scrape under way; what it fills in becomes its row. `provenance` is what the source said of its answer."""
 
     source: str
     account_id: str | None = None
@@ -61,6 +63,7 @@ class ScrapeRecord:
     fetched_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     row_count: int = 0
     archive_path: str | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
     _archive: Archive | None = None
     _entries: list[RecordEntry] = field(default_factory=list)
     _undo: list[Callable[[], object]] = field(default_factory=list)
@@ -145,13 +148,18 @@ class ScrapeRecord:
                 frame=record_frame(self.source, self._entries),
             )
 
-    def report(self, frame: pd.DataFrame, **details: Any) -> ScrapeReport:
-        """The report of this scrape; `frame` is shown by its first rows."""
+    def report(self, frame: pd.DataFrame, *, oldest: datetime | None = None, **details: Any) -> ScrapeReport:
+        """The report of this scrape; `frame` is shown by its first rows.
+
+        Args:
+            oldest: when the oldest value was fetched that it left in the cache, if that was not now.
+        """
         return ScrapeReport(
             source=self.source,
             scrape_id=str(self.id),
             fetched_at=self.fetched_at,
             row_count=self.row_count,
+            data_age_s=round((datetime.now(UTC) - (oldest or self.fetched_at)).total_seconds(), 3),
             archive_path=self.archive_path,
             details=details,
             preview=frame.head(PREVIEW_ROWS),
@@ -190,4 +198,5 @@ def _row(record: ScrapeRecord, error: str | None) -> sa.Insert:
         row_count=0 if error else record.row_count,
         archive_path=None if error else record.archive_path,
         error=error,
+        provenance=record.provenance,
     )

@@ -59,8 +59,8 @@ def test_the_owner_must_exist(engine):
         ({"environment": "TEST"}, "LAB or PROD"),
         ({"name": " "}, "1 to 100 characters"),
         ({"evaluation_interval_s": 1}, "60 to 86400"),
-        ({"interruption_cost_usd": -1.0}, "0 USD or more"),
-        ({"interruption_cost_usd": math.nan}, "0 USD or more"),
+        ({"interruption_cost_usd": -1.0}, "0 to 1,000,000 USD"),
+        ({"interruption_cost_usd": math.nan}, "0 to 1,000,000 USD"),
     ],
 )
 def test_bad_values_are_refused_before_anything_is_written(engine, changes, expected):

@@ -27,6 +27,7 @@ def graph() -> dict[str, Any]:
         }
     return {
         "assets": assets,
+        "checks": sorted(key.to_user_string() for key in defs.resolve_asset_graph().asset_check_keys),
         "jobs": {
             job.name: sorted(key.to_user_string() for key in job.asset_layer.executable_asset_keys)
             for job in sorted(defs.resolve_all_job_defs(), key=lambda job: job.name)

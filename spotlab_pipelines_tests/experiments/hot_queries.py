@@ -33,6 +33,7 @@ from spotlab_pipelines.experiments.queries import (
 )
 from spotlab_pipelines.experiments.tracking import _Tracker
 from spotlab_pipelines.inference.registry import ModelRegistry
+from spotlab_pipelines.market.staleness import newest_scrapes
 from spotlab_pipelines_tests.experiments.factory import ACCOUNT, CHAMPION, WINDOW
 from spotlab_pipelines_tests.experiments.large_log import IDLE_OWNER, Laboratory
 
@@ -156,6 +157,10 @@ QUERIES = (
     HotQuery(
         "which accounts are marked", "accounts.access:skipped_accounts", ("ix_accounts_account_id_marked",),
         lambda lab: skipped_accounts(lab.pipeline, NOW, retry_s=60),
+    ),
+    HotQuery(
+        "each source's newest scrape", "market.staleness:newest_scrapes", ("ix_scrapes_source_account_id_fetched_at",),
+        lambda lab: newest_scrapes(lab.pipeline, lab.settings, now=NOW),
     ),
     HotQuery(
         "a user by address", "accounts.users:get_user", ("uq_users_email",),

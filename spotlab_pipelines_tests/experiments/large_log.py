@@ -50,6 +50,12 @@ insert into experiment_logs (window_start, account_id, instance_id, model_versio
     'us-east-1', 'm5.large:use1-az1:Linux/UNIX', 3, '{SNAPSHOT}', now(), '{{{{"features": 1.5}}}}'
     from evaluations, generate_series(1, {INSTANCES}) i, model_registry v, unnest(array[1, 6, 12]) h
     where v.role <> 'none';
+insert into scrapes (id, source, account_id, fetched_at, row_count)
+    select gen_random_uuid(), 'spot_prices', account_id, now() - s * interval '30 min', 1
+    from accounts, generate_series(1, 20) s
+    union all
+    select gen_random_uuid(), source, null, now() - s * interval '30 min', 1
+    from generate_series(1, 500) s, unnest(array['spot_advisor', 'instance_catalogue']) as source;
 insert into audit_log (at, actor, action, account_id, outcome)
     select now() - g * interval '1 min', 'run:' || mod(g, 700), case when mod(g, 100) = 0 then 'approve_model' else
     'assume_role' end, account_id, 'done'

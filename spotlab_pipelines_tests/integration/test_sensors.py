@@ -19,6 +19,7 @@ from spotlab_pipelines.defs.jobs import advisor_schedule, catalogue_schedule, du
 from spotlab_pipelines.defs.partitions import account_partitions
 from spotlab_pipelines.errors import PermanentError, StoreUnavailable
 from spotlab_pipelines.market.cache import INSTANCE_METADATA, risk_key
+from spotlab_pipelines.market.publish import Envelope
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines_tests.integration.conftest import Laboratory
 
@@ -42,7 +43,7 @@ def scraped(laboratory: Laboratory) -> Laboratory:
     """The laboratory with a shared market in its cache."""
     region = laboratory.accounts[0].regions[0]
     laboratory.redis.sadd(INSTANCE_METADATA, "m5.large")
-    laboratory.redis.set(risk_key(region), "{}")
+    laboratory.redis.set(risk_key(region), Envelope("spot_advisor", "1", datetime.now(UTC)).wrap(types=[]))
     return laboratory
 
 

@@ -41,14 +41,14 @@ def test_a_price_of_the_list_is_taken_as_it_is_and_the_saving_not_asked():
     )
 
 
-def test_a_type_that_the_list_lacks_has_one_estimate_from_the_mean_of_its_zones():
+def test_a_type_that_the_list_lacks_has_one_estimate_from_its_cheapest_zone():
     rows = [
         ("m5.large", "use1-az1", LINUX, 0.03),
         ("m5.large", "use1-az2", LINUX, 0.05),
         ("c5.large", "z", LINUX, 0.02),
     ]
     price, source = priced(*rows, on_demand={"c5_large": 0.085}, m5_large=60, c5_large=10)
-    assert price == pytest.approx([0.1, 0.1, 0.085])
+    assert price == pytest.approx([0.075, 0.075, 0.085])
     assert source == ["advisor-savings", "advisor-savings", "pricing"]
 
 

@@ -17,6 +17,7 @@ from spotlab_pipelines.market.parse import (
     parse_price_history,
     parse_price_list,
 )
+from spotlab_pipelines.market.pricing import pricing_region
 
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
 ZONES = {"us-east-1a": "use1-az4", "us-east-1b": "use1-az1"}
@@ -203,3 +204,26 @@ def test_a_row_without_a_field_is_refused(field):
     del row[field]
     with pytest.raises(SourceMalformed, match=field):
         history(row)
+
+
+def test_chinas_prices_are_in_its_own_currency():
+    item = product("m5.large", "0.1")
+    (dimension,) = item["terms"]["OnDemand"]["x"]["priceDimensions"].values()
+    dimension["pricePerUnit"] = {"CNY": "0.6700000000"}
+    frame = parse_price_list([item], region="us-east-1", os="Linux", currency="CNY")
+    assert frame["on_demand_usd_per_hour"].tolist() == [0.67]
+    assert parse_price_list([item], region="us-east-1", os="Linux").empty
+
+
+@pytest.mark.parametrize(
+    ("preferred", "partition", "asked"),
+    [
+        ("eu-central-1", "aws", "eu-central-1"),
+        ("sa-east-1", "aws", "sa-east-1"),
+        ("cn-northwest-1", "aws", "us-east-1"),
+        ("us-east-1", "aws-cn", "cn-northwest-1"),
+        ("us-east-1", "aws-us-gov", None),
+    ],
+)
+def test_prices_are_asked_for_where_the_partition_tells_them(preferred, partition, asked):
+    assert pricing_region(preferred, partition) == asked

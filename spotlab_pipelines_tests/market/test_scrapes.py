@@ -18,10 +18,9 @@ from spotlab_pipelines.errors import (
     PageLoop,
     SettingsError,
     SourceMalformed,
-    SourceUnavailable,
     StoreUnavailable,
 )
-from spotlab_pipelines.market.advisor import fetch_document, scrape_advisor
+from spotlab_pipelines.market.advisor import scrape_advisor
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.cache import read_catalogue, read_market
 from spotlab_pipelines.market.catalogue import scrape_catalogue, wanted_market
@@ -148,52 +147,6 @@ def test_the_advisor_goes_to_archive_redis_and_scrapes(advised, engine, redis, a
     value = json.loads(redis.get("spot_risk:us-east-1:m5.large"))
     assert value["scrape_id"] == report.scrape_id
     assert set(value["os"]) <= {"Linux", "Windows"}
-
-
-@pytest.mark.parametrize(
-    "body", ["", '{"spot_advisor": {"us-east-1": {"Li', "<html><body>Moved</body></html>", "{}", '{"spot_advisor": {}}']
-)
-def test_a_broken_advisor_leaves_everything_as_it_was(advised, engine, redis, archive, local_aws, body):
-    scrape_advisor(advised, engine, redis, archive)
-    before, kept = {key: redis.get(key) for key in redis.scan_iter()}, files(archive, "*")
-    local_aws.add_fault("Advisor", status=200, body=body, content_type="application/json")
-    with pytest.raises(SourceMalformed, match="Spot Advisor: expected") as caught:
-        scrape_advisor(advised, engine, redis, archive)
-    assert {key: redis.get(key) for key in redis.scan_iter()} == before
-    assert files(archive, "*") == kept
-    good, failed = rows(engine, "spot_advisor")
-    assert (good.error, failed.row_count, failed.archive_path) == (None, 0, None)
-    assert failed.error == f"SourceMalformed: {caught.value}"
-
-
-def test_an_advisor_that_hiccups_is_asked_again(advised, engine, redis, archive, local_aws):
-    local_aws.add_fault("Advisor", times=2, status=503, body="Slow down")
-    assert scrape_advisor(advised, engine, redis, archive).row_count > 0
-
-
-@pytest.mark.parametrize("status", [403, 404, 500])
-def test_an_advisor_that_refuses_is_unavailable(advised, engine, redis, archive, local_aws, status):
-    local_aws.add_fault("Advisor", times=None, status=status, body="no")
-    with pytest.raises(SourceUnavailable, match="SPOTLAB_ADVISOR_URL"):
-        scrape_advisor(advised, engine, redis, archive)
-    assert len(rows(engine, "spot_advisor")) == 1
-    assert redis.dbsize() == 0
-
-
-def test_the_advisor_may_lie_in_a_bucket(local_aws):
-    import boto3
-
-    s3 = boto3.client("s3")
-    s3.create_bucket(Bucket="feeds")
-    s3.put_object(Bucket="feeds", Key="a/advisor.json", Body=b"{}")
-    assert fetch_document("s3://feeds/a/advisor.json", 1) == b"{}"
-    with pytest.raises(SourceUnavailable, match="s3://feeds/b"):
-        fetch_document("s3://feeds/b.json", 1)
-
-
-def test_another_kind_of_advisor_url_is_refused():
-    with pytest.raises(SettingsError, match="ftp://"):
-        fetch_document("ftp://example.com/advisor.json", 1)
 
 
 def test_regions_that_the_advisor_does_not_know_are_listed_as_empty(advised, engine, redis, archive, local_aws):
