@@ -139,6 +139,13 @@ class LocalAwsClient:
         """Interrupt a running Spot instance now."""
         self._send("interrupt", account_id=account_id, region=region, instance_id=instance_id, status_code=status_code)
 
+    def refuse(
+        self, account_id: str, region: str, instance_type: str, az_id: str, *, product: str = "Linux/UNIX"
+    ) -> str:
+        """Leave a Spot request of the account open for want of capacity; its id."""
+        where = {"region": region, "instance_type": instance_type, "az_id": az_id, "product": product}
+        return self._send("refuse", account_id=account_id, **where)["request_id"]
+
     def add_fault(self, action: str, **fields: Any) -> None:
         """Set a fault; the fields are those of `faults.Fault`."""
         self._send("fault", action=action, **fields)

@@ -94,6 +94,10 @@ def _interrupt(
     return {}
 
 
+def _refuse(app: Application, **fields: str) -> dict[str, Any]:
+    return {"request_id": app.requests.refuse(**fields)}
+
+
 def _fault(app: Application, **fields: Any) -> dict[str, Any]:
     app.faults.add(Fault(**fields))
     return {}
@@ -127,6 +131,7 @@ _COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "denies": _denies,
     "trust": _trust,
     "interrupt": _interrupt,
+    "refuse": _refuse,
     "fault": _fault,
     "clear-faults": _clear_faults,
     "price": _price,
