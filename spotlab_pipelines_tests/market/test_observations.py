@@ -97,10 +97,9 @@ def test_launches_running_instances_interruptions_and_refusals_speak_of_their_po
         refusals,
         at=AT,
     )
-    told = [
-        (row.az_id, (AT - row.observed_at) / timedelta(hours=1), row.available, row.kind)
-        for row in observed.sort_values(["az_id", "observed_at"]).itertuples()
-    ]
+    observed = observed.sort_values(["az_id", "observed_at"])
+    hours = [(AT - time.to_pydatetime()).total_seconds() / 3600 for time in pd.DatetimeIndex(observed["observed_at"])]
+    told = list(zip(observed["az_id"], hours, observed["available"], observed["kind"], strict=True))
     assert told == [
         ("use1-az1", 5.0, True, "launch"),
         ("use1-az1", 4.0, True, "launch"),
