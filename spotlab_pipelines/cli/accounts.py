@@ -14,7 +14,7 @@ from spotlab_pipelines.cli.shared import EXIT_CODES, AccountId, Json, database, 
 from spotlab_pipelines.terminal import PERMANENT, print_json, print_rows, visible
 
 if TYPE_CHECKING:
-    from spotlab_pipelines.accounts.validation import AccessReport
+    from spotlab_pipelines.accounts.report import AccessReport
 
 app = typer.Typer(no_args_is_help=True, help="AWS accounts that are evaluated.", epilog=EXIT_CODES)
 
@@ -106,13 +106,7 @@ def accounts_validate(account: AccountId, as_json: Json = False) -> None:
 
     settings = read_settings()
     with database(settings) as engine:
-        sessions = AccountSessions(
-            engine,
-            denials_max=settings.access_denials_max,
-            retry_s=settings.access_retry_s,
-            max_pages=settings.max_pages,
-        )
-        report = sessions.validate_account_access(account)
+        report = AccountSessions.of(settings, engine).validate_account_access(account)
     remedy = report.remedy
     if report.verdict == "lax":
         # The report's own policy to paste holds the external id.

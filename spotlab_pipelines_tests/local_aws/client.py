@@ -173,6 +173,10 @@ class LocalAwsClient:
         """End every assumed session of an account now; returns how many there were."""
         return self._send("sessions", expire=account_id)["expired"]
 
+    def revoke_sessions(self, account_id: str) -> int:
+        """Deny every assumed session of an account everything, as IAM's console does; returns how many there were."""
+        return self._send("sessions", revoke=account_id)["revoked"]
+
     def shorten_sessions(self, lifetime_s: float | None) -> None:
         """Let every new session live this long, whatever was asked for; None: as asked for."""
         self._send("sessions", lifetime_s=lifetime_s)

@@ -114,8 +114,12 @@ def _price(app: Application, *, changed_at: str, **fields: Any) -> dict[str, Any
     return {}
 
 
-def _sessions(app: Application, *, expire: str | None = None, lifetime_s: float | None = None) -> dict[str, Any]:
+def _sessions(
+    app: Application, *, expire: str | None = None, revoke: str | None = None, lifetime_s: float | None = None
+) -> dict[str, Any]:
     app.credentials.lifetime_s = lifetime_s
+    if revoke:
+        return {"revoked": app.credentials.revoke(revoke)}
     return {"expired": app.credentials.expire(expire) if expire else 0}
 
 
