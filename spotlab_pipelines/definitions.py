@@ -22,7 +22,13 @@ from spotlab_pipelines.defs.jobs import (
     market_checks,
     registered_accounts,
 )
-from spotlab_pipelines.defs.market import archive_compaction, instance_catalogue, spot_advisor, spot_prices
+from spotlab_pipelines.defs.market import (
+    archive_compaction,
+    instance_catalogue,
+    pool_observations,
+    spot_advisor,
+    spot_prices,
+)
 from spotlab_pipelines.defs.placement import placement_decisions
 from spotlab_pipelines.defs.resources import default_resources
 
@@ -35,6 +41,7 @@ def build_definitions(**resources: object) -> dg.Definitions:
             instance_catalogue,
             fleet_instances,
             spot_prices,
+            pool_observations,
             pool_features,
             interruption_predictions,
             placement_decisions,

@@ -16,7 +16,7 @@ SpotLabError
     ├── NotFound                    the named account, version, evaluation or table does not exist
     ├── AccessDenied                AWS refused the role, the external id or an action
     │   ├── WrongAccount            the session belongs to another account than the row
-    │   └── AccountSkipped          its access is marked lax or broken; AWS is not asked before its next try
+    │   └── AccountSkipped          it is disabled, or its access marked lax or broken: AWS is not asked
     ├── NotAllowed                  the acting user's role does not allow the act
     ├── LoginRefused                e-mail address and password are not those of an active user
     ├── SourceMalformed             a source answered with something else than its documented shape
@@ -105,7 +105,7 @@ class WrongAccount(AccessDenied):
 
 
 class AccountSkipped(AccessDenied):
-    """The account's access is marked as lax or broken, and AWS is not asked before its next try."""
+    """The account is disabled, or its access is marked as lax or broken and AWS is not asked before its next try."""
 
 
 class NotAllowed(PermanentError):

@@ -95,6 +95,11 @@ class Settings(BaseSettings):
         le=YEAR_S,
         description="Seconds for which an account whose access is marked broken or lax is left alone.",
     )
+    access_recheck_s: float = Field(
+        default=86400.0,
+        ge=0.0,
+        description="Seconds after which an account's role is tried anew without an external id and with a wrong one.",
+    )
 
     # Market
     advisor_url: str = Field(

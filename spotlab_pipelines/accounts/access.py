@@ -31,6 +31,14 @@ def next_try(account: Account, retry_s: float) -> datetime | None:
     return checked_at + timedelta(seconds=retry_s)
 
 
+def door_is_due(account: Account, recheck_s: float) -> bool:
+    """Whether it is time to try the account's door: never done, or too long ago. Marked ones have their own time."""
+    if account.access_state in MARKED_STATES:
+        return False
+    checked_at = account.access_checked_at
+    return checked_at is None or checked_at + timedelta(seconds=recheck_s) <= datetime.now(UTC)
+
+
 def is_skipped(now: datetime, retry_s: float) -> sa.ColumnElement[bool]:
     """The condition on `tables.Account` that an account is marked as lax or broken and not yet due for its next try."""
     return sa.and_(
@@ -53,7 +61,7 @@ def skipped_accounts(engine: sa.Engine, now: datetime, *, retry_s: float) -> dic
     return {account_id: f"{state}: {reason or 'no reason given'}" for account_id, state, reason in rows}
 
 
-def note_assumed(engine: sa.Engine, account_id: str, **audit: Any) -> None:
+def note_assumed(engine: sa.Engine, account_id: str, *, counts: bool, **audit: Any) -> None:
     """The role was assumed and led to the account: no denial counts any more.
 
     That alone makes no account well: only a validation, which also tries whether the door is shut to others, does.
@@ -61,7 +69,8 @@ def note_assumed(engine: sa.Engine, account_id: str, **audit: Any) -> None:
     account = tables.Account
     counted_anew = sa.update(account).where(account.account_id == account_id, account.denials > 0).values(denials=0)
     with database_errors(), engine.begin() as connection:
-        connection.execute(counted_anew)
+        if counts:
+            connection.execute(counted_anew)
         record(connection, "assume_role", account_id=account_id, outcome="done", **audit)
 
 
@@ -104,6 +113,15 @@ def store_verdict(
         record(connection, "validate_access", outcome=outcome, **entry, **(details | {"state": state}))
         if state == "access_broken":
             record(connection, "access_broken", outcome="done", **entry)
+
+
+def note_door_shut(engine: sa.Engine, account_id: str, *, actor: str | None) -> None:
+    """The role stayed shut without our external id and with a wrong one: the state stands, as of now."""
+    account = tables.Account
+    seen = sa.update(account).where(account.account_id == account_id, account.access_state.not_in(MARKED_STATES))
+    with database_errors(), engine.begin() as connection:
+        connection.execute(seen.values(access_checked_at=sa.func.now()))
+        record(connection, "validate_access", actor=actor, account_id=account_id, door="shut")
 
 
 def _mark(connection: sa.Connection, account_id: str, state: str, reason: str | None) -> None:

@@ -46,7 +46,7 @@ class RoleAssumption:
         own_sts: an STS client with SpotLab's own credentials.
         sts_with: an STS client with the credentials that came.
         actor: who the audit log says did it.
-        denials_max: refusals in a row with which the account is marked.
+        denials_max: refusals in a row with which the account is marked; None: they are on record and do not count.
         admit: asked before each AssumeRole, because a client may be held for longer than its account is let in; None
             for validation, which goes past every mark.
     """
@@ -56,7 +56,7 @@ class RoleAssumption:
     policy: SessionPolicy
     session_name: str
     actor: str | None
-    denials_max: int
+    denials_max: int | None
     own_sts: Callable[[], Any]
     sts_with: Callable[[Keys], Any]
     admit: Callable[[], object] | None = None
@@ -89,7 +89,7 @@ class RoleAssumption:
         except SpotLabError as error:
             self._last_failure = (time.monotonic(), error)
             raise
-        note_assumed(self.engine, self.account.account_id, **audit)
+        note_assumed(self.engine, self.account.account_id, counts=self.denials_max is not None, **audit)
         self._good_until = datetime.fromisoformat(keys["expiry_time"])
         return keys
 
@@ -162,7 +162,9 @@ class RoleAssumption:
                     raise
         except Exception as error:
             self._refused = code in ROLE_REFUSED or isinstance(error, WrongAccount)
-            if self._refused:
+            if self._refused and self.denials_max is None:
+                self._record(audit, error, outcome="refused")
+            elif self._refused and self.denials_max is not None:
                 note_denied(self.engine, account.account_id, str(error), denials_max=self.denials_max, **audit)
             else:
                 self._record(audit, error)

@@ -39,28 +39,53 @@ DENIED = {
     "ExpiredToken",
     "ExpiredTokenException",
     "IncompleteSignature",
+    "InvalidAccessKeyId",
     "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "NotAuthorized",
     "OptInRequired",
+    "RegionDisabledException",
     "RequestExpired",
     "SignatureDoesNotMatch",
     "UnauthorizedOperation",
     "UnrecognizedClientException",
 }
+DENIED_REMEDY = "Check the role's permissions, and that its trust policy names our principal and the external id."
+DENIED_REMEDIES = {
+    "RegionDisabledException": "Enable the region, or STS in it: IAM console, Account settings, of the account asked.",
+    "OptInRequired": "Enable the region in the account, or take it out of the account's registration.",
+}
 ROLE_REFUSED = frozenset({"AccessDenied", "AccessDeniedException"})
 """How STS says that a role does not let the caller in: the code that it sends, and the one that its reference names."""
 
 THROTTLED = {
+    "BandwidthLimitExceeded",
     "EC2ThrottledException",
+    "LimitExceededException",
     "PriorRequestNotComplete",
+    "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
     "RequestThrottled",
     "RequestThrottledException",
     "SlowDown",
+    "ThrottledException",
     "Throttling",
     "ThrottlingException",
     "TooManyRequestsException",
+    "TransactionInProgressException",
 }
-UNAVAILABLE = {"InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable"}
+"""botocore's own list, which a test compares; botocore itself is imported in sessions.py alone."""
+
+UNAVAILABLE = {
+    "InternalError",
+    "InternalFailure",
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "ServiceUnavailable",
+    "Unavailable",
+}
 
 BY_CLASS: tuple[tuple[set[str], type[SpotLabError], str], ...] = (
     ({"ProfileNotFound"}, AccessDenied, "Correct AWS_PROFILE, or give SpotLab AWS credentials of its own otherwise."),
@@ -192,11 +217,10 @@ def _raised_while_parsing(error: Exception) -> bool:
 def _from_answer(response: Mapping[str, Any], told: str) -> SpotLabError:
     code = response.get("Error", {}).get("Code", "")
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code in THROTTLED:
+    if code in THROTTLED or (status == 429 and code not in DENIED):
         return Throttled(told, remedy="Wait, and evaluate this account less often.")
     if code in DENIED or status in (401, 403):
-        remedy = "Check the role's permissions, and that its trust policy names our principal and the external id."
-        return AccessDenied(told, remedy=remedy)
+        return AccessDenied(told, remedy=DENIED_REMEDIES.get(code, DENIED_REMEDY))
     if code in UNAVAILABLE or status >= 500:
         return SourceUnavailable(told, remedy="Try again later.")
     return InvalidInput(told, remedy="AWS refused the request as wrong: check the account's role and regions.")

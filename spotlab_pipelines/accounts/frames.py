@@ -46,6 +46,7 @@ SPOT_REQUEST_COLUMNS = (
     "interrupted",
     "status_code",
 )
+REFUSAL_COLUMNS = ("spot_request_id", "region", "az_id", "instance_type", "product", "refused_at", "status_code")
 
 
 def check_frame(schema: DataFrameSchema, frame: pd.DataFrame, what: str) -> pd.DataFrame:
@@ -109,3 +110,12 @@ def spot_request_schema() -> DataFrameSchema:
             "status_code": pa.Column("str"),
         }
     )
+
+
+@lru_cache(maxsize=1)
+def refusal_schema() -> DataFrameSchema:
+    """Spot requests that EC2 refused for want of capacity: one row a request."""
+    import pandera.pandas as pa
+
+    texts = {name: pa.Column("str") for name in REFUSAL_COLUMNS if name != "refused_at"}
+    return pa.DataFrameSchema(texts | {"refused_at": pa.Column(TIME)})

@@ -7,7 +7,7 @@ Sources: the API reference of STS (AssumeRole) and IAM (CreateRole, RoleName and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from spotlab_pipelines.errors import InvalidInput
 
@@ -23,6 +23,16 @@ PRINCIPAL = re.compile(
 )
 EXTERNAL_ID = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
 OTHER_PARTITION = re.compile(r"[a-z]+-iso[a-z]*-", re.ASCII)
+MAIN_REGION = {"aws": "us-east-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}
+ALWAYS_ENABLED = frozenset(
+    {
+        *("ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1", "ap-southeast-1", "ap-southeast-2"),
+        *("ca-central-1", "eu-central-1", "eu-north-1", "eu-west-1", "eu-west-2", "eu-west-3", "sa-east-1"),
+        *("us-east-1", "us-east-2", "us-west-1", "us-west-2"),
+    }
+)
+"""Regions of the partition aws that every account has; the others, all launched since 2019, have to be enabled."""
+
 SESSION_NAME_REFUSED = re.compile(r"[^\w+=,.@-]", re.ASCII)
 
 
@@ -60,6 +70,16 @@ def partition_of(region: str) -> str:
     if region.startswith("cn-"):
         return "aws-cn"
     return "aws-us-gov" if region.startswith("us-gov-") else "aws"
+
+
+def sts_region(regions: Sequence[str]) -> str:
+    """Where STS is asked for an account: in the first of its regions that nobody has to enable, else its partition's.
+
+    A region that has to be enabled may not be so in the account that STS looks at, and then answers
+    RegionDisabledException. What a regional endpoint issues is good in every region that the account has enabled.
+    """
+    main = MAIN_REGION[partition_of(regions[0])]
+    return next((region for region in regions if region in ALWAYS_ENABLED or partition_of(region) != "aws"), main)
 
 
 def check_account_id(account_id: str) -> str:

@@ -7,42 +7,32 @@ out of turn renewal.py's, which accounts are let in gate.py's. What is read with
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.assuming import RoleAssumption
 from spotlab_pipelines.accounts.aws_answers import DEFAULT_MAX_PAGES, aws_errors, silence_aws_debugging
+from spotlab_pipelines.accounts.entries import Entries, Entry
 from spotlab_pipelines.accounts.gate import Gate
 from spotlab_pipelines.accounts.policies import READ, SessionPolicy
 from spotlab_pipelines.accounts.registry import Account
-from spotlab_pipelines.accounts.renewal import renew_when_expired
-from spotlab_pipelines.accounts.rules import check_external_id, check_role_arn, session_name
+from spotlab_pipelines.accounts.renewal import Renewal
+from spotlab_pipelines.accounts.rules import check_external_id, check_role_arn, session_name, sts_region
 from spotlab_pipelines.errors import AccessDenied
 
 if TYPE_CHECKING:
     import boto3
-    from botocore.credentials import DeferredRefreshableCredentials
     from botocore.session import Session
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_pricing import PricingClient
 
-    from spotlab_pipelines.accounts.validation import AccessReport
+    from spotlab_pipelines.accounts.report import AccessReport
+    from spotlab_pipelines.settings import Settings
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, ATTEMPTS = 5, 30, 4
-
-
-@dataclass
-class _Entry:
-    """One set of credentials, and the clients that use it."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    credentials: DeferredRefreshableCredentials | None = None
-    clients: dict[tuple[str, str], Any] = field(default_factory=dict)
 
 
 class AccountSessions:
@@ -50,7 +40,7 @@ class AccountSessions:
 
     Credentials are cached by (account, role, external id, session policy), so that a changed role or id never meets an
     old session; clients by (service, region) besides. An account that is marked as lax or broken is refused without
-    asking AWS, until its next try: then it is validated, and let in if that goes well.
+    asking AWS, until its next try: then it is validated, and let in if that goes well. `of` makes one from settings.
 
     Args:
         engine: the domain database, where the accounts are.
@@ -58,6 +48,7 @@ class AccountSessions:
         max_pages: pages of one listing after which it is taken for a loop.
         denials_max: refusals in a row with which an account is marked; setting access_denials_max.
         retry_s: how long a marked account is left alone; setting access_retry_s.
+        recheck_s: how long a door that was seen shut is taken to be so; setting access_recheck_s.
     """
 
     def __init__(
@@ -68,16 +59,28 @@ class AccountSessions:
         max_pages: int = DEFAULT_MAX_PAGES,
         denials_max: int = 3,
         retry_s: float = 21600.0,
+        recheck_s: float = 86400.0,
     ) -> None:
         self.engine = engine
         self.max_pages = max_pages
         self.actor = f"run:{run_id}" if run_id else None
         self._denials_max = denials_max
-        self._gate = Gate(engine, retry_s=retry_s, validate=self.validate_account_access)
+        self._gate = Gate(self, retry_s=retry_s, recheck_s=recheck_s)
         self._session_name = session_name(run_id)
-        self._entries: dict[tuple[str, str, str, str], _Entry] = {}
-        self._lock = threading.Lock()
+        self._entries = Entries()
         silence_aws_debugging()
+
+    @classmethod
+    def of(cls, settings: Settings, engine: sa.Engine, run_id: str | None = None) -> Self:
+        """Sessions as the settings want them; the one way in which commands, assets and the doctor make them."""
+        return cls(
+            engine,
+            run_id=run_id,
+            max_pages=settings.max_pages,
+            denials_max=settings.access_denials_max,
+            retry_s=settings.access_retry_s,
+            recheck_s=settings.access_recheck_s,
+        )
 
     def get_ec2_client(self, account_id: str, region: str, *, policy: SessionPolicy = READ) -> EC2Client:
         """An EC2 client in the account; see `get_cross_account_session` for the errors."""
@@ -104,7 +107,7 @@ class AccountSessions:
         import boto3
 
         account = self._gate.admit(account_id, region)
-        entry = self._entry(account, policy)
+        entry = self._entries.of(account, policy)
         with entry.lock:
             session = self._session(entry, self.assumption(account, policy, admit=True))
         return boto3.Session(botocore_session=session, region_name=region)
@@ -116,25 +119,28 @@ class AccountSessions:
 
         return validate_account_access(self, account_id)
 
-    def assumption(self, account: Account, policy: SessionPolicy = READ, *, admit: bool = False) -> RoleAssumption:
+    def assumption(
+        self, account: Account, policy: SessionPolicy = READ, *, admit: bool = False, counts: bool = True
+    ) -> RoleAssumption:
         """How the account's role is assumed, past every cache.
 
         Args:
             admit: ask the gate before each AssumeRole; validation goes past every mark.
+            counts: a refusal counts towards the account's mark; not so for the doctor, which changes nothing.
 
         Raises:
             InvalidInput: the registration breaks one of AWS's rules.
         """
         check_role_arn(account.role_arn, account.account_id, list(account.regions))
         check_external_id(account.external_id.get_secret_value())
-        home = account.regions[0]
+        home = sts_region(account.regions)
         return RoleAssumption(
             engine=self.engine,
             account=account,
             policy=policy,
             session_name=self._session_name,
             actor=self.actor,
-            denials_max=self._denials_max,
+            denials_max=self._denials_max if counts else None,
             own_sts=partial(_own_sts, home),
             sts_with=partial(_sts_with, home),
             admit=partial(self._gate.admit, account.account_id, home) if admit else None,
@@ -142,16 +148,16 @@ class AccountSessions:
 
     def fresh_clients(self, assumption: RoleAssumption) -> Callable[[str, str], Any]:
         """Assume the role now; returns a maker of clients by (service, region), kept nowhere."""
-        session = self._session(_Entry(), assumption)
+        session = self._session(Entry(), assumption)
         return lambda service, region: session.create_client(service, region_name=region)
 
     def principal(self, account: Account) -> str:
         """The AWS account that the account's role has to trust: SpotLab's own, in the account's partition."""
-        return own_account_id(account.regions[0])
+        return own_account_id(sts_region(account.regions))
 
     def _client(self, account_id: str, service: str, region: str, policy: SessionPolicy) -> Any:
         account = self._gate.admit(account_id, region)
-        entry = self._entry(account, policy)
+        entry = self._entries.of(account, policy)
         with entry.lock:
             if (service, region) not in entry.clients:
                 session = self._session(entry, self.assumption(account, policy, admit=True))
@@ -160,25 +166,19 @@ class AccountSessions:
                 entry.clients[service, region] = client
             return entry.clients[service, region]
 
-    def _entry(self, account: Account, policy: SessionPolicy) -> _Entry:
-        key = (account.account_id, account.role_arn, account.external_id.get_secret_value(), policy.name)
-        with self._lock:
-            return self._entries.setdefault(key, _Entry())
-
-    def _session(self, entry: _Entry, assumption: RoleAssumption) -> Session:
+    def _session(self, entry: Entry, assumption: RoleAssumption) -> Session:
         """A botocore session with the account's credentials, which are assumed and verified if they are new."""
         from botocore.credentials import DeferredRefreshableCredentials
 
         account = assumption.account
         with aws_errors(f"Opening a session for account {account.account_id}", account):
             session = _base_session()
-            credentials = entry.credentials
-            if credentials is None:
+            if entry.renewal is None:
                 credentials = DeferredRefreshableCredentials(assumption.fetch, "assume-role")
                 credentials.get_frozen_credentials()
-                entry.credentials = credentials
-            session._credentials = credentials  # type: ignore[attr-defined]
-        renew_when_expired(session, credentials)
+                entry.renewal = Renewal(credentials)
+            session._credentials = entry.renewal.credentials  # type: ignore[attr-defined]
+        entry.renewal.attach(session)
         return session
 
 

@@ -1,4 +1,4 @@
-"""What became of an account's Spot instances: its fulfilled Spot requests, and which of them EC2 interrupted.
+"""What became of an account's Spot requests: which were fulfilled, interrupted, or refused for want of capacity.
 
 Source: the EC2 user guide's table of Spot request status codes.
 """
@@ -12,7 +12,13 @@ import pandas as pd
 
 from spotlab_pipelines.accounts.aws_answers import aws_errors, paginate
 from spotlab_pipelines.accounts.fleet import availability_zones, zone_id
-from spotlab_pipelines.accounts.frames import SPOT_REQUEST_COLUMNS, check_frame, spot_request_schema
+from spotlab_pipelines.accounts.frames import (
+    REFUSAL_COLUMNS,
+    SPOT_REQUEST_COLUMNS,
+    check_frame,
+    refusal_schema,
+    spot_request_schema,
+)
 from spotlab_pipelines.accounts.registry import Account
 from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.errors import SourceMalformed
@@ -34,6 +40,9 @@ INTERRUPTED_CODES = frozenset(
 )
 """Status codes by which EC2, not the user or a schedule, takes an instance away."""
 
+REFUSED_CODES = frozenset({"capacity-not-available", "capacity-oversubscribed"})
+"""Status codes of an unfulfilled request by which EC2 says that the pool has no capacity."""
+
 
 def read_spot_requests(sessions: AccountSessions, account: Account) -> pd.DataFrame:
     """The account's fulfilled Spot requests in all its regions, by request id.
@@ -47,7 +56,19 @@ def read_spot_requests(sessions: AccountSessions, account: Account) -> pd.DataFr
     Raises:
         AccessDenied, Throttled, SourceUnavailable, PageLoop, SourceMalformed: a region could not be read.
     """
-    rows = []
+    return read_spot_requests_and_refusals(sessions, account)[0]
+
+
+def read_spot_requests_and_refusals(sessions: AccountSessions, account: Account) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The account's fulfilled Spot requests, see `read_spot_requests`, and those refused for want of capacity.
+
+    A refused request that names no zone, or several, says of no pool that it is empty and is left out.
+
+    Returns:
+        Frames of SPOT_REQUEST_COLUMNS and of REFUSAL_COLUMNS, one row a request; `refused_at` is when its status last
+        changed.
+    """
+    rows, refused = [], []
     for region in account.regions:
         zones = availability_zones(sessions, account.account_id, region)
         client = sessions.get_ec2_client(account.account_id, region)
@@ -62,14 +83,33 @@ def read_spot_requests(sessions: AccountSessions, account: Account) -> pd.DataFr
                 )
             )
         rows += [_row(region, request, zones, what) for request in requests if request.get("InstanceId")]
-    frame = pd.DataFrame(rows, columns=list(SPOT_REQUEST_COLUMNS))
-    times = ("started_at", "ended_at")
-    texts = [name for name in SPOT_REQUEST_COLUMNS if name not in (*times, "interrupted")]
-    frame = frame.astype(dict.fromkeys(texts, "str") | {"interrupted": bool})
+        refused += [row for request in requests for row in _refusal(region, request, zones)]
+    who = f"Spot requests of account {account.account_id}"
+    fulfilled = _frame(rows, SPOT_REQUEST_COLUMNS, times=("started_at", "ended_at"), flags=("interrupted",))
+    refusals = _frame(refused, REFUSAL_COLUMNS, times=("refused_at",))
+    return check_frame(spot_request_schema(), fulfilled, who), check_frame(refusal_schema(), refusals, who)
+
+
+def _frame(
+    rows: list[tuple[Any, ...]], columns: tuple[str, ...], *, times: tuple[str, ...], flags: tuple[str, ...] = ()
+) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(columns))
+    texts = [name for name in columns if name not in (*times, *flags)]
+    frame = frame.astype(dict.fromkeys(texts, "str") | dict.fromkeys(flags, bool))
     for name in times:
         frame[name] = pd.to_datetime(frame[name], utc=True).dt.as_unit("us")
-    frame = frame.sort_values("spot_request_id", ignore_index=True)
-    return check_frame(spot_request_schema(), frame, f"Spot requests of account {account.account_id}")
+    return frame.sort_values("spot_request_id", ignore_index=True)
+
+
+def _refusal(region: str, request: Mapping[str, Any], zones: Mapping[str, str]) -> list[tuple[Any, ...]]:
+    """A request without an instance as a row of REFUSAL_COLUMNS, if it tells of one pool that it has no capacity."""
+    status, launch = request.get("Status") or {}, request.get("LaunchSpecification") or {}
+    zone = (launch.get("Placement") or {}).get("AvailabilityZone", "")
+    if request.get("InstanceId") or status.get("Code") not in REFUSED_CODES or zone not in zones:
+        return []
+    product = request.get("ProductDescription", "").removesuffix(" (Amazon VPC)")
+    named = (request.get("SpotInstanceRequestId"), region, zones[zone], launch.get("InstanceType"), product)
+    return [(*named, status.get("UpdateTime"), status["Code"])]
 
 
 def _row(region: str, request: Mapping[str, Any], zones: Mapping[str, str], what: str) -> tuple[Any, ...]:

@@ -12,22 +12,22 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from spotlab_pipelines.accounts.access import store_verdict
+from spotlab_pipelines.accounts.access import note_door_shut, store_verdict
 from spotlab_pipelines.accounts.aws_answers import answer_of, aws_errors
 from spotlab_pipelines.accounts.registry import EXTERNAL_ID_BYTES, Account, get_account, trust_policy
+from spotlab_pipelines.accounts.report import AccessReport, Permission, RegionReach, Verdict
 from spotlab_pipelines.accounts.rules import check_account_id, partition_of
 from spotlab_pipelines.database.audit import record_alone
 from spotlab_pipelines.errors import AccessDenied, InvalidInput, SourceMalformed, SourceUnavailable, SpotLabError
 
 if TYPE_CHECKING:
+    from spotlab_pipelines.accounts.assuming import RoleAssumption
     from spotlab_pipelines.accounts.sessions import AccountSessions
-
-Verdict = Literal["ok", "lax", "broken"]
 
 PROBES: dict[str, tuple[str, dict[str, Any]]] = {
     "ec2:DescribeAvailabilityZones": ("describe_availability_zones", {"DryRun": True}),
@@ -41,59 +41,11 @@ PROBES: dict[str, tuple[str, dict[str, Any]]] = {
 
 WITHOUT_ID, WITH_WRONG_ID = "without an external id", "with a wrong external id"
 
+REGION_REFUSED = ("AuthFailure", "OptInRequired")
+"""How EC2 answers to good keys in a region that the account has not enabled."""
+
 PRICING_REGION = "us-east-1"
 """Where the price list is asked for; accounts of the other partitions do not read it, as they have none of ours."""
-
-
-@dataclass(frozen=True)
-class Permission:
-    """Whether one action may be called in one region."""
-
-    action: str
-    region: str
-    allowed: bool
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class RegionReach:
-    """Whether EC2 answers in one of the account's regions."""
-
-    region: str
-    reachable: bool
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class AccessReport:
-    """What validation found.
-
-    Attributes:
-        verdict: ok; lax (the role opens without our external id); broken (it does not open, or lacks something).
-        assumable: the role opens with our external id and leads to the account; None: not tried, as the role is lax.
-        granted_without_id, granted_with_wrong_id: AWS let us in although it should not have; None: not tried, as the
-            role was found lax before.
-    """
-
-    account_id: str
-    verdict: Verdict
-    assumable: bool | None
-    granted_without_id: bool
-    granted_with_wrong_id: bool | None
-    regions: tuple[RegionReach, ...] = ()
-    permissions: tuple[Permission, ...] = ()
-    reason: str | None = None
-    remedy: str | None = None
-    make_trust_policy: Callable[[], str] | None = field(default=None, repr=False)
-
-    @property
-    def trust_policy(self) -> SecretStr | None:
-        """For a lax role, what to paste. It holds the external id: show it to the owner only.
-
-        Raises:
-            AccessDenied, Throttled, SourceUnavailable: AWS does not tell who SpotLab is.
-        """
-        return None if self.make_trust_policy is None else SecretStr(self.make_trust_policy())
 
 
 def validate_account_access(sessions: AccountSessions, account_id: str) -> AccessReport:
@@ -106,23 +58,43 @@ def validate_account_access(sessions: AccountSessions, account_id: str) -> Acces
     """
     check_account_id(account_id)
     account = get_account(sessions.engine, account_id)
-    try:
+    with _recording(sessions, account_id):
         report = _examine(sessions, account)
+    _store(sessions, report)
+    return report
+
+
+def check_door(sessions: AccountSessions, account_id: str) -> None:
+    """Try only whether others are let in: two calls, which SpotLab may make every day. A lax account is marked.
+
+    Raises:
+        as `validate_account_access`.
+    """
+    account = get_account(sessions.engine, account_id)
+    with _recording(sessions, account_id):
+        report = _open_to_others(sessions, sessions.assumption(account))
+    if report is None:
+        note_door_shut(sessions.engine, account_id, actor=sessions.actor)
+    else:
+        _store(sessions, report)
+
+
+@contextmanager
+def _recording(sessions: AccountSessions, account_id: str) -> Iterator[None]:
+    """Put a validation that came to no verdict on record."""
+    try:
+        yield
     except SpotLabError as error:
-        record_alone(
-            sessions.engine,
-            "validate_access",
-            actor=sessions.actor,
-            account_id=account_id,
-            outcome="failed",
-            reason=str(error),
-        )
+        entry = {"actor": sessions.actor, "account_id": account_id, "outcome": "failed", "reason": str(error)}
+        record_alone(sessions.engine, "validate_access", **entry)
         raise
-    state = "access_broken" if report.verdict == "broken" else report.verdict
+
+
+def _store(sessions: AccountSessions, report: AccessReport) -> None:
     store_verdict(
         sessions.engine,
-        account_id,
-        state,
+        report.account_id,
+        "access_broken" if report.verdict == "broken" else report.verdict,
         report.reason,
         actor=sessions.actor,
         granted_without_id=report.granted_without_id,
@@ -130,15 +102,13 @@ def validate_account_access(sessions: AccountSessions, account_id: str) -> Acces
         denied=[f"{each.action} in {each.region}" for each in report.permissions if not each.allowed],
         unreachable=[each.region for each in report.regions if not each.reachable],
     )
-    return report
 
 
 def _examine(sessions: AccountSessions, account: Account) -> AccessReport:
     assumption = sessions.assumption(account)
-    if assumption.probe(None, WITHOUT_ID):
-        return _lax(sessions, account, WITHOUT_ID, without=True, wrong=None)
-    if assumption.probe(SecretStr(secrets.token_urlsafe(EXTERNAL_ID_BYTES)), WITH_WRONG_ID):
-        return _lax(sessions, account, WITH_WRONG_ID, without=False, wrong=True)
+    lax = _open_to_others(sessions, assumption)
+    if lax is not None:
+        return lax
     try:
         client, refused = sessions.fresh_clients(assumption), None
     except AccessDenied as error:
@@ -159,6 +129,15 @@ def _examine(sessions: AccountSessions, account: Account) -> AccessReport:
         reason=reason,
         remedy=remedy,
     )
+
+
+def _open_to_others(sessions: AccountSessions, assumption: RoleAssumption) -> AccessReport | None:
+    """The report of a lax account, made as soon as one door opens; None if both stay shut."""
+    if assumption.probe(None, WITHOUT_ID):
+        return _lax(sessions, assumption.account, WITHOUT_ID, without=True, wrong=None)
+    if assumption.probe(SecretStr(secrets.token_urlsafe(EXTERNAL_ID_BYTES)), WITH_WRONG_ID):
+        return _lax(sessions, assumption.account, WITH_WRONG_ID, without=False, wrong=True)
+    return None
 
 
 def _lax(sessions: AccountSessions, account: Account, way: str, *, without: bool, wrong: bool | None) -> AccessReport:
@@ -224,6 +203,9 @@ def _permissions(account: Account, client: Any, region: str, prefix: str) -> Ite
                     code, _ = answer_of(error)
                     raise
         except (AccessDenied, InvalidInput, SourceMalformed) as error:
+            if code in REGION_REFUSED:
+                # STS has just taken these keys, so nothing is wrong with them.
+                raise SourceUnavailable(f"{code}: the account has not enabled the region.") from None
             would_do = code == "DryRunOperation"
             yield Permission(action, region, would_do, None if would_do else str(error))
         else:

@@ -5,23 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
+    from spotlab_pipelines.accounts.report import AccessReport
     from spotlab_pipelines.accounts.sessions import AccountSessions
-    from spotlab_pipelines.accounts.validation import AccessReport
-    from spotlab_pipelines.settings import Settings
-
-
-def sessions_of(engine: sa.Engine, settings: Settings) -> AccountSessions:
-    """Sessions with the settings' limits."""
-    from spotlab_pipelines.accounts.sessions import AccountSessions
-
-    return AccountSessions(
-        engine,
-        denials_max=settings.access_denials_max,
-        retry_s=settings.access_retry_s,
-        max_pages=settings.max_pages,
-    )
 
 
 def tried_out(sessions: AccountSessions, account_id: str) -> dict[str, str | None]:

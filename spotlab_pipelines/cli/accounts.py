@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spotlab_pipelines.cli.access import deployed_remedy, probes, sessions_of, tried_out
+from spotlab_pipelines.cli.access import deployed_remedy, probes, tried_out
 from spotlab_pipelines.cli.shared import (
     EXIT_CODES,
     AccountId,
@@ -60,6 +60,7 @@ def accounts_add(
     The account stays registered whatever AWS says; runs skip one whose access is lax or broken.
     """
     from spotlab_pipelines.accounts.registry import add_account, trust_policy
+    from spotlab_pipelines.accounts.sessions import AccountSessions
     from spotlab_pipelines.accounts.users import add_user
     from spotlab_pipelines.errors import NotFound
 
@@ -88,11 +89,11 @@ def accounts_add(
         if not as_json:
             _print_registered(account, policy)
         # Shown first: no end of the trial may come between the owner and the external id.
-        access = tried_out(sessions_of(engine, settings), account_id) if validate else None
+        access = tried_out(AccountSessions.of(settings, engine), account_id) if validate else None
     if as_json:
         print_json(shown | ({} if access is None else {"access": access}))
     elif access is not None:
-        print(" ".join(text for text in (access["told"], access["remedy"]) if text))
+        print(" ".join(visible(text) for text in (access["told"], access["remedy"]) if text))
 
 
 def _print_registered(account: Account, policy: str) -> None:
@@ -142,9 +143,11 @@ def accounts_onboarding(account: AccountId) -> None:
 @app.command("validate")
 def accounts_validate(account: AccountId, as_json: Json = False) -> None:
     """Try out the account's role at AWS, keep the verdict, and exit with 1 unless it is ok."""
+    from spotlab_pipelines.accounts.sessions import AccountSessions
+
     settings = read_settings()
     with database(settings) as engine:
-        report = sessions_of(engine, settings).validate_account_access(account)
+        report = AccountSessions.of(settings, engine).validate_account_access(account)
     remedy = deployed_remedy(report)
     if as_json:
         shown = {name: getattr(report, name) for name in ("account_id", "verdict", "reason")} | {"remedy": remedy}

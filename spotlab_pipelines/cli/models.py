@@ -97,8 +97,9 @@ def models_bootstrap(scrape: Scrape = True, as_json: Json = False) -> None:
         if scrape:
             with open_instance() as instance:
                 scrape_shared(instance)
+        sessions = AccountSessions.of(settings, engine)
         registered = register_first_models(
-            settings, engine, AccountSessions(engine), connect_redis(settings), ModelRegistry(engine, settings),
+            settings, engine, sessions, connect_redis(settings), ModelRegistry(engine, settings),
             progress=lambda text: typer.echo(text, err=True),
         )  # fmt: skip
     print_rows([vars(report) for report in registered], as_json=as_json, empty="Nothing was registered.")

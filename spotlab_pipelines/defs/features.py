@@ -8,7 +8,7 @@ from spotlab_pipelines.defs.resources import ArchiveParam, DatabaseParam, RedisP
 
 
 @account_asset(
-    deps=["spot_advisor", "instance_catalogue", "fleet_instances", "spot_prices"],
+    deps=["spot_advisor", "instance_catalogue", "fleet_instances", "spot_prices", "pool_observations"],
     group_name="features",
     kinds={"pandas", "parquet"},
     owners=["team:ml-engineering"],

@@ -24,6 +24,7 @@ RANGE_TAG = "dagster/asset_partition_range_start"
 ACCOUNT_ASSETS = [
     "fleet_instances",
     "spot_prices",
+    "pool_observations",
     "pool_features",
     "interruption_predictions",
     "placement_decisions",

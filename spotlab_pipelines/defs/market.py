@@ -61,6 +61,27 @@ def spot_prices(
     )
 
 
+@account_asset(
+    deps=["fleet_instances"], group_name="market", kinds={"ec2", "redis", "parquet", "postgres"}, owners=OWNERS
+)
+def pool_observations(
+    context: dg.AssetExecutionContext,
+    settings: SettingsParam,
+    account_sessions: SessionsParam,
+    database: DatabaseParam,
+    redis: RedisParam,
+    archive: ArchiveParam,
+) -> dg.MaterializeResult:
+    """What the account's Spot requests say of EC2's pools, for all accounts; and its own interruptions, on record."""
+    from spotlab_pipelines.market.observations import scrape_observations
+
+    return for_each_account(
+        context,
+        database,
+        lambda key: scrape_observations(settings, account_sessions, database, redis, archive, key.account_id),
+    )
+
+
 @dg.asset(group_name="maintenance", kinds={"parquet"}, owners=OWNERS)
 def archive_compaction(settings: SettingsParam, archive: ArchiveParam) -> dg.MaterializeResult:
     """The archive's small files, merged to one for each kind, region and date; no row is lost."""

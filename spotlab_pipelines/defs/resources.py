@@ -68,13 +68,7 @@ def account_sessions(context: dg.InitResourceContext) -> AccountSessions:
     from spotlab_pipelines.accounts.sessions import AccountSessions
 
     settings, run_id = get_settings(), context.run.run_id if context.run else None
-    return AccountSessions(
-        _domain_database(settings),
-        run_id=run_id,
-        max_pages=settings.max_pages,
-        denials_max=settings.access_denials_max,
-        retry_s=settings.access_retry_s,
-    )
+    return AccountSessions.of(settings, _domain_database(settings), run_id)
 
 
 @dg.resource

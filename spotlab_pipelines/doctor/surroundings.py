@@ -148,9 +148,11 @@ def credentials() -> str:
 
 def accounts(settings: Settings) -> Iterator[Finding]:
     """Whether each active account's role can be assumed."""
-    from spotlab_pipelines.accounts.registry import list_accounts
+    from spotlab_pipelines.accounts.access import MARKED_STATES
+    from spotlab_pipelines.accounts.registry import Account, list_accounts
     from spotlab_pipelines.accounts.sessions import AccountSessions
     from spotlab_pipelines.database.engine import connect
+    from spotlab_pipelines.errors import AccountSkipped
 
     try:
         engine = connect(settings)
@@ -158,11 +160,16 @@ def accounts(settings: Settings) -> Iterator[Finding]:
     except Exception as error:
         yield failed("accounts", error)
         return
-    sessions = AccountSessions(engine, run_id="doctor")
+    sessions = AccountSessions.of(settings, engine, "doctor")
     for account in registered:
 
-        def assume(account_id: str = account.account_id, region: str = account.regions[0]) -> str:
-            sessions.get_cross_account_session(account_id, region)
+        def assume(account: Account = account) -> str:
+            if account.access_state in MARKED_STATES:
+                raise AccountSkipped(
+                    f"Its access is {account.access_state}: {account.access_reason or 'no reason given'}",
+                    remedy=f"Correct the role, then `spotlab accounts validate {account.account_id}`.",
+                )
+            sessions.assumption(account, counts=False).fetch()
             return "its role can be assumed"
 
         yield look(f"account {account.account_id}", assume)

@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 
 from spotlab_pipelines.database.evaluations import EvaluationKey
-from spotlab_pipelines.errors import IntegrityError, ModelTampered, ModelUnknown, NotFound
+from spotlab_pipelines.errors import FeatureVersionMismatch, IntegrityError, ModelTampered, ModelUnknown, NotFound
 from spotlab_pipelines.experiments.frames import PROBABILITIES
 from spotlab_pipelines.experiments.queries import logged_row, logged_rows
 from spotlab_pipelines.features.snapshot import recompute
-from spotlab_pipelines.features.specs import get_spec
 from spotlab_pipelines.inference.scoring import predict
-from spotlab_pipelines.placement.linear import Evaluated, Rules, Scored, decide_linear
+from spotlab_pipelines.placement.decide import scored_versions
+from spotlab_pipelines.placement.linear import Evaluated, Rules, decide_linear
 from spotlab_pipelines.settings import HORIZONS_H
 
 if TYPE_CHECKING:
@@ -110,21 +110,21 @@ def _recompute(
     for version in versions:
         try:
             pinned = _pinned(registry, version, recorded)
-            predictions.append(predict(registry, [pinned], frozen.features, frozen.feature_version))
-        except (ModelTampered, ModelUnknown) as error:
+            predictions.append(predict(registry, [pinned], frozen.tables.by_spec))
+        except (FeatureVersionMismatch, ModelTampered, ModelUnknown) as error:
             unopened[version] = str(error)
     if not predictions:
         return pd.DataFrame(columns=[*ROW, *COMPARED]), unopened
     evaluated = Evaluated(
         instances=frozen.instances,
-        pools=frozen.pools,
-        features=frozen.features,
-        exclusions=frozen.exclusions,
+        pools=frozen.tables.pools,
+        features=frozen.tables.features,
+        exclusions=frozen.tables.exclusions,
         predictions=pd.concat(predictions, ignore_index=True),
-        fits=frozen.fits,
+        fits=frozen.tables.fits,
         # All of them: which version acts for an instance depends on who else scored.
-        scored=[Scored(entry["version"], entry["role"]) for entry in scored_by["versions"]],
-        feature_names=get_spec(frozen.feature_version).names,
+        scored=scored_versions(scored_by),
+        more_features=frozen.tables.by_spec,
     )
     rules = Rules(**{**decided["rules"], "horizons_h": tuple(decided["rules"]["horizons_h"])})
     decisions = decide_linear(evaluated, rules).assign(snapshot_id=decided["snapshot_id"])

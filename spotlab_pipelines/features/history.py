@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from spotlab_pipelines.features.specs import (
-    HISTORY_DAYS,
     HISTORY_FEATURES,
     LONGEST_LOG_HOURS,
     PRIOR_SHARE,
@@ -25,6 +24,7 @@ from spotlab_pipelines.features.timeline import Timeline
 from spotlab_pipelines.features.windows import pool_codes
 from spotlab_pipelines.market.canonical import utc_ticks
 from spotlab_pipelines.market.frames import POOL_KEY, joined
+from spotlab_pipelines.market.layout import HISTORY_DAYS
 
 HOUR_US = 3_600_000_000
 NAMES = tuple(feature.name for feature in HISTORY_FEATURES if not feature.required)

@@ -10,9 +10,8 @@ import math
 
 from spotlab_pipelines.errors import FeatureVersionMismatch
 from spotlab_pipelines.features.feature import ADVISOR, CLOCK, OBSERVATIONS, PRICES, PRICING, Feature, FeatureSpec
+from spotlab_pipelines.market.layout import HISTORY_DAYS
 
-HISTORY_DAYS = 30
-"""How far back observations count: older ones change nothing, so the cache need not hold them."""
 SHARE_WINDOWS_H = (1, 6, 24, 168)
 RATE_WINDOWS_H = (6, 24)
 PRIOR_SHARE = 0.05

@@ -35,7 +35,7 @@ from spotlab_pipelines.market.parquet import (
     metadata_of,
 )
 
-RECENT_TABLES = 16
+RECENT_TABLES = 20
 """How many tables are kept in memory for the next step: those of two evaluations."""
 
 T = TypeVar("T")

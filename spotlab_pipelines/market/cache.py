@@ -7,6 +7,7 @@
 | `instance_metadata:{instance_type}` | a type, and its on-demand price by region and OS | instance_metadata_ttl_s |
 | `instance_metadata` | set of the types that the catalogue knows | the same |
 | `spot_price_history:{region}:{family}` | change points as columns, types and products covered | price_history_ttl_s |
+| `pool_history:{region}` and `…:{family}` | what was observed of pools, see pool_history.py | the same |
 
 The two lists tell "AWS has nothing for it" (not listed, or covered without a row) from "evicted" (listed, no value) and
 from "never scraped" (no list). Every value carries source, scrape_id and fetched_at and is replaced whole; a fresh
@@ -29,6 +30,7 @@ from spotlab_pipelines.database.redis import redis_errors
 from spotlab_pipelines.market.decode import Reader, decode_advisor, decode_catalogue, decode_lists, decode_prices
 from spotlab_pipelines.market.fitting import Wanted
 from spotlab_pipelines.market.frames import among
+from spotlab_pipelines.market.pool_history import decode_observations, pool_history_key
 
 if TYPE_CHECKING:
     import redis as redis_client
@@ -75,6 +77,7 @@ class Market:
         catalogue, on_demand: rows of the wanted types; what AWS does not list has no row.
         sources: the scrapes that were read: source, scrape_id, fetched_at, keys (how many values), stale (a newer
             scrape failed since), note (why there is no newer one, or since when the content is unchanged; else "").
+        observations: what was observed of the pools of the wanted families; None if it was not asked for.
     """
 
     prices: pd.DataFrame
@@ -84,6 +87,7 @@ class Market:
     catalogue: pd.DataFrame
     on_demand: pd.DataFrame
     sources: pd.DataFrame
+    observations: pd.DataFrame | None = None
 
 
 def lacking_sources(
@@ -132,45 +136,62 @@ def read_catalogue(redis: redis_client.Redis, settings: Settings, *, now: dateti
 
 
 def read_market(
-    redis: redis_client.Redis, settings: Settings, *, now: datetime, wanted: Wanted, catalogue: Catalogue
+    redis: redis_client.Redis,
+    settings: Settings,
+    *,
+    now: datetime,
+    wanted: Wanted,
+    catalogue: Catalogue,
+    observations: bool = False,
 ) -> Market:
     """Read all that `wanted` names in one round trip; `catalogue` is what `wanted` was derived from.
 
     Args:
         now: the present, against which ages are judged: not an evaluation's window_start, which may lie a day back.
+        observations: whether to read what was observed of the pools too.
 
     Raises:
         MarketDataMissing: a value was never scraped, was evicted, or does not cover the wanted types and products.
         MarketDataStale: a value is older than its time to live at `now`.
     """
-    prices = [(price_key(region, name), region) for region, names in wanted.families.items() for name in names]
-    lists = [(risk_key(region), region) for region in wanted.types]
-    risks = [(risk_key(region, name), region, name) for region, names in wanted.types.items() for name in names]
-    keys = [entry[0] for entry in (*prices, *lists, *risks)]
-    with redis_errors():
-        values: Any = redis.mget(keys) if keys else []
-    price_reader = Reader(now, settings.price_history_ttl_s, "spot_prices")
+    families = [(region, name) for region, names in wanted.families.items() for name in names]
+    types = [(region, name) for region, names in wanted.types.items() for name in names]
+    seen_in, seen = (wanted.types, families) if observations else ((), [])
+    asked: list[list[tuple[str, ...]]] = [
+        [(price_key(*of), of[0]) for of in families],
+        [(risk_key(region), region) for region in wanted.types],
+        [(risk_key(*of), *of) for of in types],
+        [(pool_history_key(region), region) for region in seen_in],
+        [(pool_history_key(*of), *of) for of in seen],
+    ]
+    prices, lists, risks, listed, histories = _read(redis, asked)
+    readers = [
+        Reader(now, settings.price_history_ttl_s, "spot_prices"),
+        Reader(now, settings.spot_risk_ttl_s, "spot_advisor"),
+        Reader(now, settings.price_history_ttl_s, "pool_observations"),
+    ]
     covers = {region: (set(wanted.types[region]), set(wanted.products[region])) for region in wanted.types}
-    changes, pools, codes = decode_prices(
-        price_reader, [(*entry, raw) for entry, raw in zip(prices, values, strict=False)], covers
-    )
-    risk_reader = Reader(now, settings.spot_risk_ttl_s, "spot_advisor")
-    listed = decode_lists(
-        risk_reader, [(*entry, raw) for entry, raw in zip(lists, values[len(prices) :], strict=False)]
-    )
-    risk_values = values[len(prices) + len(lists) :]
-    advisor = decode_advisor(
-        risk_reader, [(*entry, raw) for entry, raw in zip(risks, risk_values, strict=True)], listed
-    )
+    changes, pools, codes = decode_prices(readers[0], prices, covers)
+    advisor = decode_advisor(readers[1], risks, decode_lists(readers[1], lists))
     every_type = {name for names in wanted.types.values() for name in names}
-    types, on_demand = catalogue.types, catalogue.on_demand
+    known, on_demand = catalogue.types, catalogue.on_demand
     here = among(on_demand["instance_type"], every_type) & among(on_demand["region"], wanted.types)
+    observed = decode_observations(readers[2], listed, histories) if observations else None
     return Market(
         prices=changes,
         pools=pools,
         pool_of_change=codes,
         advisor=advisor,
-        catalogue=types[among(types["instance_type"], every_type)].reset_index(drop=True),
+        catalogue=known[among(known["instance_type"], every_type)].reset_index(drop=True),
         on_demand=on_demand[here].reset_index(drop=True),
-        sources=pd.concat([price_reader.sources(), risk_reader.sources(), catalogue.sources], ignore_index=True),
+        sources=pd.concat([*(reader.sources() for reader in readers), catalogue.sources], ignore_index=True),
+        observations=observed,
     )
+
+
+def _read(redis: redis_client.Redis, asked: list[list[tuple[str, ...]]]) -> list[list[tuple[Any, ...]]]:
+    """The value of each entry's key, which comes first, put at its end; all in one round trip."""
+    keys = [entry[0] for entries in asked for entry in entries]
+    with redis_errors():
+        values: Any = iter(redis.mget(keys) if keys else [])
+    return [[(*entry, next(values)) for entry in entries] for entries in asked]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 POOL_KEY = ("region", "instance_type", "az_id", "product")
 PRICE_COLUMNS = (*POOL_KEY, "changed_at", "spot_price_usd_per_hour")
+OBSERVATION_COLUMNS = (*POOL_KEY, "observed_at", "available", "kind", "source")
+OBSERVATION_KINDS = ("interruption", "launch", "running", "probe")
 ADVISOR_COLUMNS = (
     "region",
     "os",
@@ -94,6 +96,11 @@ def check_prices(frame: pd.DataFrame, what: str = "Spot price changes") -> pd.Da
     return check_frame(price_schema(), frame, what)
 
 
+def check_observations(frame: pd.DataFrame, what: str = "Pool observations") -> pd.DataFrame:
+    """Check pool observations (one row a fact about one pool at one time); see `check_frame` for the error."""
+    return check_frame(observation_schema(), frame, what)
+
+
 def check_advisor(frame: pd.DataFrame, what: str = "Spot Advisor") -> pd.DataFrame:
     """Check Advisor rows (one a region, OS and type); see `check_frame` for the error."""
     return check_frame(advisor_schema(), frame, what)
@@ -119,6 +126,22 @@ def price_schema() -> DataFrameSchema:
             **{name: pa.Column("str") for name in POOL_KEY},
             "changed_at": pa.Column(TIME),
             "spot_price_usd_per_hour": pa.Column("float64", [pa.Check.gt(0), pa.Check.lt(float("inf"))]),
+        }
+    )
+
+
+@lru_cache(maxsize=1)
+def observation_schema() -> DataFrameSchema:
+    """Pool observations: `available` is whether EC2 gave or kept the capacity. No account: pools are shared by all."""
+    import pandera.pandas as pa
+
+    return pa.DataFrameSchema(
+        {
+            **{name: pa.Column("str") for name in POOL_KEY},
+            "observed_at": pa.Column(TIME),
+            "available": pa.Column(bool),
+            "kind": pa.Column("str", pa.Check.isin(OBSERVATION_KINDS)),
+            "source": pa.Column("str"),
         }
     )
 

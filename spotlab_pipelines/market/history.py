@@ -119,7 +119,14 @@ class MarketHistory:
         """
         parts = []
         for region in sorted(regions):
-            rows = read_facts(self.archive, POOL_OBSERVATIONS, region, known_at=known_at)
+            # What was observed after `start` was written after it.
+            rows = read_facts(
+                self.archive,
+                POOL_OBSERVATIONS,
+                region,
+                known_at=known_at,
+                counts=lambda file: file.fetched_at > start,
+            )
             at = rows["observed_at"]
             rows = rows[(at > pd.Timestamp(start)) & (at <= pd.Timestamp(end))].rename(columns={"observation": "kind"})
             parts.append(rows if types is None else rows[among(rows["instance_type"], types)])
@@ -127,11 +134,20 @@ class MarketHistory:
         columns = [*POOL_KEY, "observed_at", "available", "kind", "source"]
         return frame.sort_values(columns, ignore_index=True)[columns]
 
-    def market_at(self, wanted: Wanted, *, t: datetime, window: timedelta, known_at: datetime | None = None) -> Market:
+    def market_at(
+        self,
+        wanted: Wanted,
+        *,
+        t: datetime,
+        window: timedelta,
+        known_at: datetime | None = None,
+        observed_days: float = 0.0,
+    ) -> Market:
         """What an evaluation would have read from the cache: prices in (t - window, t] and all else as of `known_at`.
 
         Args:
             known_at: what counts as known; `t` if not given.
+            observed_days: how many days of pool observations up to `t` to read; 0: none, and the market has none.
 
         Raises:
             NotFound: something that is wanted had not been scraped by then.
@@ -169,6 +185,11 @@ class MarketHistory:
             catalogue=_of_types(catalogue.frame, every_type),
             on_demand=_on_demand(catalogue.frame, wanted.types, every_type),
             sources=_sources(counts),
+            observations=self.observations(
+                wanted.types, every_type, start=t - timedelta(days=observed_days), end=t, known_at=known_at
+            )
+            if observed_days
+            else None,
         )
 
     def _price_scrapes(self, cover: Cover, known_at: datetime) -> list[tuple[str, str, datetime, str]]:

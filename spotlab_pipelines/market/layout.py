@@ -27,6 +27,8 @@ RECORDS = "scrape_records"
 """One row for each region, and for prices each family, of a scrape: written last, it says that the scrape is whole."""
 
 KINDS = (SPOT_PRICES, POOL_OBSERVATIONS, SPOT_ADVISOR, INSTANCE_CATALOGUE, RECORDS)
+HISTORY_DAYS = 30
+"""How many days of pool observations the cache keeps and features look at; older ones are not scraped either."""
 
 FACTS: Mapping[str, tuple[str, ...]] = {
     SPOT_PRICES: ("instance_type", "az_id", "product", "changed_at", "spot_price_usd_per_hour"),

@@ -6,6 +6,7 @@ The rules themselves are linear.py's.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import pandas as pd
 
 from spotlab_pipelines.accounts.registry import get_account
 from spotlab_pipelines.errors import IntegrityError
-from spotlab_pipelines.features.specs import get_spec
+from spotlab_pipelines.features.tables import MARKET_SPEC, feature_table
 from spotlab_pipelines.inference.frames import check_predictions
 from spotlab_pipelines.placement.linear import Evaluated, Rules, Scored, decide_linear
 from spotlab_pipelines.settings import HORIZONS_H
@@ -89,7 +90,8 @@ def read_evaluated(archive: Archive, key: EvaluationKey) -> tuple[Evaluated, dic
     """
     scored_by = archive.read_metadata("predictions", key)
     frozen = archive.read_metadata("features", key)
-    scored = [Scored(entry["version"], entry["role"]) for entry in scored_by["versions"]]
+    scored = scored_versions(scored_by)
+    more_specs = {one.spec for one in scored} - {MARKET_SPEC}
     instances = archive.read_table("instances", key)
     missing = set(instances["assigned_version"].dropna()) - {one.version for one in scored}
     if missing or frozen["snapshot_id"] != scored_by["snapshot_id"]:
@@ -105,9 +107,14 @@ def read_evaluated(archive: Archive, key: EvaluationKey) -> tuple[Evaluated, dic
         predictions=check_predictions(archive.read_table("predictions", key), HORIZONS_H),
         fits=archive.read_table("fits", key),
         scored=scored,
-        feature_names=get_spec(frozen["feature_version"]).names,
+        more_features={spec: archive.read_table(feature_table(spec), key) for spec in more_specs},
     )
     return evaluated, scored_by
+
+
+def scored_versions(metadata: Mapping[str, Any]) -> list[Scored]:
+    """The versions that the metadata of predictions names, the champion first."""
+    return [Scored(entry["version"], entry["role"], entry.get("spec", MARKET_SPEC)) for entry in metadata["versions"]]
 
 
 def _ms(seconds: float) -> float:

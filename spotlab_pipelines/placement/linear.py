@@ -6,11 +6,14 @@ once. What candidates are is market.py's, the words of a reason are reasons.py's
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
+from spotlab_pipelines.features.specs import get_spec
+from spotlab_pipelines.features.tables import MARKET_SPEC
 from spotlab_pipelines.market.frames import joined
 from spotlab_pipelines.placement.market import NONE, BestTwo, MarketArrays, best_two, market_arrays, pool_id
 from spotlab_pipelines.placement.reasons import KIND, reasons
@@ -35,10 +38,14 @@ class Rules:
 
 @dataclass(frozen=True)
 class Scored:
-    """One version's part in an evaluation: champion, challenger or none (only for instances assigned to it)."""
+    """One version's part in an evaluation: champion, challenger or none (only for instances assigned to it).
+
+    `spec` is the feature spec that it predicted on.
+    """
 
     version: str
     role: str
+    spec: str = MARKET_SPEC
 
 
 @dataclass(frozen=True)
@@ -48,11 +55,11 @@ class Evaluated:
     Attributes:
         instances: the running fleet.
         pools: every pool of the snapshot; gives on-demand prices by (region, instance_type, product).
-        features, exclusions: what the feature engine gave.
+        features, exclusions: what the feature engine gave of MARKET_SPEC.
         predictions: pool key, model_version, p_<H>h.
         fits: own_type, instance_type: which type may stand in for which.
         scored: the versions that predicted, the champion first.
-        feature_names: the columns of `features` that models see.
+        more_features: the features of the other specs that versions saw, by spec.
     """
 
     instances: pd.DataFrame
@@ -62,7 +69,7 @@ class Evaluated:
     predictions: pd.DataFrame
     fits: pd.DataFrame
     scored: list[Scored]
-    feature_names: tuple[str, ...]
+    more_features: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -210,7 +217,7 @@ def _decide(cases: _Cases, evaluated: Evaluated, market: MarketArrays, best: Bes
             "reason": pd.Series(said, dtype="str"),
             **{f"p_current_{h}h": p_current[:, i] for i, h in enumerate(rules.horizons_h)},
             **{f"p_target_{h}h": p_target[:, i] for i, h in enumerate(rules.horizons_h)},
-            "features": _feature_dicts(evaluated, pool),
+            "features": _features_seen(evaluated, market, version, pool),
         }
     )
 
@@ -271,12 +278,26 @@ def _why(exclusions: pd.DataFrame, here: pd.Index) -> np.ndarray:
     return reason[pool_id(exclusions).get_indexer(here)]
 
 
-def _feature_dicts(evaluated: Evaluated, pool: np.ndarray) -> np.ndarray:
-    """(n,) the feature values of each pool by name, None where it has none."""
-    used, place = np.unique(pool, return_inverse=True)
+def _features_seen(evaluated: Evaluated, market: MarketArrays, version: np.ndarray, pool: np.ndarray) -> np.ndarray:
+    """(n,) the feature values that each case's version saw of its pool, by name; None where it has none."""
+    specs = np.array([one.spec for one in evaluated.scored], dtype=object)[version]
+    result = np.empty(len(pool), dtype=object)
+    for spec in {one.spec for one in evaluated.scored}:
+        rows = np.flatnonzero(specs == spec)
+        if spec == MARKET_SPEC:
+            result[rows] = _feature_dicts(evaluated.features, get_spec(spec).names, pool[rows])
+        else:
+            features = evaluated.more_features[spec]
+            place = np.append(pool_id(features).get_indexer(market.ids), NONE)
+            result[rows] = _feature_dicts(features, get_spec(spec).names, place[pool[rows]])
+    return result
+
+
+def _feature_dicts(features: pd.DataFrame, names: tuple[str, ...], row: np.ndarray) -> np.ndarray:
+    """(n,) the named values of each row of `features`, None where it is NONE."""
+    used, place = np.unique(row, return_inverse=True)
     known = used[used != NONE]
-    names = evaluated.feature_names
-    values = np.column_stack([evaluated.features[name].to_numpy(dtype=float) for name in names])[known]
+    values = np.column_stack([features[name].to_numpy(dtype=float) for name in names])[known]
     result = np.empty(len(used), dtype=object)
     result[used != NONE] = [dict(zip(names, row, strict=True)) for row in values.tolist()]
     return result[place]

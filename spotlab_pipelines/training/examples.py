@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from spotlab_pipelines.features.engine import compute_features
-from spotlab_pipelines.features.snapshot import assemble_pools
+from spotlab_pipelines.features.tables import assemble_pools
 from spotlab_pipelines.features.windows import PriceHistory, from_epoch_us
 from spotlab_pipelines.market.canonical import utc_ticks
 from spotlab_pipelines.market.frames import POOL_KEY

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.registry import Account, add_account
 from spotlab_pipelines.accounts.users import add_user
+from spotlab_pipelines.database import tables
 from spotlab_pipelines.database.tables import AuditEntry
 from spotlab_pipelines_tests.local_aws.accounts import FleetInstance
 
@@ -43,10 +44,18 @@ def register_in_aws(
     *,
     fleet: Sequence[FleetInstance] = FLEET,
     regions: Sequence[str] = ("us-east-1",),
+    door: Literal["seen shut", "never tried"] = "seen shut",
     **aws: Any,
 ) -> Account:
-    """An account in the registry whose role in the local AWS demands the account's external id."""
+    """An account in the registry whose role in the local AWS demands the account's external id.
+
+    Its door counts as tried a moment ago unless said otherwise, so that a test sees its own calls alone.
+    """
     account = register(engine, account_id, regions=list(regions))
+    if door == "seen shut":
+        with engine.begin() as connection:
+            this = sa.update(tables.Account).where(tables.Account.account_id == account_id)
+            connection.execute(this.values(access_checked_at=sa.func.now()))
     demanded: dict[str, Any] = {"external_id": account.external_id.get_secret_value()} | aws
     local_aws.add_account(account_id, regions=regions, fleet=fleet, **demanded)
     return account

@@ -13,7 +13,7 @@ from spotlab_pipelines.accounts.access import next_try, skipped_accounts, store_
 from spotlab_pipelines.accounts.fleet import sync_fleet
 from spotlab_pipelines.accounts.registry import get_account
 from spotlab_pipelines.accounts.sessions import AccountSessions
-from spotlab_pipelines.errors import AccessDenied, AccountSkipped
+from spotlab_pipelines.errors import AccessDenied, AccountSkipped, SourceUnavailable
 from spotlab_pipelines_tests.accounts.registering import audit_rows, count_calls, register, register_in_aws
 
 A, B = "111122223333", "444455556666"
@@ -175,6 +175,64 @@ def test_a_lax_account_is_let_in_only_when_its_door_is_shut_to_others(engine, lo
     local_aws.add_account(A, external_id=account.external_id.get_secret_value())
     assert sessions.get_ec2_client(A, "us-east-1") is not None
     assert get_account(engine, A).access_state == "ok"
+
+
+@pytest.mark.parametrize("door", [{"external_id": None}, {}])
+def test_before_the_first_session_the_door_is_tried(engine, local_aws, monkeypatch, door):
+    """An account that nobody validated is not entered if its role lets others in as well."""
+    register_in_aws(engine, local_aws, A, door="never tried", **door)
+    calls = count_calls(local_aws, monkeypatch, "AssumeRole")
+    sessions = AccountSessions(engine)
+    if door:
+        assert "lax: AWS lets SpotLab assume" in str(denied(sessions))
+        assert (get_account(engine, A).access_state, len(calls)) == ("lax", 1)
+        return
+    assert sessions.get_ec2_client(A, "us-east-1") is not None
+    assert len(calls) == 3
+    AccountSessions(engine).get_ec2_client(A, "us-east-1")
+    assert len(calls) == 4
+    (entry,) = audit_rows(engine, "validate_access")
+    assert (entry["outcome"], entry["details"]) == ("done", {"door": "shut"})
+
+
+def test_a_door_that_was_seen_shut_is_tried_again_the_next_day(engine, local_aws, owner):
+    register_in_aws(engine, local_aws, A)
+    sessions = AccountSessions(engine, recheck_s=24 * HOUR)
+    assert sessions.validate_account_access(A).verdict == "ok"
+    local_aws.add_account(A, external_id=None)
+    later(owner, 23)
+    sessions.get_ec2_client(A, "us-east-1")
+    later(owner, 2)
+    # Although there are good keys and a client.
+    assert isinstance(denied(sessions), AccountSkipped)
+    assert get_account(engine, A).access_state == "lax"
+
+
+def test_while_the_door_cannot_be_tried_nobody_goes_in(engine, local_aws, owner):
+    register_in_aws(engine, local_aws, A)
+    sessions = AccountSessions(engine)
+    sessions.get_ec2_client(A, "us-east-1")
+    later(owner, 25)
+    local_aws.add_fault("AssumeRole", times=1, code="InternalFailure")
+    with pytest.raises(SourceUnavailable):
+        sessions.get_ec2_client(A, "us-east-1")
+    assert get_account(engine, A).access_state == "unknown"
+    assert sessions.get_ec2_client(A, "us-east-1") is not None
+
+
+def test_a_disabled_account_is_not_entered_and_a_held_client_gets_no_new_keys(engine, local_aws, owner, monkeypatch):
+    register_in_aws(engine, local_aws, A)
+    sessions = AccountSessions(engine)
+    client = sessions.get_ec2_client(A, "us-east-1")
+    with owner.begin() as connection:
+        connection.execute(sa.text("update accounts set state = 'disabled'"))
+    later(owner, 25)
+    calls = count_calls(local_aws, monkeypatch, "AssumeRole")
+    assert "is disabled" in str(denied(sessions))
+    local_aws.expire_sessions(A)
+    with pytest.raises(AccountSkipped, match="is disabled"):
+        client.describe_availability_zones()
+    assert calls == []
 
 
 def test_denials_do_not_wash_a_lax_mark_away(engine, local_aws, owner):

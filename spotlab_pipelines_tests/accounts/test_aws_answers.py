@@ -19,6 +19,7 @@ from spotlab_pipelines.errors import (
     SourceMalformed,
     SourceUnavailable,
     Throttled,
+    TransientError,
 )
 
 CANARY = "canary-external-id-0123456789"
@@ -90,6 +91,14 @@ def answer(code, status=400, message="Said no."):
         (answer("Throttling"), Throttled),
         (answer("InternalError", 500), SourceUnavailable),
         (answer("Whatever", 502), SourceUnavailable),
+        (answer("RequestTimeout"), SourceUnavailable),
+        (answer("SomethingNew", 429), Throttled),
+        (answer("", 429), Throttled),
+        (answer("InvalidSignatureException"), AccessDenied),
+        (answer("MissingAuthenticationTokenException"), AccessDenied),
+        (answer("NotAuthorized"), AccessDenied),
+        (answer("InvalidAccessKeyId"), AccessDenied),
+        (answer("RegionDisabledException"), AccessDenied),
         (answer("InvalidParameterValue"), InvalidInput),
         (aws.EndpointConnectionError(endpoint_url="http://x"), SourceUnavailable),
         (aws.ConnectTimeoutError(endpoint_url="http://x"), SourceUnavailable),
@@ -104,6 +113,23 @@ def test_each_error_of_aws_has_its_place(error, kind):
         raise error
     assert type(caught.value) is kind
     assert caught.value.remedy
+
+
+def test_what_botocore_takes_for_throttled_or_passing_is_so_for_us_too():
+    from botocore.retries.standard import ThrottledRetryableChecker, TransientRetryableChecker
+
+    # By name, because they are botocore's own affair.
+    for code in vars(ThrottledRetryableChecker)["_THROTTLED_ERROR_CODES"]:
+        with pytest.raises(Throttled), aws_errors("Reading"):
+            raise answer(code)
+    for code in vars(TransientRetryableChecker)["_TRANSIENT_ERROR_CODES"]:
+        with pytest.raises(TransientError), aws_errors("Reading"):
+            raise answer(code)
+
+
+def test_a_region_without_sts_is_told_what_to_do():
+    with pytest.raises(AccessDenied, match="Enable the region, or STS in it"), aws_errors("Assuming"):
+        raise answer("RegionDisabledException", 403)
 
 
 def test_our_own_errors_and_bugs_pass_through():

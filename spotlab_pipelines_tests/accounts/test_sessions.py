@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
+from botocore.exceptions import ClientError
 
+from spotlab_pipelines.accounts import renewal
 from spotlab_pipelines.accounts.fleet import availability_zones, sync_fleet
 from spotlab_pipelines.accounts.registry import get_account
 from spotlab_pipelines.accounts.rules import partition_of
@@ -183,7 +185,50 @@ def test_keys_that_end_in_mid_run_are_renewed_once_and_the_call_goes_on(engine, 
     assert len(calls) == 1
 
 
-def test_a_session_that_was_handed_out_renews_its_keys_too(engine, local_aws):
+@pytest.fixture
+def often(monkeypatch):
+    """Let keys be renewed out of turn as often as AWS asks for it: a test does not last a minute."""
+    monkeypatch.setattr(renewal, "RENEW_AGAIN_AFTER_S", 0)
+
+
+def test_keys_that_were_renewed_a_moment_ago_are_not_renewed_again(engine, local_aws, monkeypatch):
+    """A region that is not enabled says AuthFailure to any keys: that must not assume the role at each call."""
+    register_in_aws(engine, local_aws, A)
+    client = AccountSessions(engine).get_ec2_client(A, "us-east-1")
+    local_aws.add_fault("DescribeInstances", times=None, code="AuthFailure", status=401)
+    assumed = count_calls(local_aws, monkeypatch, "AssumeRole")
+    for _ in range(3):
+        with pytest.raises(ClientError, match="AuthFailure"):
+            client.describe_instances()
+    assert len(assumed) == 1
+
+
+def test_revoked_keys_are_dropped_at_the_first_denial_and_the_next_call_is_made_with_new_ones(
+    engine, local_aws, monkeypatch
+):
+    register_in_aws(engine, local_aws, A)
+    sessions = AccountSessions(engine)
+    ec2, pricing = sessions.get_ec2_client(A, "us-east-1"), sessions.get_pricing_client(A, "us-east-1")
+    ec2.describe_availability_zones()
+    local_aws.revoke_sessions(A)
+    assumed = count_calls(local_aws, monkeypatch, "AssumeRole")
+    asked = count_calls(local_aws, monkeypatch, "DescribeAvailabilityZones")
+    # Young keys are denied for another reason than their age.
+    with pytest.raises(ClientError, match="UnauthorizedOperation"):
+        ec2.describe_availability_zones()
+    with pytest.raises(ClientError, match="AccessDeniedException"):
+        pricing.get_products(ServiceCode="AmazonEC2", MaxResults=1)
+    assert (len(assumed), len(asked)) == (0, 1)
+    monkeypatch.setattr(renewal, "REVOKED_AFTER_S", 0)
+    with pytest.raises(ClientError, match="AccessDeniedException"):
+        pricing.get_products(ServiceCode="AmazonEC2", MaxResults=1)
+    assert (len(assumed), len(asked)) == (0, 1)
+    assert ec2.describe_availability_zones()["AvailabilityZones"]
+    assert pricing.get_products(ServiceCode="AmazonEC2", MaxResults=1)["PriceList"]
+    assert (len(assumed), len(asked)) == (1, 2)
+
+
+def test_a_session_that_was_handed_out_renews_its_keys_too(engine, local_aws, often):
     register_in_aws(engine, local_aws, A)
     session = AccountSessions(engine).get_cross_account_session(A, "us-east-1")
     pricing, sts = session.client("pricing"), session.client("sts")
@@ -284,6 +329,9 @@ def test_a_row_that_was_tampered_with_opens_nothing(engine, owner, monkeypatch, 
         ("eu-west-1", "https://sts.eu-west-1.amazonaws.com"),
         ("cn-north-1", "https://sts.cn-north-1.amazonaws.com.cn"),
         ("us-gov-west-1", "https://sts.us-gov-west-1.amazonaws.com"),
+        ("us-gov-east-1", "https://sts.us-gov-east-1.amazonaws.com"),
+        # Has to be enabled, and may not be so in SpotLab's own account.
+        ("ap-east-1", "https://sts.us-east-1.amazonaws.com"),
     ],
 )
 def test_sts_is_asked_at_the_endpoint_of_the_accounts_first_region(engine, local_aws, monkeypatch, region, endpoint):
@@ -313,7 +361,7 @@ def test_credentials_that_are_expired_when_they_come_are_named(engine, local_aws
     assert (row["outcome"], bool(row["request_id"])) == ("failed", True)
 
 
-def test_a_canary_shows_nowhere(engine, local_aws, caplog):
+def test_a_canary_shows_nowhere(engine, local_aws, caplog, often):
     """Through opening, validating, renewing, a denial of the renewal and a lax role: log, errors and audit log."""
     caplog.set_level(logging.DEBUG)
     account = register_in_aws(engine, local_aws, A)

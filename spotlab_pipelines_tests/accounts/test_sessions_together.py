@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 
+from spotlab_pipelines.accounts import renewal
 from spotlab_pipelines.accounts.fleet import availability_zones
 from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.errors import AccountSkipped, Throttled
@@ -120,7 +121,8 @@ def test_an_sts_that_keeps_one_account_waiting_delays_only_that_one(engine, loca
         assert slow.result() is not None
 
 
-def test_every_account_is_met_with_its_own_keys_only(engine, local_aws):
+def test_every_account_is_met_with_its_own_keys_only(engine, local_aws, monkeypatch):
+    monkeypatch.setattr(renewal, "RENEW_AGAIN_AFTER_S", 0)
     accounts = [A, B, "777788889999"]
     for account_id in accounts:
         register_in_aws(engine, local_aws, account_id)

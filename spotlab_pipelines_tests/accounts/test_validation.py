@@ -17,8 +17,9 @@ from botocore.exceptions import ClientError
 
 from spotlab_pipelines.accounts.policies import READ
 from spotlab_pipelines.accounts.registry import get_account, trust_policy
+from spotlab_pipelines.accounts.report import RegionReach
 from spotlab_pipelines.accounts.sessions import AccountSessions
-from spotlab_pipelines.accounts.validation import PROBES, RegionReach
+from spotlab_pipelines.accounts.validation import PROBES
 from spotlab_pipelines.errors import AccessDenied, InvalidInput, NotFound, SourceMalformed, SourceUnavailable, Throttled
 from spotlab_pipelines_tests.accounts.registering import audit_rows, count_calls, register, register_in_aws
 from spotlab_pipelines_tests.local_aws.credentials import OWN_ACCOUNT
@@ -134,6 +135,17 @@ def test_a_region_that_is_not_enabled_or_does_not_answer_is_named(engine, local_
     assert [each.reachable for each in report.regions] == [True, False]
     assert report.verdict == "broken"
     assert "us-west-2 is not reachable" in str(report.reason)
+
+
+@pytest.mark.parametrize(("code", "status"), [("AuthFailure", 401), ("OptInRequired", 401)])
+def test_a_region_that_the_account_has_not_enabled_is_named_as_such(engine, local_aws, code, status):
+    register_in_aws(engine, local_aws, A, regions=("us-east-1", "us-west-2"), fleet=())
+    local_aws.add_fault("DescribeAvailabilityZones", times=None, region="us-west-2", code=code, status=status)
+    report = AccountSessions(engine).validate_account_access(A)
+    assert [(each.region, each.reachable) for each in report.regions] == [("us-east-1", True), ("us-west-2", False)]
+    assert "us-west-2 is not reachable" in str(report.reason)
+    assert "has not enabled the region" in str(report.reason)
+    assert "may not be called" not in str(report.reason)
 
 
 def test_when_aws_does_not_serve_us_no_verdict_is_kept(engine, local_aws):

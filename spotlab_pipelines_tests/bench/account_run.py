@@ -91,7 +91,7 @@ def _register_models(settings: Settings, engine: sa.Engine) -> None:
 
 
 def _empty_graph() -> dg.JobDefinition:
-    """Six partitioned assets in a row that do nothing, as many as an account's evaluation has steps."""
+    """Partitioned assets in a row that do nothing, as many as an account's evaluation has steps."""
     import dagster as dg
 
     from spotlab_pipelines.defs.jobs import ACCOUNT_ASSETS
@@ -110,7 +110,7 @@ def _empty_graph() -> dg.JobDefinition:
 
 
 def _bare_work(settings: Settings, engine: sa.Engine, account_id: str) -> None:
-    """What the six assets call, one after the other, without Dagster."""
+    """What the assets call, one after the other, without Dagster."""
     from spotlab_pipelines.accounts.fleet import sync_fleet
     from spotlab_pipelines.accounts.sessions import AccountSessions
     from spotlab_pipelines.database.evaluations import EvaluationKey, begin_evaluation
@@ -120,6 +120,7 @@ def _bare_work(settings: Settings, engine: sa.Engine, account_id: str) -> None:
     from spotlab_pipelines.inference.registry import ModelRegistry
     from spotlab_pipelines.inference.scoring import score_evaluation
     from spotlab_pipelines.market.archive import Archive
+    from spotlab_pipelines.market.observations import scrape_observations
     from spotlab_pipelines.market.prices import scrape_prices
     from spotlab_pipelines.placement.decide import decide_evaluation
 
@@ -129,6 +130,7 @@ def _bare_work(settings: Settings, engine: sa.Engine, account_id: str) -> None:
     begin_evaluation(engine, key, None)
     sync_fleet(sessions, engine, account_id)
     scrape_prices(settings, sessions, engine, redis, archive, account_id)
+    scrape_observations(settings, sessions, engine, redis, archive, account_id)
     freeze_snapshot(settings, engine, redis, archive, key)
     score_evaluation(registry, archive, key)
     decide_evaluation(settings, engine, archive, key)

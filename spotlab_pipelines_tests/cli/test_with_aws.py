@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from spotlab_pipelines.accounts.access import skipped_accounts
+from spotlab_pipelines.accounts.access import skipped_accounts, store_verdict
 from spotlab_pipelines.accounts.registry import Account
 from spotlab_pipelines.cli import accounts as cli_accounts
 from spotlab_pipelines.settings import get_settings
@@ -59,6 +59,25 @@ def test_the_pasted_trust_policy_lets_us_in_and_the_doctor_sees_it(
     assert "AccessDenied" in found[f"account {OTHER}"]["found"]
     assert answer.code == 4
     assert shown["external_id"] not in answer.out
+
+
+def test_the_doctor_marks_nothing_and_asks_nothing_of_a_marked_account(
+    spotlab: Spotlab, engine: sa.Engine, local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPOTLAB_ACCESS_DENIALS_MAX", "1")
+    get_settings.cache_clear()
+    local_aws.add_account(ONE, external_id=add(spotlab, ONE)["external_id"], denies="assume")
+    rows = sa.text("select account_id, access_state, access_checked_at, denials, updated_at from accounts")
+    with engine.connect() as connection:
+        before = connection.execute(rows).all()
+    assert spotlab("doctor", "--json").code == 4
+    with engine.connect() as connection:
+        assert connection.execute(rows).all() == before
+    assert [(row["outcome"], row["actor"]) for row in audit_rows(engine, "assume_role")] == [("refused", "run:doctor")]
+    store_verdict(engine, ONE, "lax", "It lets others in.", actor=None)
+    found = {finding["check"]: finding for finding in spotlab("doctor", "--json").json}
+    assert (found[f"account {ONE}"]["state"], "It lets others in" in found[f"account {ONE}"]["found"]) == ("FAIL", True)
+    assert len(audit_rows(engine, "assume_role")) == 1
 
 
 def test_validation_shows_each_probe_and_its_exit_code_tells_the_verdict(

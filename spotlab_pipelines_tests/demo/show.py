@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spotlab_pipelines.accounts.registry import Account
-from spotlab_pipelines.accounts.validation import AccessReport
+from spotlab_pipelines.accounts.report import AccessReport
 from spotlab_pipelines.defs.run import RunOutcome
 from spotlab_pipelines.experiments.queries import latest_decisions
 from spotlab_pipelines.settings import Settings

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from spotlab_pipelines.database.evaluations import EvaluationKey, begin_evaluation
 from spotlab_pipelines.database.tables import Account, Instance, User
-from spotlab_pipelines.market.frames import family_of
+from spotlab_pipelines.market.frames import POOL_KEY, family_of
+from spotlab_pipelines.market.observations import publish_observations
 from spotlab_pipelines.market.parse_advisor import advisor_frame
 from spotlab_pipelines.market.publish import Envelope, publish_advisor, publish_catalogue, publish_prices
 from spotlab_pipelines_tests.features.examples import LINUX
@@ -97,6 +98,28 @@ def publish(redis: redis_client.Redis, settings: Settings, market: SeededMarket,
     }
     since = fetched_at - settings.price_window
     publish_prices(redis, market.changes, envelope("spot_prices"), ttl_s=3600, since=since, covered=covered)
+
+
+def seeded_observations(market: SeededMarket, *, now: datetime, seed: int = 2, rows: int = 400) -> pd.DataFrame:
+    """Observations of the market's pools over the last ten days; a fifth of them failed, one pool was never seen."""
+    generator = np.random.default_rng(seed)
+    pools = market.changes[list(POOL_KEY)].drop_duplicates(ignore_index=True)
+    of = pools.take(generator.integers(0, len(pools) - 1, rows)).reset_index(drop=True)
+    ages = generator.uniform(0, 10 * 86400, rows)
+    return of.assign(
+        observed_at=pd.to_datetime([now - timedelta(seconds=age) for age in ages], utc=True).as_unit("us"),
+        available=generator.random(rows) < 0.8,
+        kind=pd.Series(["probe"] * rows, dtype="str"),
+        source=pd.Series(["seeded"] * rows, dtype="str"),
+    )
+
+
+def publish_seen(
+    redis: redis_client.Redis, observations: pd.DataFrame, *, fetched_at: datetime, ttl_s: int = 3600
+) -> None:
+    """Put observations of the seeded region into Redis as their scrape would."""
+    envelope = Envelope("pool_observations", "00000000-0000-0000-0000-000000000001", fetched_at)
+    publish_observations(redis, observations, envelope, ttl_s=ttl_s, regions=[REGION])
 
 
 def seed_account(engine: sa.Engine, market: SeededMarket, *, instances: int, environment: str = "LAB") -> None:

@@ -16,8 +16,9 @@ from spotlab_pipelines.errors import FeatureMissing, FeatureOutOfRange, InvalidI
 from spotlab_pipelines.features.engine import compute_features
 from spotlab_pipelines.features.matrix import check_ranges, feature_matrix
 from spotlab_pipelines.features.past import Past
-from spotlab_pipelines.features.specs import HISTORY_DAYS, V2_HISTORY
+from spotlab_pipelines.features.specs import V2_HISTORY
 from spotlab_pipelines.features.timeline import Timeline
+from spotlab_pipelines.market.layout import HISTORY_DAYS
 from spotlab_pipelines_tests.features.examples import NOW
 from spotlab_pipelines_tests.features.observed import ZONES, drawn_observations, observations, places
 

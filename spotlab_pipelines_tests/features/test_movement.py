@@ -16,8 +16,8 @@ from spotlab_pipelines.errors import FeatureMissing, FeatureOutOfRange
 from spotlab_pipelines.features.engine import compute_features
 from spotlab_pipelines.features.matrix import check_ranges, feature_matrix
 from spotlab_pipelines.features.past import Past
-from spotlab_pipelines.features.snapshot import assemble_pools
 from spotlab_pipelines.features.specs import V1, V2, V2_HISTORY
+from spotlab_pipelines.features.tables import assemble_pools
 from spotlab_pipelines.features.windows import PriceHistory
 from spotlab_pipelines_tests.features.examples import NOW, WEEK, changes
 from spotlab_pipelines_tests.features.observed import ZONES, drawn_observations, observations, places

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from spotlab_pipelines.features.specs import V1
+from spotlab_pipelines.features.specs import V1, get_spec
 from spotlab_pipelines.inference.estimators import AdvisorRateModel, HorizonEstimator, LogisticModel
 from spotlab_pipelines.inference.registry import ModelRegistry, ServingVersion
 
@@ -36,10 +36,25 @@ def logistic(seed: int = 0) -> LogisticModel:
     return LogisticModel(feature_names=list(V1.names)).fit(matrix, labels)
 
 
+def of_spec(version: str, seed: int = 0) -> tuple[LogisticModel, pd.DataFrame]:
+    """A logistic over all of a spec, fitted on invented rows that are in range, and some of these rows."""
+    generator, names = np.random.default_rng(seed), list(get_spec(version).names)
+    matrix = generator.random((300, len(names)))
+    labels = (generator.random((300, 3)) < matrix[:, :1] * [0.2, 0.5, 0.8]).astype(float)
+    return LogisticModel(feature_names=names).fit(matrix, labels), pd.DataFrame(matrix[:2], columns=names)
+
+
 def register(registry: ModelRegistry, family: str, estimator: HorizonEstimator, **changed: Any) -> ServingVersion:
     """Register a candidate."""
     base = {"feature_spec": "v1", "params": {"C": 1.0}, "metrics": {"auc_6h": 0.7}, "registered_by": "a test"}
-    return registry.register(estimator, family=family, example=example(), **{**base, **changed})
+    return registry.register(estimator, family=family, **{"example": example(), **base, **changed})
+
+
+def register_of_spec(registry: ModelRegistry, version: str, role: str = "challenger") -> str:
+    """A logistic of that spec, approved; its family is named by the spec."""
+    model, rows = of_spec(version)
+    registered = register(registry, f"logistic-{version}", model, feature_spec=version, example=rows).version
+    return registry.approve(registered, role=role).version
 
 
 def register_both(registry: ModelRegistry) -> tuple[str, str]:

@@ -12,6 +12,9 @@ from spotlab_pipelines.definitions import defs
 from spotlab_pipelines.defs.evaluation import WINDOW_TAG
 from spotlab_pipelines.defs.run import evaluate_account, scrape_shared_market
 from spotlab_pipelines.experiments.queries import latest_decisions
+from spotlab_pipelines.features.specs import SPECS
+from spotlab_pipelines.inference.registry import ModelRegistry
+from spotlab_pipelines_tests.inference.models import register_of_spec
 from spotlab_pipelines_tests.integration.conftest import Laboratory
 
 WINDOW = "2026-01-31T12:00:00+00:00"
@@ -74,6 +77,25 @@ def test_a_doubled_evaluation_writes_once(scraped: Laboratory) -> None:
     assert scraped.rows("select id, created_at from experiment_logs order by id") == before
     assert _tables(scraped) == tables, "the tables that the log was written from stay as they were"
     assert scraped.rows("select state, step from evaluations") == [("logged", 1)]
+
+
+def test_a_version_that_needs_no_prices_is_scored_beside_the_champion(scraped: Laboratory) -> None:
+    history = register_of_spec(ModelRegistry(scraped.engine, scraped.settings), "v2-history")
+    account = scraped.accounts[0].account_id
+    result = scraped.run("evaluation", account)
+    assert result.success, _failure(result)
+    rows = scraped.rows("select distinct model_version, features from experiment_logs where features is not null")
+    saw = {version: set(features) for version, features in rows}
+    assert saw["advisor-rate/1"] == set(SPECS["v1"].names)
+    assert saw[history] == set(SPECS["v2-history"].names)
+    assert {features["history_missing"] for version, features in rows if version == history} == {0.0}, "they run there"
+    [(logged,)] = scraped.rows("select count(*) from experiment_logs where model_version = :v", v=history)
+    [(instances,)] = scraped.rows("select count(*) from instances where account_id = :a", a=account)
+    assert logged == 3 * instances
+    events = scraped.rows("select instance_id from interruption_events where account_id = :a", a=account)
+    assert scraped.run("evaluation", account, window=WINDOW).success
+    assert scraped.rows("select instance_id from interruption_events where account_id = :a", a=account) == events
+    assert events, "an account of the demo has past interruptions"
 
 
 def test_a_run_without_a_tag_fixes_its_window_once(scraped: Laboratory) -> None:

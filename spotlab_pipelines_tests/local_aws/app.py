@@ -133,7 +133,7 @@ class Application:
         beyond = setup is not None and (action in setup.denied_actions or setup.denies == "actions")
         if not self.credentials.allows(call, action):
             missing = "session"
-        elif beyond and call.service != "sts":
+        elif self.credentials.is_revoked(call) or (beyond and call.service != "sts"):
             missing = "identity-based"
         else:
             return

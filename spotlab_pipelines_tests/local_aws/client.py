@@ -139,6 +139,13 @@ class LocalAwsClient:
         """Interrupt a running Spot instance now."""
         self._send("interrupt", account_id=account_id, region=region, instance_id=instance_id, status_code=status_code)
 
+    def refuse(
+        self, account_id: str, region: str, instance_type: str, az_id: str, *, product: str = "Linux/UNIX"
+    ) -> str:
+        """Leave a Spot request of the account open for want of capacity; its id."""
+        where = {"region": region, "instance_type": instance_type, "az_id": az_id, "product": product}
+        return self._send("refuse", account_id=account_id, **where)["request_id"]
+
     def add_fault(self, action: str, **fields: Any) -> None:
         """Set a fault; the fields are those of `faults.Fault`."""
         self._send("fault", action=action, **fields)
@@ -165,6 +172,10 @@ class LocalAwsClient:
     def expire_sessions(self, account_id: str) -> int:
         """End every assumed session of an account now; returns how many there were."""
         return self._send("sessions", expire=account_id)["expired"]
+
+    def revoke_sessions(self, account_id: str) -> int:
+        """Deny every assumed session of an account everything, as IAM's console does; returns how many there were."""
+        return self._send("sessions", revoke=account_id)["revoked"]
 
     def shorten_sessions(self, lifetime_s: float | None) -> None:
         """Let every new session live this long, whatever was asked for; None: as asked for."""

@@ -94,6 +94,10 @@ def _interrupt(
     return {}
 
 
+def _refuse(app: Application, **fields: str) -> dict[str, Any]:
+    return {"request_id": app.requests.refuse(**fields)}
+
+
 def _fault(app: Application, **fields: Any) -> dict[str, Any]:
     app.faults.add(Fault(**fields))
     return {}
@@ -110,8 +114,12 @@ def _price(app: Application, *, changed_at: str, **fields: Any) -> dict[str, Any
     return {}
 
 
-def _sessions(app: Application, *, expire: str | None = None, lifetime_s: float | None = None) -> dict[str, Any]:
+def _sessions(
+    app: Application, *, expire: str | None = None, revoke: str | None = None, lifetime_s: float | None = None
+) -> dict[str, Any]:
     app.credentials.lifetime_s = lifetime_s
+    if revoke:
+        return {"revoked": app.credentials.revoke(revoke)}
     return {"expired": app.credentials.expire(expire) if expire else 0}
 
 
@@ -127,6 +135,7 @@ _COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "denies": _denies,
     "trust": _trust,
     "interrupt": _interrupt,
+    "refuse": _refuse,
     "fault": _fault,
     "clear-faults": _clear_faults,
     "price": _price,

@@ -34,6 +34,7 @@ class Session:
     token: str
     expires_at: datetime
     policy: SessionPolicy | None = None
+    revoked: bool = False
 
 
 @dataclass
@@ -68,6 +69,20 @@ class Credentials:
         past = datetime.now(UTC) - timedelta(seconds=1)
         self.sessions |= {key: replace(held, expires_at=past) for key, held in of_account.items()}
         return len(of_account)
+
+    def revoke(self, account_id: str) -> int:
+        """Deny every session of an account everything, as IAM's "Revoke active sessions" does; returns how many.
+
+        Such a session still tells who it is: GetCallerIdentity needs no permission.
+        """
+        of_account = {key: held for key, held in self.sessions.items() if held.caller.account_id == account_id}
+        self.sessions |= {key: replace(held, revoked=True) for key, held in of_account.items()}
+        return len(of_account)
+
+    def is_revoked(self, call: Call) -> bool:
+        """Whether the call's session was revoked."""
+        session = self.sessions.get(call.access_key)
+        return session is not None and session.revoked
 
     def assume_role(self, call: Call, caller: Caller) -> Response:
         """AssumeRole, decided by the trust policy of the role of the *target* account.

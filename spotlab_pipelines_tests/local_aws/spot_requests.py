@@ -30,8 +30,10 @@ from spotlab_pipelines_tests.local_aws.wire import (
 from spotlab_pipelines_tests.local_aws.zones import zone_names
 
 FULFILLED = "fulfilled"
+REFUSED = "capacity-not-available"
 MESSAGES = {
     FULFILLED: "Your spot request is fulfilled.",
+    REFUSED: "There is no Spot capacity available that matches your request.",
     "instance-terminated-no-capacity": "Your Spot instance was terminated because there is no Spot capacity available.",
     "instance-terminated-by-price": "Your Spot instance was terminated because your maximum price was too low.",
     "instance-terminated-by-user": "Spot Instance terminated due to user-initiated termination.",
@@ -50,7 +52,7 @@ _FILTERS = {
 
 @dataclass
 class SpotRequest:
-    """A request of an instance that was started here."""
+    """A request that was made here: of an instance that was started, or of none (instance_id "") if it is refused."""
 
     request_id: str
     account_id: str
@@ -84,6 +86,25 @@ class SpotRequests:
         for request in self.live:
             if request.instance_id == instance_id and request.ended_at is None:
                 request.status_code, request.ended_at = status_code, ended_at
+
+    def refuse(self, account_id: str, region: str, instance_type: str, az_id: str, product: str) -> str:
+        """A request that stays open for want of capacity; its id."""
+        request_id = f"sir-{len(self.live):08x}"
+        self.live.append(
+            SpotRequest(
+                request_id=request_id,
+                account_id=account_id,
+                region=region,
+                instance_id="",
+                instance_type=instance_type,
+                az_id=az_id,
+                product=product,
+                image_id="ami-0spotlabnone00000",
+                started_at=datetime.now(UTC),
+                status_code=REFUSED,
+            )
+        )
+        return request_id
 
     def describe(self, call: Call, account_id: str) -> Response:
         """One page of an account's requests in a region, oldest first.
@@ -141,12 +162,14 @@ class SpotRequests:
         rows["ended_at"] = pd.to_datetime(rows["ended_at"], utc=True)
         rows["zone"] = rows["az_id"].map(names)
         ended = rows["ended_at"].notna()
-        rows["state"] = np.where(ended, "closed", "active")
+        rows["state"] = np.where(ended, "closed", np.where(rows["instance_id"] == "", "open", "active"))
         rows["updated_at"] = rows["ended_at"].where(ended, rows["started_at"])
         return rows.sort_values(["started_at", "request_id"], ignore_index=True)
 
 
 def _item(row: Any) -> str:
+    launched = f"<instanceId>{row.instance_id}</instanceId>" if row.instance_id else ""
+    launched_in = f"<launchedAvailabilityZone>{row.zone}</launchedAvailabilityZone>" if row.instance_id else ""
     return (
         f"<item><spotInstanceRequestId>{row.request_id}</spotInstanceRequestId><type>one-time</type>"
         f"<state>{row.state}</state><status><code>{row.status_code}</code>"
@@ -155,9 +178,9 @@ def _item(row: Any) -> str:
         f"<launchSpecification><imageId>{row.image_id}</imageId><instanceType>{row.instance_type}</instanceType>"
         f"<placement><availabilityZone>{row.zone}</availabilityZone><tenancy>default</tenancy></placement>"
         "<monitoring><enabled>false</enabled></monitoring></launchSpecification>"
-        f"<instanceId>{row.instance_id}</instanceId><createTime>{xml_time(row.started_at)}</createTime>"
+        f"{launched}<createTime>{xml_time(row.started_at)}</createTime>"
         f"<productDescription>{row.product}</productDescription>"
-        f"<launchedAvailabilityZone>{row.zone}</launchedAvailabilityZone>"
+        f"{launched_in}"
         "<instanceInterruptionBehavior>terminate</instanceInterruptionBehavior></item>"
     )
 

@@ -99,7 +99,6 @@ def evaluated(
         predictions=text_columns(pd.DataFrame(rows, columns=columns), [*keys, "model_version"]),
         fits=text_columns(pd.DataFrame(pairs, columns=["own_type", "instance_type"]), ["own_type", "instance_type"]),
         scored=scored or [Scored(CHAMPION, "champion")],
-        feature_names=("price_position", "discount_depth", "family_stress_index", "historic_interrupt_rate"),
     )
 
 

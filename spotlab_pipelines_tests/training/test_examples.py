@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from spotlab_pipelines.features.engine import compute_features
-from spotlab_pipelines.features.snapshot import assemble_pools
+from spotlab_pipelines.features.tables import assemble_pools
 from spotlab_pipelines.features.windows import price_windows
 from spotlab_pipelines.inference.estimators import LogisticModel
 from spotlab_pipelines.training.check import blocked_check
