@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from dagster import DagsterInstance  # noqa: TID251
 
+    from spotlab_pipelines.database.engine import Role
     from spotlab_pipelines.settings import Settings
 
 EXIT_CODES = (
@@ -55,13 +56,13 @@ def read_settings() -> Settings:
 
 
 @contextmanager
-def database(settings: Settings) -> Iterator[sa.Engine]:
+def database(settings: Settings, *, role: Role = "pipeline") -> Iterator[sa.Engine]:
     """The domain database, at the revision of this code; a server that does not answer is an error with a name."""
     from spotlab_pipelines.database.engine import database_errors
     from spotlab_pipelines.database.migrate import require_current
 
     with database_errors():
-        yield require_current(settings)
+        yield require_current(settings, role)
 
 
 def own_principal() -> tuple[str, str | None]:

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
+from spotlab_pipelines.accounts.logins import open_login
 from spotlab_pipelines.database.engine import acting_for, connect
 from spotlab_pipelines.database.evaluations import EvaluationKey, failed_accounts, logged_accounts
 from spotlab_pipelines.experiments.metrics import evaluation_metrics
@@ -46,7 +47,8 @@ def large(owner: sa.Engine, engine: sa.Engine) -> sa.Engine:
     with owner.begin() as connection:
         connection.exec_driver_sql(
             "insert into accounts (account_id, name, owner_id, role_arn, external_id, regions, evaluation_interval_s,"
-            " interruption_cost_usd) select to_char(g, 'FM000000000000'), 'many', (select id from users), 'arn',"
+            " interruption_cost_usd) select to_char(g, 'FM000000000000'), 'many', (select id from users),"
+            " 'arn:aws:iam::' || to_char(g, 'FM000000000000') || ':role/x',"
             f" 'external-id-of-many-' || g, '{{us-east-1}}', 1800, 1 from generate_series(101, {100 + OTHERS}) g"
         )
         connection.exec_driver_sql("select make_log_partition('2026-11-01'), make_log_partition('2026-10-01')")
@@ -110,12 +112,12 @@ def test_the_pipelines_queries_read_by_an_index(large: sa.Engine) -> None:
     ],
 )
 def test_the_apis_queries_read_by_an_index_behind_row_level_security(
-    large: sa.Engine, settings: Settings, query: str
+    large: sa.Engine, owner: sa.Engine, settings: Settings, query: str
 ) -> None:
     api = connect(settings, role="api")
     statement = query.format(account=ACCOUNT, window=WINDOW.isoformat())
-    with large.connect() as connection:
-        user = connection.scalar(sa.text("select id from users"))
-    with acting_for(api, user) as connection:
+    with owner.connect() as connection:
+        user = connection.scalars(sa.text("select id from users")).one()
+    with acting_for(api, open_login(owner, user)) as connection:
         plan = "\n".join(connection.exec_driver_sql(f"explain {statement}").scalars())
     assert_indexed([plan])
