@@ -10,12 +10,13 @@ from pydantic import SecretStr
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from spotlab_pipelines.accounts.logins import close_login, open_login
+from spotlab_pipelines.accounts.registry import get_account, list_accounts, trust_policy
 from spotlab_pipelines.accounts.steering import set_shadow
 from spotlab_pipelines.accounts.users import set_password
 from spotlab_pipelines.database.audit import record
-from spotlab_pipelines.database.engine import acting_as, acting_for, connect
+from spotlab_pipelines.database.engine import acting_as, acting_for
 from spotlab_pipelines.database.migrate import downgrade, upgrade
-from spotlab_pipelines.errors import LoginRefused, PermanentError
+from spotlab_pipelines.errors import InvalidInput, LoginRefused, NotFound, PermanentError
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines_tests.database.conftest import OF_AN_ACCOUNT, OTHER_ID, PROD_ID, VIEWS, Logins, People
 from spotlab_pipelines_tests.database.filled import ACCOUNT_ID
@@ -208,18 +209,15 @@ def test_every_table_of_a_tenant_is_protected_by_force(owner: sa.Engine) -> None
         ).all()  # fmt: skip
 
 
-def test_partitions_from_before_there_was_protection_have_it_too(empty_database: Settings) -> None:
-    upgrade(empty_database, "0001")
-    owner = connect(empty_database, role="owner")
-    with owner.begin() as connection:
-        connection.exec_driver_sql(
-            "create table experiment_logs_2026_03 partition of experiment_logs "
-            "for values from ('2026-03-01') to ('2026-04-01')"
-        )
-    upgrade(empty_database)
-    with owner.connect() as connection:
-        protected = "select relrowsecurity and relforcerowsecurity from pg_class where relname = '{}'"
-        assert connection.scalar(sa.text(protected.format("experiment_logs_2026_03"))) is True
+def test_the_registry_behind_row_level_security(api: sa.Engine, logins: Logins) -> None:
+    ana, root = (acting_as(api, logins[person]) for person in ("ana", "root"))
+    assert [account.account_id for account in list_accounts(ana)] == [ACCOUNT_ID, PROD_ID]
+    assert "external-id-of-22-chars" in trust_policy(get_account(ana, ACCOUNT_ID), "111111111111")
+    assert len(list_accounts(root)) == 3
+    with pytest.raises(InvalidInput, match=r"its owner's alone.*ana@example\.org"):
+        trust_policy(get_account(root, ACCOUNT_ID), "111111111111")
+    with pytest.raises(NotFound):
+        get_account(ana, OTHER_ID)
 
 
 def test_what_refers_to_a_tenant_cannot_be_orphaned(owner: sa.Engine, people: People) -> None:
