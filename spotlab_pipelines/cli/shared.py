@@ -65,13 +65,15 @@ def database(settings: Settings, *, role: Role = "pipeline") -> Iterator[sa.Engi
         yield require_current(settings, role)
 
 
-def own_principal() -> tuple[str, str | None]:
-    """SpotLab's own AWS account, for a trust policy; where AWS does not tell, a placeholder and the reason."""
+def own_principal(settings: Settings, regions: list[str]) -> tuple[str, str | None]:
+    """SpotLab's own AWS account in these regions' partition; where AWS does not tell, a placeholder and the reason."""
+    from spotlab_pipelines.accounts.own import OwnKeys
+    from spotlab_pipelines.accounts.rules import check_regions, sts_region
     from spotlab_pipelines.accounts.sessions import own_account_id
     from spotlab_pipelines.errors import SpotLabError
 
     try:
-        return own_account_id(), None
+        return own_account_id(sts_region(check_regions(regions)), OwnKeys(settings.own_profiles)), None
     except SpotLabError as error:
         return PRINCIPAL_PLACEHOLDER, " ".join(str(error).split())
     except Exception as error:

@@ -341,7 +341,8 @@ def test_sts_is_asked_at_the_endpoint_of_the_accounts_first_region(engine, local
     account = register(engine, A, regions=[region], role_arn=f"arn:{partition_of(region)}:iam::{A}:role/SpotLab")
     assumption = AccountSessions(engine).assumption(account)
     keys = {"access_key": "ASIA", "secret_key": "x", "token": "y"}
-    assert [sts.meta.endpoint_url for sts in (assumption.own_sts(), assumption.sts_with(keys))] == [endpoint] * 2
+    with assumption.own_sts() as own_sts:
+        assert [sts.meta.endpoint_url for sts in (own_sts, assumption.sts_with(keys))] == [endpoint] * 2
 
 
 def test_a_changed_external_id_never_meets_an_old_session(engine, owner, local_aws):

@@ -19,6 +19,12 @@ from spotlab_pipelines_tests.local_aws.wire import AwsError, Call, partition_of,
 
 OWN_ACCOUNT = "123456789012"
 """The account of every key that no AssumeRole has issued: SpotLab's own."""
+OWN_KEYS = {
+    "AKIASPOTLABOWNKEY000": "aws",
+    "AKIASPOTLABOWNKEYCN0": "aws-cn",
+    "AKIASPOTLABOWNKEYGOV": "aws-us-gov",
+}
+"""SpotLab's own keys by the partition that issued each. Any other key that no AssumeRole issued is of aws."""
 _ROLE_ARN = re.compile(r"arn:(aws|aws-cn|aws-us-gov):iam::(\d{12}):role/([\w+=,.@/-]{1,512})", re.ASCII)
 _EXTERNAL_ID = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
 _SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
@@ -56,6 +62,8 @@ class Credentials:
         """
         session = self.sessions.get(call.access_key)
         if session is None and not call.access_key.startswith("ASIA"):
+            if OWN_KEYS.get(call.access_key, "aws") != partition_of(call.region):
+                raise _bad_key(call.service)
             return Caller(OWN_ACCOUNT, f"arn:{partition_of(call.region)}:iam::{OWN_ACCOUNT}:user/spotlab")
         if session is None or session.token != call.token or not _is_of(session.caller.arn, call.region):
             raise _bad_key(call.service)
