@@ -124,9 +124,24 @@ class Credentials:
         return self._issue(Caller(arn[2], arn_of_session), f"{role.id}:{session_name}", duration_s, policy)
 
     def allows(self, call: Call, action: str) -> bool:
-        """Whether the session policy of a call's session, if there is one, allows `service:Action`."""
+        """Whether the session policy of a call's session, if there is one, allows `service:Action` on what it names."""
         session = self.sessions.get(call.access_key)
-        return session is None or session.policy is None or session.policy.allows(action)
+        if session is None or session.policy is None:
+            return True
+        account, policy = f"{partition_of(call.region)}:ec2:{call.region}:{session.caller.account_id}", session.policy
+        if action == "ec2:TerminateInstances":
+            return all(
+                policy.allows(action, f"arn:{account}:instance/{instance_id}")
+                for instance_id in call.params.get("InstanceIds", [])
+            )
+        if action == "ec2:RunInstances" and "IamInstanceProfile" in call.params:
+            # The profile's role is taken to have its name, as where the console made both.
+            profile = call.params["IamInstanceProfile"]
+            name = (profile.get("Name") or profile.get("Arn", "")).rpartition("/")[2]
+            role = f"arn:{partition_of(call.region)}:iam::{session.caller.account_id}:role/{name}"
+            if not policy.allows("iam:PassRole", role, {"iam:PassedToService": "ec2.amazonaws.com"}):
+                return False
+        return policy.allows(action)
 
     def _issue(self, caller: Caller, role_id: str, duration_s: float, policy: SessionPolicy | None) -> Response:
         key, secret = f"ASIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30)
