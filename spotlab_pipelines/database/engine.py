@@ -124,6 +124,8 @@ def engine_for(
                     connect_args={
                         "connect_timeout": CONNECT_TIMEOUT_S,
                         "application_name": "spotlab",
+                        # A connection that only holds a name is idle for as long: nothing on the way may forget it.
+                        "keepalives_idle": 60,
                         "options": f"-c timezone=UTC{set_role}",
                     },
                     **options,
@@ -151,15 +153,32 @@ def database_errors() -> Iterator[None]:
     """Turn "Postgres does not answer" into StoreUnavailable; every other database error passes as it is."""
     try:
         yield
-    except (InterfaceError, PoolTimeout) as error:
+    except (InterfaceError, PoolTimeout, OperationalError) as error:
+        if not _is_lost(error):
+            raise
         raise _unavailable(error) from error
-    except OperationalError as error:
-        if error.connection_invalidated or getattr(error.orig, "sqlstate", None) is None:
-            raise _unavailable(error) from error
-        raise
 
 
-def _unavailable(error: Exception) -> StoreUnavailable:
+def database_lost(error: BaseException | None) -> StoreUnavailable | None:
+    """The error to raise if "Postgres does not answer" is what an error of a library stems from, else None."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, StoreUnavailable):
+            return error
+        if _is_lost(error):
+            return _unavailable(error)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _is_lost(error: BaseException) -> bool:
+    if isinstance(error, OperationalError):
+        return error.connection_invalidated or getattr(error.orig, "sqlstate", None) is None
+    return isinstance(error, InterfaceError | PoolTimeout)
+
+
+def _unavailable(error: BaseException) -> StoreUnavailable:
     """The error of a server that does not let us work; it gives a refused connection no SQLSTATE, only words."""
     cause = str(getattr(error, "orig", None) or error).strip().splitlines()
     return StoreUnavailable(
