@@ -1,13 +1,16 @@
 -- The schema of the domain database. `make docs` writes this file from the migrations; do not edit it.
 
+CREATE FUNCTION public.account_external_id(account text) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$ select external_id from accounts where account_id = account and owner_id = app_user_id() $$;
+
 CREATE FUNCTION public.app_accounts() RETURNS text[]
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'public', 'pg_temp'
-    AS $$
-        select coalesce(case when app_is_admin() then (select array_agg(account_id) from accounts)
+    AS $$ select coalesce(case when app_is_admin() then (select array_agg(account_id) from accounts)
             else (select array_agg(account_id) from accounts where owner_id = (
-                select id from users where id = app_user_id() and active)) end, '{}')
-        $$;
+                select id from users where id = app_user_id() and active)) end, '{}') $$;
 
 CREATE FUNCTION public.app_is_admin() RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -15,8 +18,11 @@ CREATE FUNCTION public.app_is_admin() RETURNS boolean
     AS $$ select exists (select from users where id = app_user_id() and active and role = 'admin') $$;
 
 CREATE FUNCTION public.app_user_id() RETURNS uuid
-    LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$ select nullif(current_setting('app.user_id', true), '')::uuid $$;
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'public', 'pg_temp'
+    AS $$ select users.id from logins join users on users.id = logins.user_id
+           where users.active and expires_at > now() and token_sha256 = encode(sha256(convert_to(
+               nullif(current_setting('app.login', true), ''), 'UTF8')), 'hex') $$;
 
 CREATE FUNCTION public.make_log_partition(month timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -38,6 +44,30 @@ CREATE FUNCTION public.make_log_partition(month timestamp with time zone) RETURN
             execute format('alter table experiment_logs attach partition %I for values from (%L) to (%L)',
                            name, first, first + interval '1 month');
             return true;
+        end $$;
+
+CREATE FUNCTION public.put_steering_on_record() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+        declare
+            who text := coalesce('user:' || app_user_id(), nullif(current_setting('app.actor', true), ''),
+                                 'database:' || session_user);
+        begin
+            if new.assigned_version is distinct from old.assigned_version and new.assigned_version is not null
+               and not exists (select from model_registry where version = new.assigned_version and status = 'approved')
+            then
+                raise exception 'version % is not approved', new.assigned_version using errcode = 'check_violation';
+            end if;
+            insert into audit_log (actor, action, account_id, subject, outcome, details)
+            select who, change.action, new.account_id, new.instance_id, 'done', jsonb_build_object('to', change.after)
+            from (values
+                ('assign_version', to_jsonb(old.assigned_version), to_jsonb(new.assigned_version)),
+                ('set_mode', to_jsonb(old.pipeline_mode), to_jsonb(new.pipeline_mode)),
+                ('set_shadow', to_jsonb(old.shadow), to_jsonb(new.shadow))
+            ) as change (action, before, after)
+            where change.before is distinct from change.after;
+            return null;
         end $$;
 
 CREATE FUNCTION public.refuse_change() RETURNS trigger
@@ -79,8 +109,9 @@ CREATE TABLE public.accounts (
     CONSTRAINT ck_accounts_environment CHECK ((environment = ANY (ARRAY['LAB'::text, 'PROD'::text]))),
     CONSTRAINT ck_accounts_evaluation_interval_s CHECK (((evaluation_interval_s >= 60) AND (evaluation_interval_s <= 86400))),
     CONSTRAINT ck_accounts_external_id CHECK (((length(external_id) >= 22) AND (length(external_id) <= 1224))),
-    CONSTRAINT ck_accounts_interruption_cost_usd CHECK ((interruption_cost_usd >= (0)::double precision)),
+    CONSTRAINT ck_accounts_interruption_cost_usd CHECK (((interruption_cost_usd >= (0)::double precision) AND (interruption_cost_usd < 'Infinity'::double precision))),
     CONSTRAINT ck_accounts_regions CHECK ((cardinality(regions) > 0)),
+    CONSTRAINT ck_accounts_role_arn CHECK ((role_arn ~ (('^arn:aws[a-z-]*:iam::'::text || account_id) || ':role/'::text))),
     CONSTRAINT ck_accounts_state CHECK ((state = ANY (ARRAY['active'::text, 'disabled'::text])))
 );
 
@@ -140,7 +171,8 @@ CREATE TABLE public.evaluations (
     details jsonb DEFAULT '{}'::jsonb NOT NULL,
     CONSTRAINT ck_evaluations_error CHECK (((state = 'failed'::text) = (error IS NOT NULL))),
     CONSTRAINT ck_evaluations_snapshot_id CHECK (((state <> 'logged'::text) OR (snapshot_id IS NOT NULL))),
-    CONSTRAINT ck_evaluations_state CHECK ((state = ANY (ARRAY['running'::text, 'logged'::text, 'failed'::text])))
+    CONSTRAINT ck_evaluations_state CHECK ((state = ANY (ARRAY['running'::text, 'logged'::text, 'failed'::text]))),
+    CONSTRAINT ck_evaluations_step CHECK ((step > 0))
 );
 
 ALTER TABLE ONLY public.evaluations FORCE ROW LEVEL SECURITY;
@@ -176,12 +208,17 @@ CREATE TABLE public.experiment_logs (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT ck_experiment_logs_candidates_considered CHECK ((candidates_considered >= 0)),
     CONSTRAINT ck_experiment_logs_decision CHECK ((decision = ANY (ARRAY['STAY'::text, 'SWITCH'::text, 'FALLBACK_ON_DEMAND'::text, 'SKIP'::text]))),
+    CONSTRAINT ck_experiment_logs_from_cost_usd_per_hour CHECK (((from_cost_usd_per_hour >= (0)::double precision) AND (from_cost_usd_per_hour < 'Infinity'::double precision))),
+    CONSTRAINT ck_experiment_logs_from_price_usd_per_hour CHECK (((from_price_usd_per_hour >= (0)::double precision) AND (from_price_usd_per_hour < 'Infinity'::double precision))),
+    CONSTRAINT ck_experiment_logs_gain CHECK (((gain > '-Infinity'::double precision) AND (gain < 'Infinity'::double precision))),
     CONSTRAINT ck_experiment_logs_horizon_h CHECK ((horizon_h = ANY (ARRAY[1, 6, 12]))),
     CONSTRAINT ck_experiment_logs_model_role CHECK ((model_role = ANY (ARRAY['champion'::text, 'challenger'::text, 'none'::text]))),
     CONSTRAINT ck_experiment_logs_p_current CHECK (((p_current >= (0)::double precision) AND (p_current <= (1)::double precision))),
     CONSTRAINT ck_experiment_logs_p_target CHECK (((p_target >= (0)::double precision) AND (p_target <= (1)::double precision))),
     CONSTRAINT ck_experiment_logs_pipeline_mode CHECK ((pipeline_mode = ANY (ARRAY['LINEAR'::text, 'CLUSTER'::text]))),
-    CONSTRAINT ck_experiment_logs_snapshot_id CHECK ((length(snapshot_id) = 64))
+    CONSTRAINT ck_experiment_logs_snapshot_id CHECK ((length(snapshot_id) = 64)),
+    CONSTRAINT ck_experiment_logs_to_cost_usd_per_hour CHECK (((to_cost_usd_per_hour >= (0)::double precision) AND (to_cost_usd_per_hour < 'Infinity'::double precision))),
+    CONSTRAINT ck_experiment_logs_to_price_usd_per_hour CHECK (((to_price_usd_per_hour >= (0)::double precision) AND (to_price_usd_per_hour < 'Infinity'::double precision)))
 )
 PARTITION BY RANGE (window_start);
 
@@ -209,7 +246,8 @@ CREATE TABLE public.instances (
     ended_at timestamp with time zone,
     CONSTRAINT ck_instances_ended_at CHECK (((ended_at IS NULL) OR (state = 'terminated'::text))),
     CONSTRAINT ck_instances_lifecycle CHECK ((lifecycle = ANY (ARRAY['spot'::text, 'on-demand'::text]))),
-    CONSTRAINT ck_instances_pipeline_mode CHECK ((pipeline_mode = ANY (ARRAY['LINEAR'::text, 'CLUSTER'::text])))
+    CONSTRAINT ck_instances_pipeline_mode CHECK ((pipeline_mode = ANY (ARRAY['LINEAR'::text, 'CLUSTER'::text]))),
+    CONSTRAINT ck_instances_state CHECK ((state = ANY (ARRAY['pending'::text, 'running'::text, 'shutting-down'::text, 'terminated'::text, 'stopping'::text, 'stopped'::text])))
 );
 
 ALTER TABLE ONLY public.instances FORCE ROW LEVEL SECURITY;
@@ -231,6 +269,18 @@ CREATE TABLE public.interruption_events (
 );
 
 ALTER TABLE ONLY public.interruption_events FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE public.logins (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    user_id uuid NOT NULL,
+    token_sha256 text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT ck_logins_expires_at CHECK ((expires_at > created_at)),
+    CONSTRAINT ck_logins_token_sha256 CHECK ((token_sha256 ~ '^[0-9a-f]{64}$'::text))
+);
+
+ALTER TABLE ONLY public.logins FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE public.model_registry (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -378,6 +428,9 @@ ALTER TABLE ONLY public.instances
 ALTER TABLE ONLY public.interruption_events
     ADD CONSTRAINT pk_interruption_events PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.logins
+    ADD CONSTRAINT pk_logins PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.model_registry
     ADD CONSTRAINT pk_model_registry PRIMARY KEY (id);
 
@@ -413,6 +466,9 @@ ALTER TABLE ONLY public.instances
 
 ALTER TABLE ONLY public.interruption_events
     ADD CONSTRAINT uq_interruption_events_account_id_instance_id UNIQUE (account_id, instance_id);
+
+ALTER TABLE ONLY public.logins
+    ADD CONSTRAINT uq_logins_token_sha256 UNIQUE (token_sha256);
 
 ALTER TABLE ONLY public.model_registry
     ADD CONSTRAINT uq_model_registry_family_number UNIQUE (family, number);
@@ -460,6 +516,8 @@ CREATE TRIGGER set_updated_at BEFORE UPDATE ON public.model_registry FOR EACH RO
 
 CREATE TRIGGER set_updated_at BEFORE UPDATE ON public.users FOR EACH ROW WHEN ((old.* IS DISTINCT FROM new.*)) EXECUTE FUNCTION public.set_updated_at();
 
+CREATE TRIGGER steered AFTER UPDATE OF assigned_version, pipeline_mode, shadow ON public.instances FOR EACH ROW WHEN ((((old.assigned_version IS DISTINCT FROM new.assigned_version) OR (old.pipeline_mode IS DISTINCT FROM new.pipeline_mode)) OR (old.shadow IS DISTINCT FROM new.shadow))) EXECUTE FUNCTION public.put_steering_on_record();
+
 ALTER TABLE ONLY public.accounts
     ADD CONSTRAINT fk_accounts_owner_id FOREIGN KEY (owner_id) REFERENCES public.users(id) ON DELETE RESTRICT;
 
@@ -490,6 +548,9 @@ ALTER TABLE ONLY public.instances
 ALTER TABLE ONLY public.interruption_events
     ADD CONSTRAINT fk_interruption_events_account_id FOREIGN KEY (account_id) REFERENCES public.accounts(account_id) ON DELETE RESTRICT;
 
+ALTER TABLE ONLY public.logins
+    ADD CONSTRAINT fk_logins_user_id FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY public.scrapes
     ADD CONSTRAINT fk_scrapes_account_id FOREIGN KEY (account_id) REFERENCES public.accounts(account_id) ON DELETE RESTRICT;
 
@@ -500,6 +561,10 @@ ALTER TABLE ONLY public.tracking_runs
     ADD CONSTRAINT fk_tracking_runs_model_version FOREIGN KEY (model_version) REFERENCES public.model_registry(version) ON DELETE RESTRICT;
 
 ALTER TABLE public.accounts ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY admins_see_all ON public.audit_log FOR SELECT TO spotlab_api USING (( SELECT public.app_is_admin() AS app_is_admin));
+
+CREATE POLICY admins_see_all ON public.scrapes FOR SELECT TO spotlab_api USING (( SELECT public.app_is_admin() AS app_is_admin));
 
 ALTER TABLE public.audit_log ENABLE ROW LEVEL SECURITY;
 
@@ -512,6 +577,14 @@ ALTER TABLE public.experiment_logs ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.instances ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.interruption_events ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY login ON public.logins TO spotlab_login USING (true) WITH CHECK (true);
+
+CREATE POLICY login_reads ON public.users FOR SELECT TO spotlab_login USING (true);
+
+CREATE POLICY login_renews ON public.users FOR UPDATE TO spotlab_login USING (active);
+
+ALTER TABLE public.logins ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY maintenance ON public.accounts TO spotlab USING (true) WITH CHECK (true);
 
@@ -526,6 +599,8 @@ CREATE POLICY maintenance ON public.experiment_logs TO spotlab USING (true) WITH
 CREATE POLICY maintenance ON public.instances TO spotlab USING (true) WITH CHECK (true);
 
 CREATE POLICY maintenance ON public.interruption_events TO spotlab USING (true) WITH CHECK (true);
+
+CREATE POLICY maintenance ON public.logins TO spotlab USING (true) WITH CHECK (true);
 
 CREATE POLICY maintenance ON public.scrapes TO spotlab USING (true) WITH CHECK (true);
 
@@ -575,15 +650,15 @@ CREATE POLICY pipeline ON public.users TO spotlab_pipeline USING (true) WITH CHE
 
 ALTER TABLE public.scrapes ENABLE ROW LEVEL SECURITY;
 
-CREATE POLICY steered ON public.evaluation_requests FOR INSERT TO spotlab_api WITH CHECK ((public.app_is_admin() OR (EXISTS ( SELECT
+CREATE POLICY steered ON public.evaluation_requests FOR INSERT TO spotlab_api WITH CHECK (((source <> 'cli'::text) AND (requested_by = ( SELECT public.app_user_id() AS app_user_id)) AND (public.app_is_admin() OR (EXISTS ( SELECT
    FROM public.accounts a
-  WHERE ((a.account_id = evaluation_requests.account_id) AND (a.environment = 'LAB'::text) AND (a.owner_id = public.app_user_id()))))));
+  WHERE ((a.account_id = evaluation_requests.account_id) AND (a.environment = 'LAB'::text) AND (a.owner_id = public.app_user_id())))))));
 
 CREATE POLICY steered ON public.instances FOR UPDATE TO spotlab_api USING ((public.app_is_admin() OR (EXISTS ( SELECT
    FROM public.accounts a
   WHERE ((a.account_id = instances.account_id) AND (a.environment = 'LAB'::text) AND (a.owner_id = public.app_user_id()))))));
 
-CREATE POLICY told ON public.audit_log FOR INSERT TO spotlab_api WITH CHECK (((actor = ('user:'::text || public.app_user_id())) AND ((account_id IS NULL) OR (account_id = ANY (( SELECT public.app_accounts() AS app_accounts)::text[])))));
+CREATE POLICY told ON public.audit_log FOR INSERT TO spotlab_api WITH CHECK (((outcome <> 'done'::text) AND (actor = ('user:'::text || ( SELECT public.app_user_id() AS app_user_id))) AND ((account_id IS NULL) OR (account_id = ANY (( SELECT public.app_accounts() AS app_accounts)::text[])))));
 
 ALTER TABLE public.tracking_runs ENABLE ROW LEVEL SECURITY;
 
@@ -591,21 +666,107 @@ ALTER TABLE public.users ENABLE ROW LEVEL SECURITY;
 
 GRANT USAGE ON SCHEMA public TO spotlab_pipeline;
 GRANT USAGE ON SCHEMA public TO spotlab_api;
+GRANT USAGE ON SCHEMA public TO spotlab_login;
+
+REVOKE ALL ON FUNCTION public.account_external_id(account text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.account_external_id(account text) TO spotlab_api;
+
+REVOKE ALL ON FUNCTION public.app_accounts() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.app_accounts() TO spotlab_api;
+
+REVOKE ALL ON FUNCTION public.app_is_admin() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.app_is_admin() TO spotlab_api;
+
+REVOKE ALL ON FUNCTION public.app_user_id() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.app_user_id() TO spotlab_api;
 
 REVOKE ALL ON FUNCTION public.make_log_partition(month timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.make_log_partition(month timestamp with time zone) TO spotlab_pipeline;
 
-GRANT SELECT,INSERT,UPDATE ON TABLE public.accounts TO spotlab_pipeline;
-GRANT SELECT ON TABLE public.accounts TO spotlab_api;
+GRANT SELECT,INSERT ON TABLE public.accounts TO spotlab_pipeline;
+
+GRANT SELECT(id) ON TABLE public.accounts TO spotlab_api;
+
+GRANT SELECT(account_id) ON TABLE public.accounts TO spotlab_api;
+
+GRANT UPDATE(name) ON TABLE public.accounts TO spotlab_pipeline;
+GRANT SELECT(name) ON TABLE public.accounts TO spotlab_api;
+
+GRANT SELECT(owner_id) ON TABLE public.accounts TO spotlab_api;
+
+GRANT UPDATE(environment) ON TABLE public.accounts TO spotlab_pipeline;
+GRANT SELECT(environment) ON TABLE public.accounts TO spotlab_api;
+
+GRANT SELECT(role_arn) ON TABLE public.accounts TO spotlab_api;
+
+GRANT UPDATE(regions) ON TABLE public.accounts TO spotlab_pipeline;
+GRANT SELECT(regions) ON TABLE public.accounts TO spotlab_api;
+
+GRANT UPDATE(evaluation_interval_s) ON TABLE public.accounts TO spotlab_pipeline;
+GRANT SELECT(evaluation_interval_s) ON TABLE public.accounts TO spotlab_api;
+
+GRANT UPDATE(interruption_cost_usd) ON TABLE public.accounts TO spotlab_pipeline;
+GRANT SELECT(interruption_cost_usd) ON TABLE public.accounts TO spotlab_api;
+
+GRANT UPDATE(state) ON TABLE public.accounts TO spotlab_pipeline;
+GRANT SELECT(state) ON TABLE public.accounts TO spotlab_api;
+
+GRANT SELECT(created_at) ON TABLE public.accounts TO spotlab_api;
+
+GRANT SELECT(updated_at) ON TABLE public.accounts TO spotlab_api;
+
+GRANT UPDATE(access_state) ON TABLE public.accounts TO spotlab_pipeline;
+GRANT SELECT(access_state) ON TABLE public.accounts TO spotlab_api;
+
+GRANT UPDATE(access_reason) ON TABLE public.accounts TO spotlab_pipeline;
+GRANT SELECT(access_reason) ON TABLE public.accounts TO spotlab_api;
+
+GRANT UPDATE(access_checked_at) ON TABLE public.accounts TO spotlab_pipeline;
+GRANT SELECT(access_checked_at) ON TABLE public.accounts TO spotlab_api;
+
+GRANT UPDATE(denials) ON TABLE public.accounts TO spotlab_pipeline;
+GRANT SELECT(denials) ON TABLE public.accounts TO spotlab_api;
 
 GRANT SELECT ON TABLE public.alembic_version TO spotlab_pipeline;
 GRANT SELECT ON TABLE public.alembic_version TO spotlab_api;
+GRANT SELECT ON TABLE public.alembic_version TO spotlab_login;
 
-GRANT SELECT,INSERT ON TABLE public.audit_log TO spotlab_pipeline;
-GRANT SELECT,INSERT ON TABLE public.audit_log TO spotlab_api;
+GRANT SELECT ON TABLE public.audit_log TO spotlab_pipeline;
+GRANT SELECT ON TABLE public.audit_log TO spotlab_api;
+
+GRANT INSERT(actor) ON TABLE public.audit_log TO spotlab_pipeline;
+GRANT INSERT(actor) ON TABLE public.audit_log TO spotlab_api;
+
+GRANT INSERT(action) ON TABLE public.audit_log TO spotlab_pipeline;
+GRANT INSERT(action) ON TABLE public.audit_log TO spotlab_api;
+
+GRANT INSERT(account_id) ON TABLE public.audit_log TO spotlab_pipeline;
+GRANT INSERT(account_id) ON TABLE public.audit_log TO spotlab_api;
+
+GRANT INSERT(subject) ON TABLE public.audit_log TO spotlab_pipeline;
+GRANT INSERT(subject) ON TABLE public.audit_log TO spotlab_api;
+
+GRANT INSERT(outcome) ON TABLE public.audit_log TO spotlab_pipeline;
+GRANT INSERT(outcome) ON TABLE public.audit_log TO spotlab_api;
+
+GRANT INSERT(reason) ON TABLE public.audit_log TO spotlab_pipeline;
+GRANT INSERT(reason) ON TABLE public.audit_log TO spotlab_api;
+
+GRANT INSERT(request_id) ON TABLE public.audit_log TO spotlab_pipeline;
+
+GRANT INSERT(details) ON TABLE public.audit_log TO spotlab_pipeline;
+GRANT INSERT(details) ON TABLE public.audit_log TO spotlab_api;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE public.evaluation_requests TO spotlab_pipeline;
-GRANT SELECT,INSERT ON TABLE public.evaluation_requests TO spotlab_api;
+GRANT SELECT ON TABLE public.evaluation_requests TO spotlab_api;
+
+GRANT INSERT(account_id) ON TABLE public.evaluation_requests TO spotlab_api;
+
+GRANT INSERT(window_start) ON TABLE public.evaluation_requests TO spotlab_api;
+
+GRANT INSERT(requested_by) ON TABLE public.evaluation_requests TO spotlab_api;
+
+GRANT INSERT(source) ON TABLE public.evaluation_requests TO spotlab_api;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE public.evaluations TO spotlab_pipeline;
 GRANT SELECT ON TABLE public.evaluations TO spotlab_api;
@@ -625,6 +786,8 @@ GRANT UPDATE(shadow) ON TABLE public.instances TO spotlab_api;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.interruption_events TO spotlab_pipeline;
 GRANT SELECT ON TABLE public.interruption_events TO spotlab_api;
 
+GRANT SELECT,INSERT,DELETE ON TABLE public.logins TO spotlab_login;
+
 GRANT SELECT,INSERT,UPDATE ON TABLE public.model_registry TO spotlab_pipeline;
 GRANT SELECT ON TABLE public.model_registry TO spotlab_api;
 
@@ -634,19 +797,31 @@ GRANT SELECT ON TABLE public.scrapes TO spotlab_api;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.tracking_runs TO spotlab_pipeline;
 GRANT SELECT ON TABLE public.tracking_runs TO spotlab_api;
 
-GRANT SELECT,INSERT,UPDATE ON TABLE public.users TO spotlab_pipeline;
-
 GRANT SELECT(id) ON TABLE public.users TO spotlab_api;
+GRANT SELECT(id) ON TABLE public.users TO spotlab_pipeline;
+GRANT SELECT(id) ON TABLE public.users TO spotlab_login;
 
 GRANT SELECT(email) ON TABLE public.users TO spotlab_api;
+GRANT SELECT(email),INSERT(email) ON TABLE public.users TO spotlab_pipeline;
+GRANT SELECT(email) ON TABLE public.users TO spotlab_login;
 
 GRANT SELECT(role) ON TABLE public.users TO spotlab_api;
+GRANT SELECT(role),INSERT(role) ON TABLE public.users TO spotlab_pipeline;
+GRANT SELECT(role) ON TABLE public.users TO spotlab_login;
 
 GRANT SELECT(active) ON TABLE public.users TO spotlab_api;
+GRANT SELECT(active) ON TABLE public.users TO spotlab_pipeline;
+GRANT SELECT(active) ON TABLE public.users TO spotlab_login;
 
 GRANT SELECT(created_at) ON TABLE public.users TO spotlab_api;
+GRANT SELECT(created_at) ON TABLE public.users TO spotlab_pipeline;
+GRANT SELECT(created_at) ON TABLE public.users TO spotlab_login;
 
 GRANT SELECT(updated_at) ON TABLE public.users TO spotlab_api;
+GRANT SELECT(updated_at) ON TABLE public.users TO spotlab_pipeline;
+GRANT SELECT(updated_at) ON TABLE public.users TO spotlab_login;
+
+GRANT SELECT(password_hash),UPDATE(password_hash) ON TABLE public.users TO spotlab_login;
 
 GRANT SELECT ON TABLE public.v_active_instances TO spotlab_pipeline;
 GRANT SELECT ON TABLE public.v_active_instances TO spotlab_api;

@@ -21,6 +21,7 @@ from spotlab_pipelines.defs.jobs import (
     log_schedule,
     market_checks,
     registered_accounts,
+    stuck_evaluations,
 )
 from spotlab_pipelines.defs.market import (
     archive_compaction,
@@ -52,7 +53,7 @@ def build_definitions(**resources: object) -> dg.Definitions:
         asset_checks=[market_freshness],
         jobs=[evaluation, advisor_scrape, catalogue_scrape, log_maintenance, archive_maintenance, market_checks],
         schedules=[advisor_schedule, catalogue_schedule, log_schedule, archive_schedule, checks_schedule],
-        sensors=[registered_accounts, due_evaluations],
+        sensors=[registered_accounts, due_evaluations, stuck_evaluations],
         resources={**default_resources(), **resources},
         executor=dg.in_process_executor,
     )

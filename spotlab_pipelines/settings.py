@@ -82,6 +82,16 @@ class Settings(BaseSettings):
         description="Where people see MLflow, for links in the Dagster UI. Default: the local server on MLflow's port.",
     )
 
+    # SpotLab's own AWS credentials
+    aws_cn_profile: str | None = Field(
+        default=None,
+        description="AWS profile with SpotLab's credentials for aws-cn. Default: the process's usual ones.",
+    )
+    aws_us_gov_profile: str | None = Field(
+        default=None,
+        description="AWS profile with SpotLab's credentials for aws-us-gov. Default: the process's usual ones.",
+    )
+
     # Access to accounts
     access_denials_max: int = Field(
         default=3,
@@ -234,6 +244,12 @@ class Settings(BaseSettings):
     def mlflow_ui(self) -> str:
         """The address of MLflow's UI, without a slash at its end."""
         return (self.mlflow_ui_url or f"http://127.0.0.1:{self.mlflow_port}").rstrip("/")
+
+    @property
+    def own_profiles(self) -> dict[str, str]:
+        """The AWS profiles with SpotLab's own credentials, by partition, where one is named."""
+        profiles = {"aws-cn": self.aws_cn_profile, "aws-us-gov": self.aws_us_gov_profile}
+        return {partition: profile for partition, profile in profiles.items() if profile}
 
     @property
     def archive_location(self) -> str:

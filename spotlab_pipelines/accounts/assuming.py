@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -43,7 +43,7 @@ class RoleAssumption:
     """How one account's role is assumed under one session policy.
 
     Attributes:
-        own_sts: an STS client with SpotLab's own credentials.
+        own_sts: a block with an STS client that has SpotLab's own credentials.
         sts_with: an STS client with the credentials that came.
         actor: who the audit log says did it.
         denials_max: refusals in a row with which the account is marked; None: they are on record and do not count.
@@ -57,7 +57,7 @@ class RoleAssumption:
     session_name: str
     actor: str | None
     denials_max: int | None
-    own_sts: Callable[[], Any]
+    own_sts: Callable[[], AbstractContextManager[Any]]
     sts_with: Callable[[Keys], Any]
     admit: Callable[[], object] | None = None
     _last_failure: tuple[float, SpotLabError] | None = field(default=None, init=False)
@@ -140,7 +140,8 @@ class RoleAssumption:
         }
         if external_id is not None:
             arguments["ExternalId"] = external_id.get_secret_value()
-        answer = self.own_sts().assume_role(**arguments)
+        with self.own_sts() as sts:
+            answer = sts.assume_role(**arguments)
         audit["request_id"] = answer.get("ResponseMetadata", {}).get("RequestId")
         return answer
 

@@ -88,7 +88,7 @@ UNAVAILABLE = {
 }
 
 BY_CLASS: tuple[tuple[set[str], type[SpotLabError], str], ...] = (
-    ({"ProfileNotFound"}, AccessDenied, "Correct AWS_PROFILE, or give SpotLab AWS credentials of its own otherwise."),
+    ({"ProfileNotFound"}, AccessDenied, "Correct AWS_PROFILE or SPOTLAB_…_PROFILE, or unset it."),
     (
         {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"},
         AccessDenied,

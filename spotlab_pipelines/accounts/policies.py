@@ -6,7 +6,9 @@ still change nothing through a session that reads. onboarding.py gives a custome
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,28 +33,24 @@ LAUNCH_ACTIONS = (
     "ec2:DescribeInstanceTypeOfferings",
     "ec2:DescribeSecurityGroups",
     "ec2:DescribeSubnets",
-    "ec2:RunInstances",
-    "ec2:TerminateInstances",
 )
+"""What a launch looks at, and the taking back of a request: EC2 has no narrower resource or condition for most."""
+
+MANAGED_TAG = "spotlab:managed"
+"""The tag, with the value true, by which a customer's own role knows the instances that SpotLab may replace."""
+
+PASSED_TO_EC2 = {"StringEquals": {"iam:PassedToService": ["ec2.amazonaws.com", "ec2.amazonaws.com.cn"]}}
 
 
-def allow(*actions: str, condition: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A statement that allows `actions` on every resource, where EC2 has no narrower one that fits any customer."""
-    statement: dict[str, Any] = {"Effect": "Allow", "Action": list(actions), "Resource": "*"}
+def allow(*actions: str, resource: Any = "*", condition: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A statement that allows `actions`: on every resource, where EC2 has no narrower one that fits any customer."""
+    statement: dict[str, Any] = {"Effect": "Allow", "Action": list(actions), "Resource": resource}
     return statement if condition is None else statement | {"Condition": condition}
 
 
 READ_STATEMENTS = (allow(*READ_ACTIONS),)
-SWITCH_STATEMENTS = (
-    allow(*LAUNCH_ACTIONS),
-    # Tags only on what a launch makes, so that nobody's tags can be overwritten.
-    allow("ec2:CreateTags", condition={"StringEquals": {"ec2:CreateAction": "RunInstances"}}),
-    # An instance keeps its profile when it moves; the role may go to EC2 alone.
-    allow(
-        "iam:PassRole",
-        condition={"StringEquals": {"iam:PassedToService": ["ec2.amazonaws.com", "ec2.amazonaws.com.cn"]}},
-    ),
-)
+TAG_LAUNCHED = allow("ec2:CreateTags", condition={"StringEquals": {"ec2:CreateAction": "RunInstances"}})
+"""Tags only on what a launch makes, so that nobody's tags can be overwritten."""
 
 
 @dataclass(frozen=True)
@@ -80,5 +78,21 @@ class SessionPolicy:
 READ = SessionPolicy("read", READ_STATEMENTS)
 """For everything that only looks: the fleet, the market, outcomes."""
 
-SWITCH = SessionPolicy("switch", READ_STATEMENTS + SWITCH_STATEMENTS)
-"""For moving instances, and for nothing else."""
+
+def switch_policy(*, terminates: Sequence[str] = (), passes: Sequence[str] = ()) -> SessionPolicy:
+    """The session policy for moving instances: it may launch, and end or pass on only what is named here.
+
+    Launching with a role of one's choice would be to have that role's permissions, so none can be passed unless named.
+
+    Args:
+        terminates: ARNs of the instances that are replaced.
+        passes: ARNs of the roles in their instance profiles, which the new instances keep.
+    """
+    statements = [allow(*LAUNCH_ACTIONS, "ec2:RunInstances"), TAG_LAUNCHED]
+    if terminates:
+        statements.append(allow("ec2:TerminateInstances", resource=sorted(terminates)))
+    if passes:
+        statements.append(allow("iam:PassRole", resource=sorted(passes), condition=PASSED_TO_EC2))
+    named = hashlib.sha256(json.dumps([sorted(terminates), sorted(passes)]).encode()).hexdigest()[:16]
+    name = f"switch-{named}" if terminates or passes else "switch"
+    return SessionPolicy(name, (*READ_STATEMENTS, *statements))

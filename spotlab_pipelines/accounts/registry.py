@@ -34,7 +34,8 @@ EXTERNAL_ID_BYTES = 32
 
 @dataclass(frozen=True)
 class Account:
-    """A registered account. `external_id` shows itself only to `get_secret_value()`."""
+    """A registered account. `external_id` shows itself only to `get_secret_value()`, and to a login's user who does not
+    own the account it is empty."""
 
     account_id: str
     name: str
@@ -174,7 +175,16 @@ def trust_policy(account: Account, principal: str) -> str:
 
 
 def trust_document(account: Account, principal: Any) -> dict[str, Any]:
-    """The trust policy as a document; `principal` may be what CloudFormation makes an ARN of."""
+    """The trust policy as a document; `principal` may be what CloudFormation makes an ARN of.
+
+    Raises:
+        InvalidInput: whoever asked for the account is not its owner, and was not given its external id.
+    """
+    if not account.external_id.get_secret_value():
+        raise InvalidInput(
+            f"The trust policy of {account.account_id} holds its external id, which is its owner's alone.",
+            remedy=f"Let {account.owner_email} ask for it.",
+        )
     statement = {
         "Effect": "Allow",
         "Principal": {"AWS": principal},
@@ -222,8 +232,13 @@ def _not_registered(account_id: str) -> NotFound:
 
 def _select(engine: sa.Engine, condition: sa.ColumnElement[bool]) -> list[Account]:
     account = tables.Account
+    # Row-level security shows rows, not who may have a secret in them: behind it a function answers owners alone.
+    secret = account.external_id
+    if "login" in engine.get_execution_options():
+        secret = sa.func.account_external_id(account.account_id).label("external_id")
+    shown = [column for column in account.__table__.columns if column.name != "external_id"]
     query = (
-        sa.select(account, User.email)
+        sa.select(*shown, secret, User.email)
         .join(User, User.id == account.owner_id)
         .where(condition)
         .order_by(account.account_id)
@@ -237,7 +252,7 @@ def _select(engine: sa.Engine, condition: sa.ColumnElement[bool]) -> list[Accoun
             owner_email=row["email"],
             environment=row["environment"],
             role_arn=row["role_arn"],
-            external_id=SecretStr(row["external_id"]),
+            external_id=SecretStr(row["external_id"] or ""),
             regions=tuple(row["regions"]),
             evaluation_interval_s=row["evaluation_interval_s"],
             interruption_cost_usd=float(row["interruption_cost_usd"]),

@@ -7,7 +7,8 @@ out of turn renewal.py's, which accounts are let in gate.py's. What is read with
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +18,7 @@ from spotlab_pipelines.accounts.assuming import RoleAssumption
 from spotlab_pipelines.accounts.aws_answers import DEFAULT_MAX_PAGES, aws_errors, silence_aws_debugging
 from spotlab_pipelines.accounts.entries import Entries, Entry
 from spotlab_pipelines.accounts.gate import Gate
+from spotlab_pipelines.accounts.own import OwnKeys
 from spotlab_pipelines.accounts.policies import READ, SessionPolicy
 from spotlab_pipelines.accounts.registry import Account
 from spotlab_pipelines.accounts.renewal import Renewal
@@ -38,17 +40,14 @@ CONNECT_TIMEOUT_S, READ_TIMEOUT_S, ATTEMPTS = 5, 30, 4
 class AccountSessions:
     """Sessions into registered accounts; thread-safe, to be shared by everything in a process.
 
-    Credentials are cached by (account, role, external id, session policy), so that a changed role or id never meets an
-    old session; clients by (service, region) besides. An account that is marked as lax or broken is refused without
-    asking AWS, until its next try: then it is validated, and let in if that goes well. `of` makes one from settings.
+    Credentials and clients are cached (entries.py), accounts let in by gate.py. `of` makes one from settings.
 
     Args:
         engine: the domain database, where the accounts are.
         run_id: run or request that opens the sessions; AWS's audit trail and ours show it.
         max_pages: pages of one listing after which it is taken for a loop.
-        denials_max: refusals in a row with which an account is marked; setting access_denials_max.
-        retry_s: how long a marked account is left alone; setting access_retry_s.
-        recheck_s: how long a door that was seen shut is taken to be so; setting access_recheck_s.
+        denials_max, retry_s, recheck_s: the settings access_denials_max, access_retry_s and access_recheck_s.
+        own_keys: which of SpotLab's own credentials serve which partition.
     """
 
     def __init__(
@@ -60,11 +59,13 @@ class AccountSessions:
         denials_max: int = 3,
         retry_s: float = 21600.0,
         recheck_s: float = 86400.0,
+        own_keys: OwnKeys | None = None,
     ) -> None:
         self.engine = engine
         self.max_pages = max_pages
         self.actor = f"run:{run_id}" if run_id else None
         self._denials_max = denials_max
+        self._own_keys = own_keys or OwnKeys()
         self._gate = Gate(self, retry_s=retry_s, recheck_s=recheck_s)
         self._session_name = session_name(run_id)
         self._entries = Entries()
@@ -80,6 +81,7 @@ class AccountSessions:
             denials_max=settings.access_denials_max,
             retry_s=settings.access_retry_s,
             recheck_s=settings.access_recheck_s,
+            own_keys=OwnKeys(settings.own_profiles),
         )
 
     def get_ec2_client(self, account_id: str, region: str, *, policy: SessionPolicy = READ) -> EC2Client:
@@ -141,7 +143,7 @@ class AccountSessions:
             session_name=self._session_name,
             actor=self.actor,
             denials_max=self._denials_max if counts else None,
-            own_sts=partial(_own_sts, home),
+            own_sts=partial(_own_sts, home, self._own_keys),
             sts_with=partial(_sts_with, home),
             admit=partial(self._gate.admit, account.account_id, home) if admit else None,
         )
@@ -153,7 +155,7 @@ class AccountSessions:
 
     def principal(self, account: Account) -> str:
         """The AWS account that the account's role has to trust: SpotLab's own, in the account's partition."""
-        return own_account_id(sts_region(account.regions))
+        return own_account_id(sts_region(account.regions), self._own_keys)
 
     def _client(self, account_id: str, service: str, region: str, policy: SessionPolicy) -> Any:
         account = self._gate.admit(account_id, region)
@@ -182,26 +184,31 @@ class AccountSessions:
         return session
 
 
-def own_account_id(region: str = "us-east-1") -> str:
+def own_account_id(region: str = "us-east-1", own_keys: OwnKeys | None = None) -> str:
     """The AWS account of SpotLab's own credentials: the principal that customers' roles have to trust.
 
+    Args:
+        region: any of the partition in question; STS is asked there.
+
     Raises:
-        AccessDenied: there are no credentials, or AWS refuses them.
+        SettingsError, AccessDenied: the credentials are of another partition; there are none, or AWS refuses them.
         Throttled, SourceUnavailable: STS does not serve us now.
     """
-    with aws_errors("Asking AWS who SpotLab is"):
-        return _own_sts(region).get_caller_identity()["Account"]
+    with aws_errors("Asking AWS who SpotLab is"), _own_sts(region, own_keys or OwnKeys()) as sts:
+        return sts.get_caller_identity()["Account"]
 
 
-def _own_sts(region: str) -> Any:
-    """An STS client at the region's own endpoint, with SpotLab's credentials."""
-    session = _base_session()
+@contextmanager
+def _own_sts(region: str, own_keys: OwnKeys) -> Iterator[Any]:
+    """An STS client at the region's own endpoint, with SpotLab's credentials of that partition."""
+    session = _base_session(own_keys.profile(region))
     if session.get_credentials() is None:
         raise AccessDenied(
             "SpotLab has no AWS credentials of its own to assume roles with.",
             remedy="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run with an instance role.",
         )
-    return session.create_client("sts", region_name=region)
+    with own_keys.used_in(region):
+        yield session.create_client("sts", region_name=region)
 
 
 def _sts_with(region: str, keys: Any) -> Any:
@@ -214,34 +221,29 @@ def _sts_with(region: str, keys: Any) -> Any:
     )
 
 
-@lru_cache(maxsize=1)
-def _loader() -> Any:
-    """botocore's data loader, shared: with its own, each new session would read the same models again (0.2 s)."""
-    from botocore.loaders import Loader, create_loader
-
-    loader: Loader = create_loader()
-    return loader
-
-
-def _base_session() -> Session:
+def _base_session(profile: str | None = None) -> Session:
     """A botocore session with SpotLab's own credentials; it honours AWS's environment variables as they are now."""
     import botocore.session
 
-    session = botocore.session.Session()
-    session.register_component("data_loader", _loader())
+    session = botocore.session.Session(profile=profile)
+    loader, config = _shared()
+    session.register_component("data_loader", loader)
     session.set_config_variable("sts_regional_endpoints", "regional")
     # For boto3 sessions that we hand out too: their clients are made by others, and retry as ours do.
-    session.set_default_client_config(_client_config())
+    session.set_default_client_config(config)
     return session
 
 
 @lru_cache(maxsize=1)
-def _client_config() -> Any:
+def _shared() -> tuple[Any, Any]:
+    """The data loader and configuration of all: with its own, each session would read the same models (0.2 s)."""
     from botocore.config import Config
+    from botocore.loaders import create_loader
 
-    return Config(
+    config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         max_pool_connections=16,
     )
+    return create_loader(), config

@@ -1,6 +1,7 @@
 """How an account's owner steers instances: which version acts for them, in which mode, and whether only watched.
 
-Each change leaves one audit row per instance. An actor who is a user needs the right to it: see rights.py.
+Each change leaves one audit row per instance, which the database writes by itself, whatever changes it. An actor who is
+a user needs the right to it: see rights.py.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.acting import acting
-from spotlab_pipelines.database.audit import record
+from spotlab_pipelines.database.audit import command_line_user
 from spotlab_pipelines.database.tables import PIPELINE_MODES, Instance, ModelVersion
 from spotlab_pipelines.errors import InvalidInput, ModelUnknown, NotFound
 
@@ -46,8 +47,7 @@ def assign_version(
                 f"Expected an approved version such as logistic/1; got {version!r}.",
                 remedy="`spotlab models list` shows them all.",
             )
-        done = _change(connection, account_id, instance_ids, assigned_version=version)
-        _on_record(connection, account_id, done, action="assign_version", actor=actor, to=version)
+        _change(connection, account_id, instance_ids, actor=actor, assigned_version=version)
 
 
 def set_mode(
@@ -64,8 +64,7 @@ def set_mode(
             f"Expected the mode {' or '.join(PIPELINE_MODES)}, got {mode!r}.", remedy="Choose one of them."
         )
     with _steering(engine, "set_mode", actor, account_id, instance_ids, to=mode) as connection:
-        done = _change(connection, account_id, instance_ids, pipeline_mode=mode)
-        _on_record(connection, account_id, done, action="set_mode", actor=actor, to=mode)
+        _change(connection, account_id, instance_ids, actor=actor, pipeline_mode=mode)
 
 
 def set_shadow(
@@ -78,8 +77,7 @@ def set_shadow(
             Nothing was changed.
     """
     with _steering(engine, "set_shadow", actor, account_id, instance_ids, to=shadow) as connection:
-        done = _change(connection, account_id, instance_ids, shadow=shadow)
-        _on_record(connection, account_id, done, action="set_shadow", actor=actor, to=shadow)
+        _change(connection, account_id, instance_ids, actor=actor, shadow=shadow)
 
 
 def _steering(
@@ -91,8 +89,15 @@ def _steering(
 
 
 def _change(
-    connection: sa.Connection, account_id: str, instance_ids: Collection[str], **values: str | bool | None
-) -> list[str]:
+    connection: sa.Connection,
+    account_id: str,
+    instance_ids: Collection[str],
+    *,
+    actor: str | None,
+    **values: str | bool | None,
+) -> None:
+    # For the audit row that the database writes; where a login's user acts, it takes their name and not this one.
+    connection.execute(sa.select(sa.func.set_config("app.actor", actor or command_line_user(), True)))
     wanted = set(instance_ids)
     changed = connection.scalars(
         sa.update(Instance)
@@ -106,17 +111,3 @@ def _change(
             f"Account {account_id} has no instance {', '.join(sorted(missing))}.",
             remedy="Sync its fleet first, or correct the id.",
         )
-    return sorted(changed)
-
-
-def _on_record(
-    connection: sa.Connection,
-    account_id: str,
-    instance_ids: list[str],
-    *,
-    action: str,
-    actor: str | None,
-    to: str | bool | None,
-) -> None:
-    for instance_id in instance_ids:
-        record(connection, action, actor=actor, account_id=account_id, subject=instance_id, to=to)

@@ -1,7 +1,8 @@
 """The people who own accounts or work in the laboratory: who they are, what they may be, whether a password is theirs.
 
 Every change is on record in the audit log. An actor who is a user needs the right to it (rights.py); how passwords are
-hashed is passwords.py's. Sessions of the console are not here.
+hashed is passwords.py's, and what follows a verified password is logins.py's. What changes a user needs an engine of
+the owner: neither the pipeline nor the API may.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from spotlab_pipelines.accounts.passwords import hash_password, is_outdated, mat
 from spotlab_pipelines.accounts.rights import ActedUpon
 from spotlab_pipelines.database.audit import record
 from spotlab_pipelines.database.engine import database_errors
-from spotlab_pipelines.database.tables import ROLES, User
+from spotlab_pipelines.database.tables import ROLES, Login, User
 from spotlab_pipelines.errors import InvalidInput, LoginRefused, NotFound
 
 EMAIL = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+|[^\s@]+@localhost", re.ASCII)
+UNPRINTABLE = "\ufffd"
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ def add_user(engine: sa.Engine, email: str, role: str = "user", *, actor: str | 
         InvalidInput: the address or the role is not valid.
         NotAllowed: the actor is a user who is no admin.
     """
-    email = _normal(email)
-    if not EMAIL.fullmatch(email) or len(email) > 254:
-        raise InvalidInput(f"Expected an e-mail address like ana@example.com, got {email!r}.", remedy="Correct it.")
+    given, email = email, _normal(email)
+    if not EMAIL.fullmatch(email) or UNPRINTABLE in email or len(email) > 254:
+        raise InvalidInput(f"Expected an e-mail address like ana@example.com, got {given!r}.", remedy="Correct it.")
     _check_role(role)
     statement = insert(User).values(email=email, role=role).on_conflict_do_nothing(index_elements=["email"])
     with acting(engine, "add_user", actor=actor, email=email, role=role) as connection:
@@ -108,7 +110,7 @@ def disable_user(engine: sa.Engine, email: str, *, actor: str | None = None) -> 
 
 
 def set_password(engine: sa.Engine, email: str, password: str, *, actor: str | None = None) -> None:
-    """Give a user a password in place of the old one, if there was any.
+    """Give a user a password in place of the old one, if there was any; it ends their logins.
 
     Raises:
         InvalidInput: the password is shorter than 12 or longer than 256 characters.
@@ -121,6 +123,7 @@ def set_password(engine: sa.Engine, email: str, password: str, *, actor: str | N
     upon = ActedUpon(own=actor == actor_of(person.id))
     with acting(engine, "set_password", actor=actor, subject=str(person.id), upon=upon) as connection:
         connection.execute(sa.update(User).where(User.id == person.id).values(password_hash=hashed))
+        connection.execute(sa.delete(Login).where(Login.user_id == person.id))
         record(connection, "set_password", actor=actor, subject=str(person.id))
 
 
@@ -131,7 +134,7 @@ def verify_password(engine: sa.Engine, email: str, password: str) -> Person:
     learns nothing. A hash made with older parameters is replaced by one with today's.
 
     Args:
-        engine: one of the role `pipeline` or the owner; the role `api` may not read hashes.
+        engine: one of the role `login`, or the owner; nobody else may read hashes.
 
     Raises:
         LoginRefused: they do not belong together, or the user is disabled.
@@ -153,7 +156,8 @@ def verify_password(engine: sa.Engine, email: str, password: str) -> Person:
 
 
 def _normal(email: str) -> str:
-    return email.strip().lower()
+    """The address as it is kept. What a terminal would obey or Postgres cannot take makes it nobody's address."""
+    return "".join(letter if letter.isprintable() else UNPRINTABLE for letter in email.strip().lower())
 
 
 def _check_role(role: str) -> None:

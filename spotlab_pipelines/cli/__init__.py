@@ -8,6 +8,7 @@ again; 4 the doctor found problems. An error is one line on stderr; `spotlab --t
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -48,6 +49,8 @@ def _all(
 
 def main() -> None:
     """Entry point of the `spotlab` program."""
+    # With nobody to take them, warnings of libraries (a line for each try to reach Postgres, say) go to stderr.
+    logging.getLogger().addHandler(logging.NullHandler())
     sys.exit(run(sys.argv[1:]))
 
 

@@ -74,7 +74,7 @@ def accounts_add(
     with database(settings) as engine:
         values["actor"] = acting_as(engine, as_user)
         # Asked first: once the account is in, nothing may come between it and its external id, which is shown only now.
-        principal, unknown_because = own_principal()
+        principal, unknown_because = own_principal(settings, region)
         try:
             account = add_account(engine, **values)
         except NotFound:
@@ -127,15 +127,23 @@ def accounts_list(
 
 
 @app.command("onboarding")
-def accounts_onboarding(account: AccountId) -> None:
+def accounts_onboarding(
+    account: AccountId,
+    principal: Annotated[
+        str | None, typer.Option(help="ARN of the role that SpotLab runs as. Default: its whole AWS account.")
+    ] = None,
+) -> None:
     """Print the CloudFormation template of the role to deploy in the account, for its owner only: it holds the id."""
     from spotlab_pipelines.accounts.onboarding import onboarding_template
     from spotlab_pipelines.accounts.registry import get_account
-    from spotlab_pipelines.accounts.sessions import own_account_id
+    from spotlab_pipelines.accounts.sessions import AccountSessions
 
-    with database(read_settings()) as engine:
+    settings = read_settings()
+    with database(settings) as engine:
         registered = get_account(engine, account)
-    template = onboarding_template(registered, own_account_id(registered.regions[0]))
+        if principal is None:
+            principal = AccountSessions.of(settings, engine).principal(registered)
+    template = onboarding_template(registered, principal)
     typer.echo(f"For the owner of account {account} only: the template holds its external id.", err=True)
     print(template)
 

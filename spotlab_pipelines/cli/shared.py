@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from dagster import DagsterInstance  # noqa: TID251
 
+    from spotlab_pipelines.database.engine import Role
     from spotlab_pipelines.settings import Settings
 
 EXIT_CODES = (
@@ -61,13 +62,13 @@ def read_settings() -> Settings:
 
 
 @contextmanager
-def database(settings: Settings) -> Iterator[sa.Engine]:
+def database(settings: Settings, *, role: Role = "pipeline") -> Iterator[sa.Engine]:
     """The domain database, at the revision of this code; a server that does not answer is an error with a name."""
     from spotlab_pipelines.database.engine import database_errors
     from spotlab_pipelines.database.migrate import require_current
 
     with database_errors():
-        yield require_current(settings)
+        yield require_current(settings, role)
 
 
 def acting_as(engine: sa.Engine, email: str | None) -> str | None:
@@ -78,13 +79,15 @@ def acting_as(engine: sa.Engine, email: str | None) -> str | None:
     return None if email is None else actor_of(get_user(engine, email).id)
 
 
-def own_principal() -> tuple[str, str | None]:
-    """SpotLab's own AWS account, for a trust policy; where AWS does not tell, a placeholder and the reason."""
+def own_principal(settings: Settings, regions: list[str]) -> tuple[str, str | None]:
+    """SpotLab's own AWS account in these regions' partition; where AWS does not tell, a placeholder and the reason."""
+    from spotlab_pipelines.accounts.own import OwnKeys
+    from spotlab_pipelines.accounts.rules import check_regions, sts_region
     from spotlab_pipelines.accounts.sessions import own_account_id
     from spotlab_pipelines.errors import SpotLabError
 
     try:
-        return own_account_id(), None
+        return own_account_id(sts_region(check_regions(regions)), OwnKeys(settings.own_profiles)), None
     except SpotLabError as error:
         return PRINCIPAL_PLACEHOLDER, " ".join(str(error).split())
     except Exception as error:

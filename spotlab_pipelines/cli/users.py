@@ -21,7 +21,7 @@ def users_add(email: Email, role: Annotated[str, typer.Option(help=ROLE_HELP)] =
     """Add a user, who can log in once a password is set; one that is there already stays as they are."""
     from spotlab_pipelines.accounts.users import add_user
 
-    with database(read_settings()) as engine:
+    with database(read_settings(), role="owner") as engine:
         person = add_user(engine, email, role)
     print(f"{person.email} is a user with the role {person.role}{'' if person.active else ', disabled'}.")
 
@@ -31,7 +31,7 @@ def users_list(as_json: Json = False) -> None:
     """List all users."""
     from spotlab_pipelines.accounts.users import list_users
 
-    with database(read_settings()) as engine:
+    with database(read_settings(), role="owner") as engine:
         people = list_users(engine)
     print_rows([vars(person) for person in people], as_json=as_json, empty="No user yet: `spotlab users add`.")
 
@@ -41,7 +41,7 @@ def users_disable(email: Email) -> None:
     """Lock a user out; their accounts go on being evaluated. The last active admin stays."""
     from spotlab_pipelines.accounts.users import disable_user
 
-    with database(read_settings()) as engine:
+    with database(read_settings(), role="owner") as engine:
         print(f"{disable_user(engine, email).email} is disabled.")
 
 
@@ -50,7 +50,7 @@ def users_set_role(email: Email, role: Annotated[str, typer.Argument(help=ROLE_H
     """Give a user another role. The last active admin stays one."""
     from spotlab_pipelines.accounts.users import set_role
 
-    with database(read_settings()) as engine:
+    with database(read_settings(), role="owner") as engine:
         person = set_role(engine, email, role)
     print(f"{person.email} now has the role {person.role}.")
 
@@ -60,7 +60,7 @@ def users_set_password(email: Email) -> None:
     """Set a user's password of 12 to 256 characters: asked for at a terminal, else the first line of stdin."""
     from spotlab_pipelines.accounts.users import get_user, set_password
 
-    with database(read_settings()) as engine:
+    with database(read_settings(), role="owner") as engine:
         person = get_user(engine, email)
         set_password(engine, email, _password())
     print(f"{person.email} has a new password.")

@@ -1,7 +1,7 @@
 """Connections to Postgres: one pooled engine per process, URL and role. Tables are tables.py's, DDL is migrations/'.
 
-Whoever works for all accounts connects as the role `pipeline`, the Lab API as `api`, behind row-level security; only
-migrations and maintenance are the owner of the tables.
+Whoever works for all accounts connects as the role `pipeline`, the Lab API as `api`, behind row-level security, and
+what checks passwords as `login`; only migrations, maintenance and the administration of users are the tables' owner.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
-from uuid import UUID
 
 import sqlalchemy as sa
+from pydantic import SecretStr
+from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from spotlab_pipelines.errors import SettingsError, StoreUnavailable
+from spotlab_pipelines.errors import PermanentError, SettingsError, StoreUnavailable
 from spotlab_pipelines.local import store_urls
 from spotlab_pipelines.settings import Settings
 
@@ -26,7 +27,7 @@ POOL_TIMEOUT_S = 30
 RECYCLE_AFTER_S = 600
 LOGICAL_NAMES = ("spotlab", "dagster", "mlflow")
 
-Role = Literal["owner", "pipeline", "api"]
+Role = Literal["owner", "pipeline", "api", "login"]
 
 _engines: dict[tuple[str, Role], sa.Engine] = {}
 _lock = threading.Lock()
@@ -69,16 +70,37 @@ def connect(settings: Settings, *, role: Role = "pipeline") -> sa.Engine:
     return engine_for(database_url(settings), pool_size=settings.database_pool_size, role=role)
 
 
-@contextmanager
-def acting_for(engine: sa.Engine, user_id: UUID) -> Iterator[sa.Connection]:
-    """A transaction in which row-level security shows what this user may see; it is nobody's again when it ends.
+def acting_as(engine: sa.Engine, token: SecretStr) -> sa.Engine:
+    """An engine, of the same pool, whose every transaction is that of a login's user; with it any service acts so.
+
+    Row-level security shows what this user may see. When a transaction ends, its connection is nobody's again. A token
+    that is unknown or has expired is nobody's, and nobody sees nothing.
 
     Args:
-        engine: an engine of the role `api`.
+        engine: an engine of the role `api`. A transaction of any other role raises PermanentError.
+        token: from `accounts.logins.open_login`.
     """
-    with engine.begin() as connection:
-        connection.execute(sa.select(sa.func.set_config("app.user_id", str(user_id), True)))
+    return engine.execution_options(login=token)
+
+
+@contextmanager
+def acting_for(engine: sa.Engine, token: SecretStr) -> Iterator[sa.Connection]:
+    """One transaction of `acting_as`."""
+    with acting_as(engine, token).begin() as connection:
         yield connection
+
+
+def _carry_login(connection: sa.Connection) -> None:
+    token: SecretStr | None = connection.get_execution_options().get("login")
+    if token is None:
+        return
+    carried = sa.select(sa.func.set_config("app.login", token.get_secret_value(), True), sa.text("current_user::text"))
+    _, role = connection.execute(carried).one()
+    if role != "spotlab_api":
+        raise PermanentError(
+            f"Expected the role spotlab_api to act for a user, got {role}, from whom nothing is hidden.",
+            remedy="Connect with the role `api`.",
+        )
 
 
 def engine_for(
@@ -102,10 +124,13 @@ def engine_for(
                     connect_args={
                         "connect_timeout": CONNECT_TIMEOUT_S,
                         "application_name": "spotlab",
+                        # A connection that only holds a name is idle for as long: nothing on the way may forget it.
+                        "keepalives_idle": 60,
                         "options": f"-c timezone=UTC{set_role}",
                     },
                     **options,
                 )
+                event.listen(_engines[url, role], "begin", _carry_login)
             except ArgumentError:
                 raise SettingsError(
                     "SPOTLAB_DATABASE_URL cannot be read as a URL of Postgres.",
@@ -128,15 +153,32 @@ def database_errors() -> Iterator[None]:
     """Turn "Postgres does not answer" into StoreUnavailable; every other database error passes as it is."""
     try:
         yield
-    except (InterfaceError, PoolTimeout) as error:
+    except (InterfaceError, PoolTimeout, OperationalError) as error:
+        if not _is_lost(error):
+            raise
         raise _unavailable(error) from error
-    except OperationalError as error:
-        if error.connection_invalidated or getattr(error.orig, "sqlstate", None) is None:
-            raise _unavailable(error) from error
-        raise
 
 
-def _unavailable(error: Exception) -> StoreUnavailable:
+def database_lost(error: BaseException | None) -> StoreUnavailable | None:
+    """The error to raise if "Postgres does not answer" is what an error of a library stems from, else None."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, StoreUnavailable):
+            return error
+        if _is_lost(error):
+            return _unavailable(error)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _is_lost(error: BaseException) -> bool:
+    if isinstance(error, OperationalError):
+        return error.connection_invalidated or getattr(error.orig, "sqlstate", None) is None
+    return isinstance(error, InterfaceError | PoolTimeout)
+
+
+def _unavailable(error: BaseException) -> StoreUnavailable:
     """The error of a server that does not let us work; it gives a refused connection no SQLSTATE, only words."""
     cause = str(getattr(error, "orig", None) or error).strip().splitlines()
     return StoreUnavailable(

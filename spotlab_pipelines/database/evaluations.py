@@ -86,6 +86,29 @@ def fail_evaluation(engine: sa.Engine, key: EvaluationKey, *, at_step: str, erro
 
 
 @dataclass(frozen=True)
+class Running:
+    """An evaluation that is on record as going on, and the run that began or reopened it."""
+
+    key: EvaluationKey
+    run_id: str | None
+    started_at: datetime
+
+
+def running_evaluations(engine: sa.Engine) -> list[Running]:
+    """The evaluations that are on record as going on, those of one run together."""
+    query = (
+        sa.select(Evaluation.account_id, Evaluation.window_start, Evaluation.run_id, Evaluation.started_at)
+        .where(Evaluation.state == "running")
+        .order_by(Evaluation.run_id, Evaluation.account_id, Evaluation.window_start)
+    )
+    with database_errors(), engine.connect() as connection:
+        return [
+            Running(EvaluationKey(account_id, window_start), run_id, started_at)
+            for account_id, window_start, run_id, started_at in connection.execute(query)
+        ]
+
+
+@dataclass(frozen=True)
 class FailedEvaluation:
     """Where an evaluation failed, and why."""
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError as DatabaseIntegrityError
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from spotlab_pipelines.database.engine import LOGICAL_NAMES, connect, database_errors, database_url
+from spotlab_pipelines.database.engine import LOGICAL_NAMES, Role, connect, database_errors, database_url
 from spotlab_pipelines.database.partitions import ensure_partitions, is_partition
 from spotlab_pipelines.errors import IntegrityError, PermanentError, SettingsError, StoreUnavailable
 from spotlab_pipelines.settings import Settings
@@ -84,30 +84,39 @@ def current_revision(engine: sa.Engine) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
-def require_current(settings: Settings) -> sa.Engine:
-    """The engine of a domain database that is at the revision of this code.
+def require_current(settings: Settings, role: Role = "pipeline") -> sa.Engine:
+    """The engine, of a role, of a domain database that is at the revision of this code.
+
+    It is asked as the role that will work with it: the pipeline's login need not be able to do more.
 
     Raises:
-        PermanentError: it is not there, or at another revision.
+        PermanentError: it is not there, at another revision, or not to be read by our user.
         StoreUnavailable: Postgres does not answer.
     """
     try:
-        current = current_revision(connect(settings, role="owner"))
+        current = current_revision(connect(settings, role=role))
     except StoreUnavailable as error:
         if not _is_missing(error):
             raise
         current = None
+    except ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
+            raise
+        raise PermanentError(
+            f"The database's revision cannot be read: {error.orig}.",
+            remedy="Run `spotlab up` as the owner of its tables, which migrates it and grants the rights.",
+        ) from error
     if current != head_revision():
         raise PermanentError(
             f"The database is at revision {current or 'none'}, this code needs {head_revision()}.",
             remedy="Run `spotlab up`, which creates and migrates it.",
         )
-    return connect(settings)
+    return connect(settings, role=role)
 
 
 def _is_missing(error: StoreUnavailable) -> bool:
-    """Whether the server said that it has no such database: psycopg gives a refused connection no SQLSTATE."""
-    return "does not exist" in str(error) and "database" in str(error)
+    """Whether the server has no such database, or none of our roles yet: a refused connection has no SQLSTATE."""
+    return "does not exist" in str(error) and ("database" in str(error) or 'role "spotlab_pipeline"' in str(error))
 
 
 def drift(settings: Settings) -> list[str]:

@@ -27,6 +27,7 @@ ROLES = ("user", "lab", "admin")
 ENVIRONMENTS = ("LAB", "PROD")
 ACCOUNT_STATES = ("active", "disabled")
 ACCESS_STATES = ("unknown", "ok", "lax", "access_broken")
+INSTANCE_STATES = ("pending", "running", "shutting-down", "terminated", "stopping", "stopped")
 LIFECYCLES = ("spot", "on-demand")
 PIPELINE_MODES = ("LINEAR", "CLUSTER")
 MODEL_STATUSES = ("candidate", "approved", "retired")
@@ -65,6 +66,11 @@ def one_of(column: str, values: tuple[str, ...]) -> sa.CheckConstraint:
 def probability(column: str) -> sa.CheckConstraint:
     """A check that `column` is a probability or unknown."""
     return sa.CheckConstraint(f"{column} between 0 and 1", name=column)
+
+
+def amount(column: str) -> sa.CheckConstraint:
+    """A check that `column` is 0 or more, or unknown. Postgres holds NaN to be greater than every other number."""
+    return sa.CheckConstraint(f"{column} >= 0 and {column} < 'infinity'", name=column)
 
 
 class Base(DeclarativeBase):
@@ -107,6 +113,22 @@ class User(Base):
     password_hash: Mapped[str | None]
 
 
+class Login(Base):
+    """Proof for a while that somebody is this user: whoever has the token that this is the hash of."""
+
+    __tablename__ = "logins"
+    __table_args__ = (
+        sa.CheckConstraint("token_sha256 ~ '^[0-9a-f]{64}$'", name="token_sha256"),
+        sa.CheckConstraint("expires_at > created_at", name="expires_at"),
+    )
+
+    id: Mapped[UUID] = _id()
+    user_id: Mapped[UUID] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"))
+    token_sha256: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = _now()
+    expires_at: Mapped[datetime]
+
+
 class Account(Base):
     """One customer AWS account; `external_id` is ours and never leaves this table but to AWS and to its owner."""
 
@@ -119,7 +141,8 @@ class Account(Base):
         sa.CheckConstraint("account_id ~ '^[0-9]{12}$'", name="account_id"),
         sa.CheckConstraint("cardinality(regions) > 0", name="regions"),
         sa.CheckConstraint("evaluation_interval_s between 60 and 86400", name="evaluation_interval_s"),
-        sa.CheckConstraint("interruption_cost_usd >= 0", name="interruption_cost_usd"),
+        amount("interruption_cost_usd"),
+        sa.CheckConstraint("role_arn ~ ('^arn:aws[a-z-]*:iam::' || account_id || '\\:role/')", name="role_arn"),
         sa.CheckConstraint("length(external_id) between 22 and 1224", name="external_id"),
         sa.Index(
             "ix_accounts_account_id_marked",
@@ -191,6 +214,7 @@ class Instance(Base):
     __table_args__ = (
         one_of("lifecycle", LIFECYCLES),
         one_of("pipeline_mode", PIPELINE_MODES),
+        one_of("state", INSTANCE_STATES),
         sa.UniqueConstraint("account_id", "instance_id"),
         sa.CheckConstraint("ended_at is null or state = 'terminated'", name="ended_at"),
         sa.Index(
@@ -251,6 +275,7 @@ class Evaluation(Base):
     __tablename__ = "evaluations"
     __table_args__ = (
         one_of("state", EVALUATION_STATES),
+        sa.CheckConstraint("step > 0", name="step"),
         sa.CheckConstraint("(state = 'failed') = (error is not null)", name="error"),
         sa.CheckConstraint("state <> 'logged' or snapshot_id is not null", name="snapshot_id"),
         sa.UniqueConstraint("account_id", "window_start"),
@@ -288,6 +313,11 @@ class ExperimentLog(Base):
         one_of("pipeline_mode", PIPELINE_MODES),
         probability("p_current"),
         probability("p_target"),
+        amount("from_price_usd_per_hour"),
+        amount("to_price_usd_per_hour"),
+        amount("from_cost_usd_per_hour"),
+        amount("to_cost_usd_per_hour"),
+        sa.CheckConstraint("gain > '-infinity' and gain < 'infinity'", name="gain"),
         sa.CheckConstraint("horizon_h in (1, 6, 12)", name="horizon_h"),
         sa.CheckConstraint("candidates_considered >= 0", name="candidates_considered"),
         sa.CheckConstraint("length(snapshot_id) = 64", name="snapshot_id"),

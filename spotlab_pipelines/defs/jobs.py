@@ -173,6 +173,15 @@ def due_evaluations(
     )
 
 
+@dg.sensor(minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
+def stuck_evaluations(context: dg.SensorEvaluationContext, database: DatabaseParam) -> dg.SkipReason:
+    """End what a process left behind when it died: its run, which keeps its account's place, and its evaluation."""
+    from spotlab_pipelines.defs.stuck import end_stuck
+
+    ended = end_stuck(context.instance, database, datetime.now(UTC))
+    return dg.SkipReason(f"Ended: {', '.join(str(each.key) for each in ended) or 'nothing is stuck'}.")
+
+
 def busy_partitions(instance: dg.DagsterInstance, existing: Sequence[str]) -> set[str]:
     """The partitions that a run in flight works on; a run over a range is taken to work on all of them."""
     runs = instance.get_runs(dg.RunsFilter(statuses=IN_FLIGHT))

@@ -6,7 +6,7 @@ Runs happen in this process, with the in-process executor, against the instance 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -59,6 +59,7 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
 
     Raises:
         LocalStackError: there is neither.
+        StoreUnavailable: Dagster's Postgres does not answer, now or at any time inside the block.
     """
     import dagster as dg
 
@@ -67,8 +68,24 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
         raise LocalStackError(
             f"Expected a dagster.yaml in {home}.", remedy="Run from a checkout, or set DAGSTER_HOME to its folder."
         )
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+    with _lost_postgres_named(), dg.DagsterInstance.from_config(str(home)) as instance:
         yield instance
+
+
+@contextmanager
+def _lost_postgres_named() -> Iterator[None]:
+    """Dagster writes events while it works, and lets out whatever its driver says when it cannot."""
+    from spotlab_pipelines.database.engine import database_lost
+
+    try:
+        yield
+    except errors.SpotLabError:
+        raise
+    except Exception as error:
+        lost = database_lost(error)
+        if lost is None:
+            raise
+        raise lost from error
 
 
 def scrape_shared_market(
@@ -96,9 +113,13 @@ def scrape_intervals_s() -> dict[str, int]:
 def evaluate_account(
     instance: dg.DagsterInstance, definitions: dg.Definitions, account_id: str, *, progress: Progress | None = None
 ) -> RunOutcome:
-    """Evaluate one account now; the window is the creation time of the run."""
+    """Evaluate one account now; the window is the creation time of the run. What died before it is ended first."""
+    from spotlab_pipelines.database.engine import connect
     from spotlab_pipelines.defs.partitions import account_partitions
+    from spotlab_pipelines.defs.stuck import end_stuck
+    from spotlab_pipelines.settings import get_settings
 
+    end_stuck(instance, connect(get_settings()), datetime.now(UTC))
     name = str(account_partitions.name)
     if not instance.has_dynamic_partition(name, account_id):
         instance.add_dynamic_partitions(name, [account_id])
@@ -112,20 +133,24 @@ def _run(
     account_id: str | None = None,
     progress: Progress | None = None,
 ) -> RunOutcome:
+    from spotlab_pipelines.database.engine import connect
     from spotlab_pipelines.defs.evaluation import ACCOUNT_TAG, WINDOW_TAG, parse_window
+    from spotlab_pipelines.defs.stuck import IN_PROCESS, at_work
+    from spotlab_pipelines.settings import get_settings
 
     run_id = str(uuid4())
     if progress is not None:
         instance.add_event_listener(run_id, lambda entry: _report(entry, progress))
-    tags: Mapping[str, str] = {} if account_id is None else {ACCOUNT_TAG: account_id}
-    result = job.execute_in_process(
-        run_config=QUIET,
-        instance=instance,
-        partition_key=account_id,
-        tags=tags,
-        run_id=run_id,
-        raise_on_error=False,
-    )
+    tags = IN_PROCESS | {"dagster/max_retries": "0"} | ({} if account_id is None else {ACCOUNT_TAG: account_id})
+    with at_work(connect(get_settings()), run_id):
+        result = job.execute_in_process(
+            run_config=QUIET,
+            instance=instance,
+            partition_key=account_id,
+            tags=tags,
+            run_id=run_id,
+            raise_on_error=False,
+        )
     record = instance.get_run_record_by_id(run_id)
     if record is None:
         raise IntegrityError(f"Dagster has no record of run {run_id}, which it has just executed.")

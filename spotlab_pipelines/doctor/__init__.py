@@ -1,14 +1,14 @@
 """What `spotlab doctor` looks at: every setting and store, what is wrong with it and what to do. It changes nothing.
 
-Stores that are down are not started: that they are down is the finding. Each look is a function of stores.py or
-surroundings.py that returns one line or raises an error, whose message and remedy become the line.
+Stores that are down are not started: that they are down is the finding. Each look is a function of stores.py,
+surroundings.py or work.py that returns one line or raises an error, whose message and remedy become the line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from spotlab_pipelines.doctor import stores, surroundings
+from spotlab_pipelines.doctor import stores, surroundings, work
 from spotlab_pipelines.doctor.findings import Finding, failed, look
 from spotlab_pipelines.local.stores import status
 from spotlab_pipelines.settings import get_settings
@@ -31,8 +31,11 @@ def examine() -> Iterator[Finding]:
     domain = look("postgres", lambda: stores.postgres(settings, found["postgres"]))
     yield domain
     if found["postgres"].state != "stopped" and not domain.found.startswith("StoreUnavailable"):
-        for name in ("dagster", "mlflow"):
-            yield look(f"{name} database", lambda name=name: stores.other_database(settings, name))
+        dagster = look("dagster database", lambda: stores.other_database(settings, "dagster"))
+        yield dagster
+        yield look("mlflow database", lambda: stores.other_database(settings, "mlflow"))
+        if domain.state == dagster.state == "OK":
+            yield look("evaluations", lambda: work.evaluations(settings))
     yield look("redis", lambda: stores.redis(settings, found["redis"]))
     yield look("archive", lambda: stores.archive(settings))
     yield look("mlruns", lambda: stores.mlruns(settings))

@@ -12,16 +12,20 @@ import pytest
 from botocore.exceptions import ClientError
 
 import spotlab_pipelines
-from spotlab_pipelines.accounts.policies import POLICY_MAX, READ, SWITCH, SessionPolicy, allow
+from spotlab_pipelines.accounts.policies import POLICY_MAX, READ, SessionPolicy, allow, switch_policy
 from spotlab_pipelines.accounts.registry import get_account
 from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines_tests.accounts.registering import register_in_aws
+from spotlab_pipelines_tests.local_aws.session_policy import read_session_policy
 
 A = "111122223333"
+SWITCH = switch_policy()
+INSTANCE, ROLE = f"arn:aws:ec2:us-east-1:{A}:instance/i-0123456789abcdef0", f"arn:aws:iam::{A}:role/Web"
+NAMED = switch_policy(terminates=[INSTANCE], passes=[ROLE])
 LAUNCH = {"ImageId": "ami-0spotlab0linux000", "InstanceType": "m5.large", "MinCount": 1, "MaxCount": 1}
 
 
-@pytest.mark.parametrize("policy", [READ, SWITCH])
+@pytest.mark.parametrize("policy", [READ, SWITCH, NAMED])
 def test_a_policy_is_compact_json_that_sts_takes(policy):
     assert len(policy.document) <= POLICY_MAX
     assert json.loads(policy.document)["Version"] == "2012-10-17"
@@ -36,6 +40,42 @@ def test_a_policy_that_is_too_long_is_refused():
 def test_reading_allows_nothing_that_changes_anything():
     assert all(re.fullmatch(r"ec2:Describe\w+|pricing:Get\w+|sts:GetCallerIdentity", name) for name in READ.actions)
     assert READ.actions < SWITCH.actions
+
+
+def test_what_switching_may_end_and_pass_on_is_named_to_the_last():
+    """A role that can be passed to an instance of one's own is a role that one has."""
+    resources = {action: one["Resource"] for one in NAMED.statements for action in one["Action"]}
+    assert (resources["ec2:TerminateInstances"], resources["iam:PassRole"]) == ([INSTANCE], [ROLE])
+    assert not {"ec2:TerminateInstances", "iam:PassRole"} & SWITCH.actions
+    assert len({SWITCH.name, NAMED.name, switch_policy(passes=[ROLE]).name, READ.name}) == 4
+    evaluated = read_session_policy(NAMED.document)
+    to_ec2, to_lambda = ({"iam:PassedToService": name} for name in ("ec2.amazonaws.com", "lambda.amazonaws.com"))
+    assert evaluated.allows("iam:PassRole", ROLE, to_ec2)
+    assert not evaluated.allows("iam:PassRole", ROLE, to_lambda)
+    assert not evaluated.allows("iam:PassRole", ROLE)
+    assert not evaluated.allows("iam:PassRole", ROLE.replace("Web", "Admin"), to_ec2)
+    assert evaluated.allows("ec2:CreateTags", INSTANCE, {"ec2:CreateAction": "RunInstances"})
+    assert not evaluated.allows("ec2:CreateTags", INSTANCE)
+
+
+def test_a_switch_ends_the_instance_that_it_names_and_passes_no_other_role(engine, local_aws):
+    register_in_aws(engine, local_aws, A)
+    sessions = AccountSessions(engine)
+    reading: Any = sessions.get_ec2_client(A, "us-east-1")
+    mine, other = sorted(
+        each["InstanceId"] for one in reading.describe_instances()["Reservations"] for each in one["Instances"]
+    )
+    arn = f"arn:aws:ec2:us-east-1:{A}:instance/{mine}"
+    client = sessions.get_ec2_client(A, "us-east-1", policy=switch_policy(terminates=[arn]))
+    for refused in (
+        lambda: client.terminate_instances(InstanceIds=[other]),
+        lambda: client.terminate_instances(InstanceIds=[mine, other]),
+        lambda: client.run_instances(**LAUNCH, IamInstanceProfile={"Name": "Admin"}),
+        lambda: client.create_tags(Resources=[other], Tags=[{"Key": "spotlab:managed", "Value": "true"}]),
+    ):
+        with pytest.raises(ClientError, match=r"UnauthorizedOperation.*no session policy"):
+            refused()
+    assert client.terminate_instances(InstanceIds=[mine])["TerminatingInstances"]
 
 
 def test_reading_allows_exactly_what_the_code_calls():

@@ -81,6 +81,12 @@ class World:
 
 
 @pytest.fixture
+def engine(owner: sa.Engine) -> sa.Engine:
+    """The engine of the owner: whoever administers users needs it."""
+    return owner
+
+
+@pytest.fixture
 def make_world(engine: sa.Engine, owner: sa.Engine, settings: Settings, mlflow_database: str) -> Callable[[str], World]:
     def make(role: str) -> World:
         me = add_user(engine, "me@example.com", role)

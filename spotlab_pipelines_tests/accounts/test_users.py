@@ -32,6 +32,12 @@ PASSWORD = "correct horse battery staple"
 ROOT, OTHER_ROOT = "root@example.com", "root2@example.com"
 
 
+@pytest.fixture
+def engine(owner: sa.Engine) -> sa.Engine:
+    """The engine of whoever administers users: the owner's."""
+    return owner
+
+
 def hash_of(engine: sa.Engine, email: str) -> str | None:
     with engine.connect() as connection:
         return connection.scalar(sa.text("select password_hash from users where email = :e"), {"e": email})
@@ -191,6 +197,19 @@ def test_roles_are_the_known_ones_and_users_exist(engine: sa.Engine) -> None:
         with pytest.raises(NotFound, match=r"x@example\.com"):
             change()
     assert [each.id for each in list_users(engine)] == [person.id]
+
+
+@pytest.mark.parametrize("unprintable", ["\x1b[2J", "\0", "\x9b2J", "\u202e", "\udcff"])
+def test_an_address_holds_nothing_that_a_terminal_obeys_or_postgres_refuses(
+    engine: sa.Engine, unprintable: str
+) -> None:
+    email = f"an{unprintable}a@example.com"
+    with pytest.raises(InvalidInput, match="e-mail address") as refused:
+        add_user(engine, email)
+    assert unprintable not in str(refused.value)
+    with pytest.raises(NotFound):
+        get_user(engine, email)
+    assert list_users(engine) == []
 
 
 def test_every_change_of_a_user_is_on_record_without_passwords(engine: sa.Engine) -> None:

@@ -15,12 +15,22 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from spotlab_pipelines.accounts.own import OwnKeys
 from spotlab_pipelines.accounts.policies import READ
 from spotlab_pipelines.accounts.registry import get_account, trust_policy
 from spotlab_pipelines.accounts.report import RegionReach
 from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.accounts.validation import PROBES
-from spotlab_pipelines.errors import AccessDenied, InvalidInput, NotFound, SourceMalformed, SourceUnavailable, Throttled
+from spotlab_pipelines.errors import (
+    AccessDenied,
+    InvalidInput,
+    NotFound,
+    SettingsError,
+    SourceMalformed,
+    SourceUnavailable,
+    Throttled,
+)
+from spotlab_pipelines.settings import Settings
 from spotlab_pipelines_tests.accounts.registering import audit_rows, count_calls, register, register_in_aws
 from spotlab_pipelines_tests.local_aws.credentials import OWN_ACCOUNT
 
@@ -55,9 +65,9 @@ def policy_of(role: str, partition: str, external_id: str) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": [allow, deny] if role == "deny wins" else [allow]}
 
 
-def granted_by_aws(role_arn: str, region: str, external_id: str | None) -> bool:
+def granted_by_aws(role_arn: str, region: str, external_id: str | None, profile: str | None) -> bool:
     """Whether the local AWS lets SpotLab's own keys assume the role, asked by plain boto3."""
-    sts: Any = boto3.client("sts", region_name=region, config=NO_RETRIES)
+    sts: Any = boto3.Session(profile_name=profile).client("sts", region_name=region, config=NO_RETRIES)
     arguments = {"RoleArn": role_arn, "RoleSessionName": "test"}
     try:
         sts.assume_role(**arguments, **({} if external_id is None else {"ExternalId": external_id}))
@@ -70,17 +80,18 @@ def granted_by_aws(role_arn: str, region: str, external_id: str | None) -> bool:
 
 @pytest.mark.parametrize("partition", REGIONS)
 @pytest.mark.parametrize("role", ROLES)
-def test_no_wrong_grant_and_the_right_verdict(engine, local_aws, role, partition):
+def test_no_wrong_grant_and_the_right_verdict(engine, local_aws, own_profiles, role, partition):
     region = REGIONS[partition]
     account = register(engine, A, regions=[region], role_arn=f"arn:{partition}:iam::{A}:role/SpotLab")
     own = account.external_id.get_secret_value()
     local_aws.add_account(A, external_id=None, regions=[region], trust_policy=policy_of(role, partition, own))
     sent = {"right": own, "wrong": "somebody-elses-external-id-0123456789", "missing": None}
-    granted = tuple(name for name, value in sent.items() if granted_by_aws(account.role_arn, region, value))
+    profile = own_profiles.get(partition)
+    granted = tuple(name for name, value in sent.items() if granted_by_aws(account.role_arn, region, value, profile))
     _, expected, verdict = ROLES[role]
     assert granted == expected
 
-    report = AccountSessions(engine, run_id="r1").validate_account_access(A)
+    report = AccountSessions(engine, run_id="r1", own_keys=OwnKeys(own_profiles)).validate_account_access(A)
     assert report.verdict == verdict
     without, wrong = ("missing" in expected), ("wrong" in expected)
     # The first door that opens ends the validation.
@@ -94,6 +105,21 @@ def test_no_wrong_grant_and_the_right_verdict(engine, local_aws, role, partition
     (entry,) = audit_rows(engine, "validate_access")
     assert (entry["actor"], entry["outcome"]) == ("run:r1", "done" if verdict == "ok" else "refused")
     assert own not in repr(report) + str(report.reason) + json.dumps(audit_rows(engine), default=str)
+
+
+@pytest.mark.parametrize("partition", ["aws-cn", "aws-us-gov"])
+def test_keys_of_another_partition_are_named_by_the_setting_that_is_missing(engine, local_aws, own_profiles, partition):
+    region = REGIONS[partition]
+    account = register(engine, A, regions=[region], role_arn=f"arn:{partition}:iam::{A}:role/SpotLab")
+    local_aws.add_account(A, external_id=account.external_id.get_secret_value(), regions=[region])
+    sessions = AccountSessions(engine)
+    named = f"SPOTLAB_{partition.upper().replace('-', '_')}_PROFILE"
+    for ask in (sessions.validate_account_access, lambda _: sessions.principal(account)):
+        with pytest.raises(SettingsError, match=named):
+            ask(A)
+    assert get_account(engine, A).access_state == "unknown"
+    names = {"aws_cn_profile": own_profiles["aws-cn"], "aws_us_gov_profile": own_profiles["aws-us-gov"]}
+    assert AccountSessions.of(Settings(**names), engine).principal(account) == OWN_ACCOUNT
 
 
 def test_a_lax_report_carries_the_policy_that_makes_it_well(engine, local_aws):

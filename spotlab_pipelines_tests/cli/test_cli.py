@@ -217,10 +217,10 @@ def test_a_second_registration_changes_nothing(spotlab: Spotlab, engine: sa.Engi
     assert spotlab("accounts", "list", "--json").json == before
 
 
-def test_lists_of_what_is_there(spotlab: Spotlab, engine: sa.Engine) -> None:
+def test_lists_of_what_is_there(spotlab: Spotlab, engine: sa.Engine, owner: sa.Engine) -> None:
     assert "nothing" in spotlab("experiments", "list").out.lower()
     assert "bootstrap" in spotlab("models", "list").out
-    fill(engine)
+    fill(owner)
     (evaluation,) = spotlab("experiments", "list", "--json").json
     assert (evaluation["account_id"], evaluation["state"], evaluation["step"]) == (ACCOUNT_ID, "running", 1)
     assert spotlab("experiments", "list", "--account", "000000000000", "--json").json == []

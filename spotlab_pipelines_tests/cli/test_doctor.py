@@ -202,9 +202,9 @@ def test_databases_of_dagster_and_mlflow(
     [("12345", "FAIL", "12 digits"), ("999999999999", "FAIL", "not registered"), (ACCOUNT_ID, "OK", ACCOUNT_ID)],
 )
 def test_the_account_that_reads_the_catalogue(
-    examine: Callable[..., dict[str, Any]], engine: sa.Engine, account_id: str, state: str, said: str
+    examine: Callable[..., dict[str, Any]], engine: sa.Engine, owner: sa.Engine, account_id: str, state: str, said: str
 ) -> None:
-    fill(engine)
+    fill(owner)
     finding = examine(catalogue_account_id=account_id)["catalogue account"]
     assert (finding["state"], said in finding["found"]) == (state, True), finding
     if state == "FAIL":

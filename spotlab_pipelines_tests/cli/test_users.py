@@ -41,7 +41,7 @@ def test_users_are_added_changed_and_disabled(spotlab: Spotlab, engine: sa.Engin
 
 
 def test_a_password_comes_from_stdin_and_nowhere_else(
-    spotlab: Spotlab, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+    spotlab: Spotlab, owner: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spotlab("users", "add", BEA)
     assert spotlab("users", "set-password", BEA, PASSWORD).code == 2
@@ -49,16 +49,16 @@ def test_a_password_comes_from_stdin_and_nowhere_else(
     answer = spotlab("users", "set-password", BEA)
     assert answer.code == 0, answer.err
     assert PASSWORD not in answer.out + answer.err
-    assert verify_password(engine, BEA, PASSWORD).email == BEA
+    assert verify_password(owner, BEA, PASSWORD).email == BEA
     monkeypatch.setattr(sys, "stdin", io.StringIO("short\n"))
     answer = spotlab("users", "set-password", BEA)
     assert (answer.code, "12 to 256 characters" in answer.err) == (1, True)
     with pytest.raises(LoginRefused):
-        verify_password(engine, BEA, "short")
+        verify_password(owner, BEA, "short")
 
 
 def test_at_a_terminal_the_password_is_asked_for_twice_and_not_echoed(
-    spotlab: Spotlab, engine: sa.Engine, environment: dict[str, str]
+    spotlab: Spotlab, owner: sa.Engine, environment: dict[str, str]
 ) -> None:
     spotlab("users", "add", BEA)
     ours, theirs = pty.openpty()
@@ -77,4 +77,4 @@ def test_at_a_terminal_the_password_is_asked_for_twice_and_not_echoed(
     os.close(ours)
     assert PASSWORD.encode() not in shown
     assert b"has a new password" in shown
-    assert verify_password(engine, BEA, PASSWORD).email == BEA
+    assert verify_password(owner, BEA, PASSWORD).email == BEA

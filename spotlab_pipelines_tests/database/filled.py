@@ -37,6 +37,8 @@ insert into interruption_events (account_id, instance_id, region, az_id, instanc
 insert into evaluation_requests (account_id, window_start, requested_by, source)
     select '111122223333', '2026-03-14T15:00Z', id, 'api' from users;
 insert into audit_log (actor, action, account_id, outcome) values ('cli:ana', 'add_account', '111122223333', 'done');
+insert into logins (user_id, token_sha256, expires_at)
+    select id, repeat('c', 64), now() + interval '1 hour' from users;
 insert into tracking_runs (account_id, model_version, mlflow_run_id) values ('111122223333', 'logistic/1', 'r1');
 """
 

@@ -26,23 +26,23 @@ def test_a_window_needs_a_zone() -> None:
         EvaluationKey(ACCOUNT_ID, datetime(2026, 1, 1))  # noqa: DTZ001
 
 
-def test_begun_twice_is_one_evaluation(engine: sa.Engine) -> None:
-    fill(engine)
+def test_begun_twice_is_one_evaluation(engine: sa.Engine, owner: sa.Engine) -> None:
+    fill(owner)
     assert begin_evaluation(engine, KEY, "run-1") == 1
     assert begin_evaluation(engine, KEY, "run-2") == 1
     assert state(engine) == ("running", 1, "run-2", None)
 
 
-def test_steps_count_an_accounts_evaluations_without_gap(engine: sa.Engine) -> None:
-    fill(engine)
+def test_steps_count_an_accounts_evaluations_without_gap(engine: sa.Engine, owner: sa.Engine) -> None:
+    fill(owner)
     keys = [EvaluationKey(ACCOUNT_ID, WINDOW + timedelta(hours=hour)) for hour in range(1, 9)]
     with ThreadPoolExecutor(4) as pool:
         steps = sorted(pool.map(lambda key: begin_evaluation(engine, key, None), keys))
     assert steps == list(range(2, 10))
 
 
-def test_a_failure_is_kept_and_a_retry_reopens_it(engine: sa.Engine) -> None:
-    fill(engine)
+def test_a_failure_is_kept_and_a_retry_reopens_it(engine: sa.Engine, owner: sa.Engine) -> None:
+    fill(owner)
     fail_evaluation(engine, KEY, at_step="spot_prices", error="Throttled: slowly")
     assert state(engine)[0] == "failed"
     failures = failed_accounts(engine, WINDOW, [ACCOUNT_ID, "000000000000"])
@@ -52,8 +52,8 @@ def test_a_failure_is_kept_and_a_retry_reopens_it(engine: sa.Engine) -> None:
     assert failed_accounts(engine, WINDOW, [ACCOUNT_ID]) == {}
 
 
-def test_what_is_logged_stays_logged(engine: sa.Engine) -> None:
-    fill(engine)
+def test_what_is_logged_stays_logged(engine: sa.Engine, owner: sa.Engine) -> None:
+    fill(owner)
     with engine.begin() as connection:
         connection.execute(sa.text("update evaluations set state = 'logged', snapshot_id = repeat('c', 64)"))
     begin_evaluation(engine, KEY, "run-2")

@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from spotlab_pipelines.database.migrate import drift
+from spotlab_pipelines.database.engine import connect
+from spotlab_pipelines.database.migrate import drift, upgrade
 from spotlab_pipelines.database.partitions import (
     drop_partitions,
     ensure_partitions,
@@ -56,7 +57,7 @@ def test_a_partition_has_the_logs_rules(owner: sa.Engine) -> None:
     inspector = sa.inspect(owner)
     for name in ("experiment_logs", "experiment_logs_2026_03"):
         assert len(inspector.get_foreign_keys(name)) == 2, name
-        assert len(inspector.get_check_constraints(name)) == 8, name
+        assert len(inspector.get_check_constraints(name)) == 13, name
         assert len(inspector.get_unique_constraints(name)) == 1, name
     with owner.connect() as connection:
         assert connection.scalar(sa.text("select count(*) from experiment_logs_2026_03")) == 1
@@ -100,10 +101,24 @@ def test_many_that_ask_at_once(engine: sa.Engine) -> None:
     assert created == [f"experiment_logs_2033_{month:02}" for month in range(2, 8)]
 
 
-def test_reading_another_month_does_not_wait(engine: sa.Engine) -> None:
-    fill(engine)
+def test_reading_another_month_does_not_wait(engine: sa.Engine, owner: sa.Engine) -> None:
+    fill(owner)
     with engine.connect() as reader:
         reader.execute(sa.text("select count(*) from experiment_logs"))
         with engine.connect() as connection:
             connection.execute(sa.text("set lock_timeout = '1s'"))
         assert len(ensure_partitions(engine, datetime(2034, 1, 1, tzinfo=UTC))) == 3
+
+
+def test_partitions_from_before_there_was_protection_have_it_too(empty_database: Settings) -> None:
+    upgrade(empty_database, "0001")
+    owner = connect(empty_database, role="owner")
+    with owner.begin() as connection:
+        connection.exec_driver_sql(
+            "create table experiment_logs_2026_03 partition of experiment_logs "
+            "for values from ('2026-03-01') to ('2026-04-01')"
+        )
+    upgrade(empty_database)
+    with owner.connect() as connection:
+        protected = "select relrowsecurity and relforcerowsecurity from pg_class where relname = '{}'"
+        assert connection.scalar(sa.text(protected.format("experiment_logs_2026_03"))) is True

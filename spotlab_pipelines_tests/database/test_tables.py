@@ -13,6 +13,14 @@ from spotlab_pipelines_tests.database.filled import fill
 
 WITH_UPDATED_AT = sorted(table.name for table in Base.metadata.tables.values() if "updated_at" in table.columns)
 
+AMOUNTS = {
+    "from_price_usd_per_hour": (-5, "'nan'"),
+    "to_price_usd_per_hour": ("'nan'", "'infinity'"),
+    "from_cost_usd_per_hour": (-1, "'nan'"),
+    "to_cost_usd_per_hour": (-1, "'nan'"),
+    "gain": ("'nan'", "'infinity'", "'-infinity'"),
+}
+
 
 def test_updated_at_follows_every_change_and_only_changes(owner: sa.Engine) -> None:
     fill(owner)
@@ -54,6 +62,19 @@ def test_updated_at_follows_every_change_and_only_changes(owner: sa.Engine) -> N
         ("update evaluations set state = 'failed'", "ck_evaluations_error"),
         ("update evaluations set state = 'logged'", "ck_evaluations_snapshot_id"),
         ("update instances set assigned_version = 'none/1'", "fk_instances_assigned_version"),
+        ("update experiment_logs set p_current = 'nan'", "ck_experiment_logs_p_current"),
+        *(
+            (f"update experiment_logs set {column} = {value}", f"ck_experiment_logs_{column}")
+            for column, values in AMOUNTS.items()
+            for value in values
+        ),
+        ("update accounts set interruption_cost_usd = 'nan'", "ck_accounts_interruption_cost_usd"),
+        ("update accounts set interruption_cost_usd = 'infinity'", "ck_accounts_interruption_cost_usd"),
+        ("update accounts set role_arn = 'arn:aws:iam::999922223333:role/x'", "ck_accounts_role_arn"),
+        ("update instances set state = 'banana'", "ck_instances_state"),
+        ("update evaluations set step = 0", "ck_evaluations_step"),
+        ("update logins set token_sha256 = 'the token itself'", "ck_logins_token_sha256"),
+        ("update logins set expires_at = created_at", "ck_logins_expires_at"),
         ("update experiment_logs set p_current = 1.2", "ck_experiment_logs_p_current"),
         ("update experiment_logs set horizon_h = 2", "ck_experiment_logs_horizon_h"),
         ("update experiment_logs set decision = 'WAIT'", "ck_experiment_logs_decision"),

@@ -79,7 +79,8 @@ def _run_of_version(laboratory: Laboratory) -> None:
 
 def _accounts_of_user(laboratory: Laboratory) -> None:
     """What row-level security asks, with the rights it asks it with: a function's plan is not shown by its caller's."""
-    with acting_for(laboratory.owner, laboratory.idle_id) as connection:
+    with laboratory.owner.begin() as connection:
+        connection.execute(sa.select(sa.func.set_config("app.login", laboratory.idle_login.get_secret_value(), True)))
         connection.exec_driver_sql(
             connection.scalar(sa.text("select prosrc from pg_proc where proname = 'app_accounts'")).strip()
         )
@@ -87,7 +88,7 @@ def _accounts_of_user(laboratory: Laboratory) -> None:
 
 def _api(sql: str) -> Callable[[Laboratory], None]:
     def ask(laboratory: Laboratory) -> None:
-        with acting_for(laboratory.api, laboratory.user_id) as connection:
+        with acting_for(laboratory.api, laboratory.login) as connection:
             connection.exec_driver_sql(sql.format(account=ACCOUNT, window=WINDOW.isoformat()))
 
     return ask

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import sqlalchemy as sa
+from pydantic import SecretStr
 
+from spotlab_pipelines.accounts.logins import open_login
 from spotlab_pipelines.database.engine import connect
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines_tests.experiments.factory import ACCOUNT, SNAPSHOT, WINDOW, register
@@ -19,7 +21,8 @@ PEOPLE = f"""
 insert into users (email) select 'idle' || g || '@example.com' from generate_series(1, 5000) g;
 insert into accounts (account_id, name, owner_id, role_arn, external_id, regions, evaluation_interval_s,
     interruption_cost_usd, access_state, access_reason)
-    select to_char(g, 'FM000000000000'), 'account ' || g, u.id, 'arn', 'external-id-of-many-accounts-' || g,
+    select to_char(g, 'FM000000000000'), 'account ' || g, u.id,
+    'arn:aws:iam::' || to_char(g, 'FM000000000000') || ':role/x', 'external-id-of-many-accounts-' || g,
     '{{us-east-1}}', 1800, 1, case when mod(g, 200) = 0 then 'lax' else 'ok' end,
     case when mod(g, 200) = 0 then 'it opens' end
     from generate_series(1, {LOGGED_ACCOUNTS - 1 + IDLE_ACCOUNTS}) g
@@ -73,7 +76,8 @@ class Laboratory:
     owner: sa.Engine
     api: sa.Engine
     user_id: UUID
-    idle_id: UUID
+    login: SecretStr
+    idle_login: SecretStr
     row_id: UUID
 
 
@@ -95,4 +99,6 @@ def fill(settings: Settings, *, rows: int) -> Laboratory:
         assert connection.scalar(sa.text("select count(*) from experiment_logs")) >= rows
         row_id = connection.scalar(sa.text("select id from experiment_logs limit 1"))
         ids = dict(connection.execute(sa.text("select email, id from users")).tuples().all())
-    return Laboratory(settings, pipeline, owner, api, ids["owner@example.com"], ids[IDLE_OWNER], row_id)
+    user_id = ids["owner@example.com"]
+    login, idle_login = (open_login(owner, each) for each in (user_id, ids[IDLE_OWNER]))
+    return Laboratory(settings, pipeline, owner, api, user_id, login, idle_login, row_id)

@@ -48,8 +48,8 @@ def plans(laboratory: Laboratory, hot: HotQuery, *, execute: bool) -> list[Plan]
     parents = _index_parents(laboratory.owner)
     found = []
     with engine.connect() as connection, connection.begin() as transaction:
-        user = laboratory.idle_id if hot.role == "owner" else laboratory.user_id
-        connection.execute(sa.select(sa.func.set_config("app.user_id", str(user), True)))
+        login = laboratory.idle_login if hot.role == "owner" else laboratory.login
+        connection.execute(sa.select(sa.func.set_config("app.login", login.get_secret_value(), True)))
         for statement, values in sent:
             if re.search(r"\b(from|update|into)\s+(?!pg_)\w", statement, re.IGNORECASE):
                 lines = connection.exec_driver_sql(f"{how} {statement}", values).scalars()

@@ -157,7 +157,8 @@ def test_one_statement_says_who_is_due_among_many_accounts_by_an_index(engine: s
     with engine.begin() as connection:
         connection.exec_driver_sql(
             "insert into accounts (account_id, name, owner_id, role_arn, external_id, regions, evaluation_interval_s,"
-            " interruption_cost_usd) select to_char(g, 'FM000000000000'), 'many', (select id from users), 'arn',"
+            " interruption_cost_usd) select to_char(g, 'FM000000000000'), 'many', (select id from users),"
+            " 'arn:aws:iam::' || to_char(g, 'FM000000000000') || ':role/x',"
             " 'external-id-of-many-' || to_char(g, 'FM000000'), '{us-east-1}', 1800, 1 from generate_series(1, 1000) g"
         )
         connection.exec_driver_sql(
@@ -181,6 +182,7 @@ def test_rows_are_counted_exactly_in_every_table(engine: sa.Engine, archive: Arc
     register(engine, ACCOUNT, OTHER)
     evaluate(engine, archive, KEY)
     counts = row_counts(engine)
+    assert "logins" not in counts
     assert {"users", "accounts", "instances", "model_registry", "tracking_runs"} <= set(counts)
     assert (counts["accounts"], counts["evaluations"], counts["experiment_logs"]) == (2, 1, 24)
     assert counts["instances"] == 0

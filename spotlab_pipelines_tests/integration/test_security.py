@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -13,9 +12,10 @@ from botocore.exceptions import ClientError
 from sqlalchemy.exc import ProgrammingError
 
 from spotlab_pipelines.accounts.sessions import AccountSessions
-from spotlab_pipelines.database.engine import connect, engine_for
+from spotlab_pipelines.database.engine import connect
 from spotlab_pipelines.settings import PROJECT_ROOT, Settings
 from spotlab_pipelines_tests.accounts.registering import register, register_in_aws
+from spotlab_pipelines_tests.database.own_logins import login_of_its_own
 from spotlab_pipelines_tests.local_aws.server import LocalAws
 
 TESTS = PROJECT_ROOT / "spotlab_pipelines_tests"
@@ -56,19 +56,11 @@ def test_a_role_that_may_do_everything_changes_nothing_through_a_session_that_re
 
 
 @pytest.fixture
-def api_login(settings: Settings, engine: sa.Engine, owner: sa.Engine) -> Iterator[sa.Engine]:
+def api_login(settings: Settings, engine: sa.Engine) -> Iterator[sa.Engine]:
     """The API with a login of its own, as the page advises, on a database with one account in it."""
     register(engine, ACCOUNT)
-    name, password = f"lab_api_{secrets.token_hex(4)}", secrets.token_hex(16)
-    with owner.begin() as connection:
-        connection.exec_driver_sql(f"create role {name} login password '{password}' noinherit")
-        connection.exec_driver_sql(f"grant spotlab_api to {name}")
-    url = owner.url.set(username=name, password=password).render_as_string(hide_password=False)
-    login = engine_for(url, pool_size=1, role="api")
-    yield login
-    login.dispose()
-    with owner.begin() as connection:
-        connection.exec_driver_sql(f"drop role {name}")
+    with login_of_its_own(settings, "spotlab_api") as own:
+        yield connect(own, role="api")
 
 
 def won(engine: sa.Engine, leave: str, statement: str) -> int:

@@ -19,6 +19,12 @@ from spotlab_pipelines_tests.local_aws.wire import AwsError, Call, partition_of,
 
 OWN_ACCOUNT = "123456789012"
 """The account of every key that no AssumeRole has issued: SpotLab's own."""
+OWN_KEYS = {
+    "AKIASPOTLABOWNKEY000": "aws",
+    "AKIASPOTLABOWNKEYCN0": "aws-cn",
+    "AKIASPOTLABOWNKEYGOV": "aws-us-gov",
+}
+"""SpotLab's own keys by the partition that issued each. Any other key that no AssumeRole issued is of aws."""
 _ROLE_ARN = re.compile(r"arn:(aws|aws-cn|aws-us-gov):iam::(\d{12}):role/([\w+=,.@/-]{1,512})", re.ASCII)
 _EXTERNAL_ID = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
 _SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
@@ -56,6 +62,8 @@ class Credentials:
         """
         session = self.sessions.get(call.access_key)
         if session is None and not call.access_key.startswith("ASIA"):
+            if OWN_KEYS.get(call.access_key, "aws") != partition_of(call.region):
+                raise _bad_key(call.service)
             return Caller(OWN_ACCOUNT, f"arn:{partition_of(call.region)}:iam::{OWN_ACCOUNT}:user/spotlab")
         if session is None or session.token != call.token or not _is_of(session.caller.arn, call.region):
             raise _bad_key(call.service)
@@ -116,9 +124,24 @@ class Credentials:
         return self._issue(Caller(arn[2], arn_of_session), f"{role.id}:{session_name}", duration_s, policy)
 
     def allows(self, call: Call, action: str) -> bool:
-        """Whether the session policy of a call's session, if there is one, allows `service:Action`."""
+        """Whether the session policy of a call's session, if there is one, allows `service:Action` on what it names."""
         session = self.sessions.get(call.access_key)
-        return session is None or session.policy is None or session.policy.allows(action)
+        if session is None or session.policy is None:
+            return True
+        account, policy = f"{partition_of(call.region)}:ec2:{call.region}:{session.caller.account_id}", session.policy
+        if action == "ec2:TerminateInstances":
+            return all(
+                policy.allows(action, f"arn:{account}:instance/{instance_id}")
+                for instance_id in call.params.get("InstanceIds", [])
+            )
+        if action == "ec2:RunInstances" and "IamInstanceProfile" in call.params:
+            # The profile's role is taken to have its name, as where the console made both.
+            profile = call.params["IamInstanceProfile"]
+            name = (profile.get("Name") or profile.get("Arn", "")).rpartition("/")[2]
+            role = f"arn:{partition_of(call.region)}:iam::{session.caller.account_id}:role/{name}"
+            if not policy.allows("iam:PassRole", role, {"iam:PassedToService": "ec2.amazonaws.com"}):
+                return False
+        return policy.allows(action)
 
     def _issue(self, caller: Caller, role_id: str, duration_s: float, policy: SessionPolicy | None) -> Response:
         key, secret = f"ASIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30)

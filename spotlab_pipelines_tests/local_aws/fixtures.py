@@ -51,3 +51,19 @@ def local_aws(local_aws_server: LocalAws, monkeypatch: pytest.MonkeyPatch) -> It
         monkeypatch.setenv(name, value)
     yield local_aws_server
     local_aws_server.reset()
+
+
+@pytest.fixture
+def own_profiles(local_aws: LocalAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Profiles with SpotLab's own keys, by partition; the environment holds those of aws alone."""
+    from spotlab_pipelines_tests.local_aws.credentials import OWN_KEYS
+
+    profiles = {partition: f"spotlab-{partition}" for partition in OWN_KEYS.values() if partition != "aws"}
+    lines = [
+        f"[{profiles[partition]}]\naws_access_key_id = {key}\naws_secret_access_key = only-for-the-local-aws\n"
+        for key, partition in OWN_KEYS.items()
+        if partition in profiles
+    ]
+    (tmp_path / "aws-credentials").write_text("\n".join(lines))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "aws-credentials"))
+    return profiles

@@ -1,15 +1,17 @@
-"""Session policies: which actions an assumed session may call at all. Pure, and closed to what it does not understand.
+"""Session policies: what an assumed session may call, on what. Pure, and closed to what it does not understand.
 
-A session may do what its role *and* its session policy allow. Evaluated are Effect, Action with * and ?, and
-Resource "*"; an Allow with a condition allows nothing here, a Deny with one denies, whatever the condition says.
+A session may do what its role *and* its session policy allow. Evaluated are Effect, Action and Resource with * and ?,
+and conditions with StringEquals and StringLike on the keys that the caller of `allows` knows. An Allow with any other
+condition, or on a key that the request does not have, allows nothing; a Deny with one denies.
 
-Reference: STS API reference, AssumeRole, parameter Policy; IAM user guide, "Session policies".
+Reference: STS API reference, AssumeRole, parameter Policy; IAM user guide, "Session policies", "Policy evaluation".
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import translate
 from typing import Any
@@ -18,18 +20,31 @@ from spotlab_pipelines_tests.local_aws.wire import AwsError
 
 POLICY_MAX = 2048
 _KEYS = {"Sid", "Effect", "Action", "Resource", "Condition"}
+_RESOURCE = re.compile(r"\*|arn:[^:]+:[^:]*:[^:]*:[^:]*:.+", re.ASCII)
 
 
 @dataclass(frozen=True)
 class SessionPolicy:
-    """The actions that a session policy allows and denies, as patterns."""
+    """A session policy's statements."""
 
-    allowed: tuple[str, ...]
-    denied: tuple[str, ...]
+    statements: tuple[Mapping[str, Any], ...]
 
-    def allows(self, action: str) -> bool:
-        """Whether `service:Action` may be called."""
-        return _any(self.allowed, action) and not _any(self.denied, action)
+    def allows(self, action: str, resource: str = "*", context: Mapping[str, str] | None = None) -> bool:
+        """Whether `service:Action` may be called on a resource.
+
+        Args:
+            resource: its ARN; "*" for actions that have none.
+            context: the request's condition keys and their values.
+        """
+        context = {key.lower(): value for key, value in (context or {}).items()}
+        effects = {
+            one["Effect"]
+            for one in self.statements
+            if _any(_listed(one["Action"]), action, fold=True)
+            and _any(_listed(one["Resource"]), resource)
+            and _holds(one, context)
+        }
+        return effects == {"Allow"}
 
 
 def read_session_policy(text: str) -> SessionPolicy:
@@ -48,24 +63,37 @@ def read_session_policy(text: str) -> SessionPolicy:
         fits, statements = False, []
     if not fits:
         raise AwsError("MalformedPolicyDocument", "The policy is not in the expected format.")
-    allowed = [one for one in statements if one["Effect"] == "Allow" and "Condition" not in one]
-    denied = [one for one in statements if one["Effect"] == "Deny"]
-    return SessionPolicy(_actions(allowed), _actions(denied))
+    return SessionPolicy(tuple(statements))
 
 
 def _fits(statement: dict[str, Any]) -> bool:
     known = not set(statement) - _KEYS and "Action" in statement
-    return known and statement["Effect"] in ("Allow", "Deny") and statement["Resource"] == "*"
+    resources = all(_RESOURCE.fullmatch(one) for one in _listed(statement["Resource"]))
+    return known and statement["Effect"] in ("Allow", "Deny") and resources
 
 
-def _actions(statements: list[dict[str, Any]]) -> tuple[str, ...]:
-    return tuple(str(action) for statement in statements for action in _listed(statement["Action"]))
+def _holds(statement: Mapping[str, Any], context: Mapping[str, str]) -> bool:
+    met = [
+        _condition(operator, _listed(wanted), context.get(key.lower()))
+        for operator, keys in statement.get("Condition", {}).items()
+        for key, wanted in keys.items()
+    ]
+    return None not in met and all(met) if statement["Effect"] == "Allow" else all(one is not False for one in met)
 
 
-def _any(patterns: tuple[str, ...], action: str) -> bool:
-    return any(
-        re.fullmatch(translate(pattern.lower().replace("[", "[[]")), action.lower()) is not None for pattern in patterns
-    )
+def _condition(operator: str, wanted: list[Any], value: str | None) -> bool | None:
+    """Whether a condition holds; None if that cannot be told."""
+    if value is None:
+        return None
+    if operator == "StringEquals":
+        return value in wanted
+    return _any(wanted, value) if operator == "StringLike" else None
+
+
+def _any(patterns: Iterable[Any], value: str, *, fold: bool = False) -> bool:
+    wanted = [str(pattern).lower() if fold else str(pattern) for pattern in patterns]
+    value = value.lower() if fold else value
+    return any(re.fullmatch(translate(pattern.replace("[", "[[]")), value) is not None for pattern in wanted)
 
 
 def _listed(value: Any) -> list[Any]:

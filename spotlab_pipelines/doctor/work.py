@@ -1,0 +1,41 @@
+"""What the doctor looks at of the work itself: evaluations that seem to go on while nothing works on them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from spotlab_pipelines.doctor.findings import Doubt
+from spotlab_pipelines.settings import Settings
+
+SHOWN_MAX = 5
+
+
+def evaluations(settings: Settings) -> str:
+    """Whether whatever is on record as running is being worked on."""
+    import sqlalchemy as sa
+
+    from spotlab_pipelines.database.engine import connect, database_errors, database_url, engine_for
+    from spotlab_pipelines.database.evaluations import running_evaluations
+    from spotlab_pipelines.defs.run import open_instance
+    from spotlab_pipelines.defs.stuck import dead_runs, stuck_evaluations
+
+    database = connect(settings)
+    running = running_evaluations(database)
+    with database_errors(), engine_for(database_url(settings, "dagster"), pool_size=1).connect() as connection:
+        if not sa.inspect(connection).has_table("runs"):
+            # Opening Dagster's instance would make its tables.
+            return f"{len(running)} are running, and Dagster has not been used yet"
+    with open_instance() as instance:
+        stuck = stuck_evaluations(instance, database, datetime.now(UTC))
+        dead = dead_runs(instance, database)
+    if not stuck and not dead:
+        return f"{len(running)} are running, none is stuck"
+    told = [f"{each.key} (run {each.run_id}): {each.why}" for each in stuck[:SHOWN_MAX]]
+    if len(stuck) > SHOWN_MAX:
+        told.append(f"{len(stuck) - SHOWN_MAX} more")
+    told.extend(f"run {run.run_id} of {run.job_name} seems to go on, but its process has ended" for run in dead)
+    raise Doubt(
+        f"Stuck: {'; '.join(told)}.",
+        "Dagster's daemon ends them within a minute while it runs (sensor stuck_evaluations), and so does the next "
+        "`spotlab evaluate`.",
+    )
