@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spotlab_pipelines.settings import PROJECT_ROOT
-from spotlab_pipelines_tests.bench import account_run, advisor, evaluation, startup
+from spotlab_pipelines_tests.bench import account_run, advisor, evaluation, features, startup
 from spotlab_pipelines_tests.bench.measure import Figure
 
 PAGE = PROJECT_ROOT / "docs" / "benchmarks.md"
@@ -20,7 +20,7 @@ PAGE = PROJECT_ROOT / "docs" / "benchmarks.md"
 def main() -> int:
     """Take all figures, one module after the other."""
     figures: list[Figure] = []
-    for module in (startup, advisor, evaluation, account_run):
+    for module in (startup, advisor, features, evaluation, account_run):
         print(f"measuring {module.__name__.rsplit('.', 1)[-1]} ...", file=sys.stderr)
         figures += module.figures()
     Console(width=160).print(_table(figures))
@@ -33,14 +33,18 @@ def _cells(figure: Figure) -> list[str]:
     verdict = "" if figure.limit is None else ("yes" if figure.passes else "NO")
     return [
         figure.name,
-        f"{1000 * figure.measured_s:,.1f}",
+        _amount(figure, figure.measured_s),
         figure.floor,
-        f"{1000 * figure.floor_s:,.1f}",
+        _amount(figure, figure.floor_s),
         f"{figure.ratio:.2f}",
         limit,
         verdict,
         figure.note,
     ]
+
+
+def _amount(figure: Figure, value: float) -> str:
+    return f"{1000 * value:,.1f}" if figure.unit == "ms" else f"{value:,.1f} {figure.unit}"
 
 
 HEADINGS = ["what", "ms", "floor", "floor ms", "ratio", "limit", "within", "note"]

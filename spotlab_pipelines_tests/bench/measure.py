@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of docs/benchmarks.md: the product's time against its floor's, in seconds, and the ratio allowed."""
+    """One line of docs/benchmarks.md: the product's time against its floor's, in seconds, and the ratio allowed.
+
+    A figure of memory has the `unit` MB, and both in it.
+    """
 
     name: str
     measured_s: float
@@ -18,6 +21,7 @@ class Figure:
     floor_s: float
     limit: float | None
     note: str = ""
+    unit: str = "ms"
 
     @property
     def ratio(self) -> float:
