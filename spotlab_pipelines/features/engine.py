@@ -62,7 +62,10 @@ def compute_features(
     if wanted.needs_past:
         if past is None:
             raise FeatureMissing(f"Feature spec {spec} looks at the past of the pools; none was given.")
-        columns |= with_indicators(past.columns(wanted, pools.take(keyed.order)), wanted)
+        looked_at = pd.DataFrame(keyed.keys(keyed.order))
+        if wanted.needs_market:
+            looked_at["price_changed_at"] = pools["price_changed_at"].array.take(keyed.order)
+        columns |= with_indicators(past.columns(wanted, looked_at), wanted)
 
     key = keyed.keys(keyed.order[included])
     values = {name: columns[name][included] for name in wanted.names}
