@@ -11,11 +11,15 @@ import subprocess
 import sys
 import tracemalloc
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from spotlab_pipelines_tests.bench.measure import Figure, best_of
+
+if TYPE_CHECKING:
+    from spotlab_pipelines.features.past import Past
 
 ROUNDS = 3
 REGIONS, FAMILIES, SIZES, ZONES, PRODUCTS = 25, 100, 10, 10, 4
@@ -136,7 +140,7 @@ def _measured_memory() -> dict[str, float]:
     return {"given": given, "peak": float(peak + arrow.max_memory())}
 
 
-def _past(frame: pd.DataFrame) -> object:
+def _past(frame: pd.DataFrame) -> Past:
     """Observations of some pools and two prices of each."""
     from spotlab_pipelines.features.past import Past
     from spotlab_pipelines.features.windows import PriceHistory

@@ -70,6 +70,13 @@ def test_losses_per_hour_count_what_was_taken_away_not_what_stayed_away():
     assert features["log_losses_per_hour_24h"] == pytest.approx(math.log1p(1 / (1 + 8 * 2 / 4)))
 
 
+def test_a_failure_after_a_week_of_silence_is_no_loss():
+    """Else an observation that is too old to count for anything else would make one of it."""
+    assert one((ZONES[0], 170, True), (ZONES[0], 2, False))["log_losses_per_hour_6h"] == pytest.approx(math.log1p(1))
+    assert one((ZONES[0], 171, True), (ZONES[0], 2, False))["log_losses_per_hour_6h"] == 0.0
+    assert one((ZONES[0], 24 * 31, True), (ZONES[0], 2, False))["log_losses_per_hour_6h"] == 0.0
+
+
 def test_a_pool_that_was_never_observed_says_so_and_is_not_excluded():
     features = features_of(places(*ZONES), observations((ZONES[0], 1, True)), as_of=NOW).set_index("az_id")
     assert features["history_missing"].tolist() == [0.0, 1.0, 1.0]
