@@ -148,7 +148,7 @@ def obvious(seen: pd.DataFrame, zone: str, at: datetime) -> dict[str, float]:
     return result
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seen=drawn_observations(), back=st.integers(0, 200))
 def test_agrees_with_the_obvious_way(seen: pd.DataFrame, back: int):
     at = NOW - back * HOUR / 2
@@ -159,7 +159,7 @@ def test_agrees_with_the_obvious_way(seen: pd.DataFrame, back: int):
             assert row[name] == pytest.approx(value, abs=1e-12), name
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seen=drawn_observations(), later=drawn_observations(), back=st.integers(0, 200), seed=st.integers(0, 99))
 def test_neither_order_nor_the_future_nor_the_far_past_nor_repeats_change_a_bit(
     seen: pd.DataFrame, later: pd.DataFrame, back: int, seed: int
@@ -174,7 +174,7 @@ def test_neither_order_nor_the_future_nor_the_far_past_nor_repeats_change_a_bit(
     pd.testing.assert_frame_equal(features_of(pools, mixed, as_of=at), expected, check_exact=True)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seen=drawn_observations(), delays=st.lists(st.integers(0, 90), min_size=25, max_size=25))
 def test_many_instants_at_once_are_each_what_it_would_be_alone_and_nothing_is_known_before_its_time(
     seen: pd.DataFrame, delays: list[int]
@@ -192,7 +192,7 @@ def test_many_instants_at_once_are_each_what_it_would_be_alone_and_nothing_is_kn
         pd.testing.assert_frame_equal(part, alone, check_exact=True)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     seen=drawn_observations(), delays=st.lists(st.integers(0, 90), min_size=25, max_size=25), back=st.integers(0, 99)
 )

@@ -105,7 +105,7 @@ price_rows = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rows=price_rows, seen=drawn_observations(), back=st.integers(0, 100), seed=st.integers(0, 99))
 def test_neither_order_nor_the_future_nor_older_prices_change_a_bit(
     rows: list[tuple[str, str, float, float]], seen: pd.DataFrame, back: int, seed: int
@@ -127,7 +127,7 @@ def test_neither_order_nor_the_future_nor_older_prices_change_a_bit(
     pd.testing.assert_frame_equal(v2(cached, seen, at), expected, check_exact=True)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(rows=price_rows, seen=drawn_observations())
 def test_many_instants_at_once_are_each_what_it_would_be_alone(
     rows: list[tuple[str, str, float, float]], seen: pd.DataFrame
