@@ -108,6 +108,7 @@ class Settings(BaseSettings):
     access_recheck_s: float = Field(
         default=86400.0,
         ge=0.0,
+        le=YEAR_S,
         description="Seconds after which an account's role is tried anew without an external id and with a wrong one.",
     )
 

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import hypothesis
 import psutil
 import pytest
 import redis as redis_py
@@ -40,6 +41,9 @@ def pytest_configure() -> None:
     """Forget the developer's settings and credentials, and end the servers of sessions that were killed."""
     for name in [name for name in os.environ if name.startswith(FOREIGN_VARIABLES)]:
         del os.environ[name]
+    # Not a promise of ours: an example that is slow on a busy machine, or because it is the first, is not wrong.
+    hypothesis.settings.register_profile("spotlab", deadline=None)
+    hypothesis.settings.load_profile("spotlab")
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
     get_settings.cache_clear()

@@ -53,10 +53,11 @@ def acting(
     """
     try:
         with database_errors(), engine.begin() as connection:
-            _check(connection, act, actor, account_id, upon)
+            _check(connection, act, _proven(connection, actor), account_id, upon)
             yield connection
     except NotAllowed as error:
         with database_errors(), engine.begin() as connection:
+            actor = _proven(connection, actor)
             known = connection.scalar(sa.select(Account.account_id).where(Account.account_id == account_id))
             # An account that is not registered cannot be referred to, but what was tried stays readable.
             record(
@@ -74,6 +75,13 @@ def check_rights(engine: sa.Engine, act: str, *, actor: str | None, subject: str
     """
     with acting(engine, act, actor=actor, subject=subject):
         pass
+
+
+def _proven(connection: sa.Connection, actor: str | None) -> str | None:
+    """Where a login's user acts, they do so in their own name, whoever is named."""
+    if connection.get_execution_options().get("login") is None:
+        return actor
+    return f"{USER}{connection.scalar(sa.select(sa.func.app_user_id()))}"
 
 
 def _check(

@@ -28,6 +28,14 @@ RECYCLE_AFTER_S = 600
 LOGICAL_NAMES = ("spotlab", "dagster", "mlflow")
 
 Role = Literal["owner", "pipeline", "api", "login"]
+FOREIGN: tuple[Role, ...] = ("api", "login")
+"""The roles whose connections serve one user after another."""
+
+FORGET = (
+    "select pg_advisory_unlock_all(); close all; unlisten *; set session authorization default; reset all; reset role; "
+    "discard temp"
+)
+"""What ends everything that a session keeps beyond its transactions, but for what libpq said when it connected."""
 
 _engines: dict[tuple[str, Role], sa.Engine] = {}
 _lock = threading.Lock()
@@ -103,6 +111,16 @@ def _carry_login(connection: sa.Connection) -> None:
         )
 
 
+def _forget_session(driver: Any, _record: object, state: Any) -> None:
+    """A connection goes back to the pool as it came: what one user set, locked or made in it reaches no other."""
+    if state.terminate_only:
+        return
+    driver.rollback()
+    before, driver.autocommit = driver.autocommit, True
+    driver.execute(FORGET)
+    driver.autocommit = before
+
+
 def engine_for(
     url: str, *, pool_size: int, max_overflow: int | None = None, role: Role = "owner", **options: Any
 ) -> sa.Engine:
@@ -111,7 +129,8 @@ def engine_for(
         if not _engines:
             _forget_after_fork()
         if (url, role) not in _engines:
-            set_role = "" if role == "owner" else f" -c role=spotlab_{role}"
+            # pg_temp last: else it comes first, and a temporary table stands before the table of its name.
+            set_role = "" if role == "owner" else f" -c role=spotlab_{role} -c search_path=public,pg_temp"
             try:
                 _engines[url, role] = sa.create_engine(
                     url,
@@ -131,6 +150,8 @@ def engine_for(
                     **options,
                 )
                 event.listen(_engines[url, role], "begin", _carry_login)
+                if role in FOREIGN:
+                    event.listen(_engines[url, role], "reset", _forget_session)
             except ArgumentError:
                 raise SettingsError(
                     "SPOTLAB_DATABASE_URL cannot be read as a URL of Postgres.",

@@ -54,7 +54,12 @@ def upgrade(settings: Settings, revision: str = "head") -> None:
     from alembic import command
 
     engine = connect(settings, role="owner")
-    _under_lock(engine, lambda config: command.upgrade(config, revision))
+
+    def work(config: Config) -> None:
+        command.upgrade(config, revision)
+        _close_to_temporary_tables(config.attributes["connection"])
+
+    _under_lock(engine, work)
     if current_revision(engine) == head_revision():
         ensure_partitions(engine, datetime.now(UTC))
 
@@ -150,6 +155,21 @@ def _under_lock(engine: sa.Engine, work: Any) -> None:
         connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended('spotlab/migrations', 0))"))
         config.attributes["connection"] = connection
         work(config)
+
+
+def _close_to_temporary_tables(connection: sa.Connection) -> None:
+    """Let only the pipeline make temporary tables, which it copies through: Postgres lets everybody by default.
+
+    No migration, since this belongs to the database and not to its schema: no copy and no dump takes it along.
+    """
+    may = sa.text(
+        "select pg_has_role(datdba, 'usage') and to_regrole('spotlab_pipeline') is not null "
+        "from pg_database where datname = current_database()"
+    )
+    if connection.scalar(may):
+        name = connection.dialect.identifier_preparer.quote_identifier(str(connection.engine.url.database))
+        connection.exec_driver_sql(f"grant temporary on database {name} to spotlab_pipeline")
+        connection.exec_driver_sql(f"revoke temporary on database {name} from public")
 
 
 def _open_any(url: sa.URL) -> sa.Connection:

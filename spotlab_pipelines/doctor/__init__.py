@@ -49,7 +49,7 @@ def examine() -> Iterator[Finding]:
     yield look("times to live", lambda: surroundings.times_to_live(settings))
     for name, port in (("dagster", settings.dagster_port), ("mlflow", settings.mlflow_port)):
         yield look(f"{name} port", lambda name=name, port=port: surroundings.port(name, port))
-    own = look("aws credentials", surroundings.credentials)
+    own = look("aws credentials", lambda: surroundings.credentials(settings, registry_is_there=domain.state == "OK"))
     yield own
     if own.state == "OK" and domain.state == "OK":
         yield from surroundings.accounts(settings)

@@ -139,11 +139,21 @@ def _is_ui(name: str, port: int) -> bool:
     return answer.ok and UI_WORDS[name] in answer.content[:1000]
 
 
-def credentials() -> str:
-    """Whose AWS account SpotLab's own credentials belong to."""
+def credentials(settings: Settings, *, registry_is_there: bool) -> str:
+    """Whose AWS account SpotLab's own credentials belong to, in each partition that has accounts to enter."""
+    from spotlab_pipelines.accounts.own import OwnKeys
+    from spotlab_pipelines.accounts.registry import list_accounts
+    from spotlab_pipelines.accounts.rules import MAIN_REGION, partition_of
     from spotlab_pipelines.accounts.sessions import own_account_id
+    from spotlab_pipelines.database.engine import connect
 
-    return f"SpotLab is AWS account {own_account_id()}"
+    registered = list_accounts(connect(settings)) if registry_is_there else []
+    partitions = sorted({partition_of(account.regions[0]) for account in registered}) or ["aws"]
+    own_keys = OwnKeys(settings.own_profiles)
+    return ", ".join(
+        f"SpotLab is AWS account {own_account_id(MAIN_REGION[partition], own_keys)} in {partition}"
+        for partition in partitions
+    )
 
 
 def accounts(settings: Settings) -> Iterator[Finding]:

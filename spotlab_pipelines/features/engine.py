@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from spotlab_pipelines.errors import FeatureMissing, FeatureOutOfRange
+from spotlab_pipelines.features.feature import FeatureSpec
 from spotlab_pipelines.features.matrix import check_columns
-from spotlab_pipelines.features.past import SAMPLED_AT, Past, with_indicators
+from spotlab_pipelines.features.past import Past, with_indicators
+from spotlab_pipelines.features.rows import KeyedRows
 from spotlab_pipelines.features.specs import get_spec
-from spotlab_pipelines.market.frames import POOL_KEY
 
 CARRIED = ["spot_price_usd_per_hour", "on_demand_usd_per_hour", "interrupt_rate_min", "interrupt_rate_max"]
 """Columns that travel with the features because placement weighs them."""
@@ -51,27 +52,28 @@ def compute_features(
             range; the pools are named.
     """
     wanted = get_spec(spec)
-    order = _key_order(pools)
-    shown = [SAMPLED_AT, *POOL_KEY] if SAMPLED_AT in pools else list(POOL_KEY)
+    keyed = KeyedRows.of(pools)
     columns: dict[str, np.ndarray] = {}
     carried: dict[str, np.ndarray] = {}
     reason = np.full(len(pools), INCLUDED, dtype=np.int8)
     if wanted.needs_market:
-        columns, carried, reason = _market(pools, order, open_bucket_rate)
+        columns, carried, reason = _market(pools, keyed, wanted, open_bucket_rate)
     included = reason == INCLUDED
     if wanted.needs_past:
         if past is None:
             raise FeatureMissing(f"Feature spec {spec} looks at the past of the pools; none was given.")
-        columns |= with_indicators(past.columns(wanted, pools.take(order)), wanted)
+        looked_at = pd.DataFrame(keyed.keys(keyed.order))
+        if wanted.needs_market:
+            looked_at["price_changed_at"] = pools["price_changed_at"].array.take(keyed.order)
+        columns |= with_indicators(past.columns(wanted, looked_at), wanted)
 
-    rows, left_out = order[included], order[~included]
-    key = {name: pools[name].array.take(rows) for name in shown}
+    key = keyed.keys(keyed.order[included])
     values = {name: columns[name][included] for name in wanted.names}
     check_columns(values, wanted, name_row=lambda row: tuple(of[row] for of in key.values()))
     features = pd.DataFrame({**key, **values, **{name: of[included] for name, of in carried.items()}}, copy=False)
     exclusions = pd.DataFrame(
         {
-            **{name: pools[name].array.take(left_out) for name in shown},
+            **keyed.keys(keyed.order[~included]),
             "reason": pd.array(REASONS, dtype="str").take(reason[~included]),
         }
     )
@@ -79,17 +81,16 @@ def compute_features(
 
 
 def _market(
-    pools: pd.DataFrame, order: np.ndarray, open_bucket_rate: float
+    pools: pd.DataFrame, keyed: KeyedRows, spec: FeatureSpec, open_bucket_rate: float
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:
     """The columns that come from prices and the Advisor, what travels with them, and why a row is left out."""
     spot, lowest, highest, on_demand, rate_min, rate_max = (
-        pools[column].to_numpy(dtype=float)[order]
+        pools[column].to_numpy(dtype=float).take(keyed.order)
         for column in ("spot_price_usd_per_hour", "price_min_usd_per_hour", "price_max_usd_per_hour", *CARRIED[1:])
     )
-    _check_inputs(
-        pools, order, spot=spot, lowest=lowest, highest=highest, on_demand=on_demand, rates=(rate_min, rate_max)
-    )
-    priced, group = ~np.isnan(spot), _group_codes(pools, order)
+    rates = (rate_min, rate_max)
+    _check_inputs(pools, keyed.order, spot=spot, lowest=lowest, highest=highest, on_demand=on_demand, rates=rates)
+    priced, group = ~np.isnan(spot), keyed.families(pools["family"])
     position = price_position(spot, lowest, highest)
     discount = 1.0 - spot / on_demand
     rate = historic_interrupt_rate(rate_min, rate_max, open_bucket_rate)
@@ -98,9 +99,10 @@ def _market(
         "discount_depth": discount,
         "family_stress_index": family_stress(position, group, priced),
         "historic_interrupt_rate": rate,
-        "discount_vs_family": discount - group_mean(discount, group, ~np.isnan(discount)),
     }
-    reason = np.full(len(order), INCLUDED, dtype=np.int8)
+    if "discount_vs_family" in spec.names:
+        columns["discount_vs_family"] = discount - group_mean(discount, group, ~np.isnan(discount))
+    reason = np.full(len(spot), INCLUDED, dtype=np.int8)
     # The first reason wins, so it is written last.
     for code, missing in ((2, np.isnan(rate)), (1, np.isnan(on_demand)), (0, ~priced)):
         reason[missing] = code
@@ -138,29 +140,6 @@ def group_mean(values: np.ndarray, group: np.ndarray, known: np.ndarray) -> np.n
 def historic_interrupt_rate(rate_min: np.ndarray, rate_max: np.ndarray, open_bucket_rate: float) -> np.ndarray:
     """The midpoint of the Advisor's bucket; `open_bucket_rate` for the open last one, [0.20, 1.0]. NaN stays NaN."""
     return np.where(rate_min >= OPEN_BUCKET_MIN, open_bucket_rate, (rate_min + rate_max) / 2)
-
-
-def _key_order(pools: pd.DataFrame) -> np.ndarray:
-    """The rows in the order of instant and pool key, which must differ from row to row."""
-    names = [SAMPLED_AT, *POOL_KEY] if SAMPLED_AT in pools else POOL_KEY
-    combined = np.zeros(len(pools), dtype=np.int64)
-    for name in names:
-        code, values = pd.factorize(pools[name], sort=True)
-        combined = combined * max(len(values), 1) + code
-    order = np.argsort(combined)
-    repeated = int((np.diff(combined[order]) == 0).sum())
-    if repeated:
-        raise FeatureOutOfRange(f"Expected one row a pool; got {len(pools)} rows of {len(pools) - repeated} pools.")
-    return order
-
-
-def _group_codes(pools: pd.DataFrame, order: np.ndarray) -> np.ndarray:
-    names = [SAMPLED_AT, "region", "family"] if SAMPLED_AT in pools else ["region", "family"]
-    combined = np.zeros(len(pools), dtype=np.int64)
-    for name in names:
-        code, values = pd.factorize(pools[name])
-        combined = combined * max(len(values), 1) + code
-    return combined[order]
 
 
 def _check_inputs(

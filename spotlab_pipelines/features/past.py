@@ -12,11 +12,10 @@ from spotlab_pipelines.errors import FeatureMissing, FeatureOutOfRange, InvalidI
 from spotlab_pipelines.features.feature import FeatureSpec
 from spotlab_pipelines.features.history import HOUR_US, PoolHistory
 from spotlab_pipelines.features.movement import PriceMovement
+from spotlab_pipelines.features.rows import SAMPLED_AT
 from spotlab_pipelines.features.windows import PriceHistory
 from spotlab_pipelines.market.canonical import utc_ticks
 
-SAMPLED_AT = "sampled_at"
-"""The column of a pools frame of many instants that says which instant a row belongs to."""
 EPOCH_WEEKDAY_H = 72
 """Hours from Monday 00:00 UTC to the epoch, a Thursday."""
 WEEK_H = 168

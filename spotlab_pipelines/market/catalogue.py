@@ -68,7 +68,7 @@ def scrape_catalogue(
             markets = [(region, os) for region in regions for os in PRICING_OS.values()] if asked_in else []
             lists = pool.map(lambda market: _price_list(sessions, account, *market, asked_in=str(asked_in)), markets)
             types = parse_instance_types(item for listing in listings for item in listing)
-            on_demand = _priced([*lists], regions)
+            on_demand = all_prices([*lists], regions)
         merged = types.merge(on_demand, on="instance_type", how="left")
         record.keep(archive, merged)
         record.undo_with(partial(withdraw, redis, record.id, metadata_key("*")))
@@ -110,8 +110,12 @@ def _instance_types(sessions: AccountSessions, account: Account, region: str) ->
         return list(pages)
 
 
-def _priced(lists: Sequence[pd.DataFrame], regions: Sequence[str]) -> pd.DataFrame:
-    """The price lists as one frame: empty if there was nowhere to ask, but not if AWS was asked."""
+def all_prices(lists: Sequence[pd.DataFrame], regions: Sequence[str]) -> pd.DataFrame:
+    """The price lists of some regions as one frame: empty if there was nowhere to ask.
+
+    Raises:
+        SourceMalformed: AWS was asked and told no price at all.
+    """
     on_demand = pd.concat(lists, ignore_index=True) if lists else parse_price_list([], region="", os="Linux")
     if lists and on_demand.empty:
         raise SourceMalformed(

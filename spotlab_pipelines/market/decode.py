@@ -111,8 +111,8 @@ def decode_catalogue(reader: Reader, keyed: Sequence[tuple[str, str, Raw]]) -> t
         types = pd.DataFrame(
             {
                 "instance_type": text(columns[0]),
-                "vcpus": np.array(columns[1], dtype="int64"),
-                "memory_mib": np.array(columns[2], dtype="int64"),
+                "vcpus": _whole(columns[1]),
+                "memory_mib": _whole(columns[2]),
                 "architecture": text(columns[3]),
                 "accelerators": text(columns[4]),
                 "current_generation": np.array(columns[5], dtype=bool),
@@ -148,11 +148,11 @@ def decode_advisor(
             raise reader.unreadable(key, error) from error
     columns = list(zip(*rows, strict=True)) or [()] * 5
     try:
-        bucket = np.array(columns[3], dtype="int64")
+        bucket = _whole(columns[3])
         if bucket.size and (bucket.min() < 0 or bucket.max() > 4):
             raise ValueError(f"buckets are 0..4, got {bucket.min()}..{bucket.max()}")
         region, os, name = columns[:3]
-        return advisor_frame(region, os, name, bucket, columns[4])
+        return advisor_frame(region, os, name, bucket, _whole(columns[4]))
     except UNREADABLE as error:
         raise reader.unreadable("spot_risk:*", error) from error
 
@@ -246,6 +246,13 @@ def _check_cover(reader: Reader, key: str, value: dict[str, Any], types: set[str
     lacking |= products - set(value["products"])
     if lacking:
         raise reader.missing(f"{key} does not cover {', '.join(sorted(lacking))}, which the fleet wants.")
+
+
+def _whole(values: Sequence[Any]) -> np.ndarray:
+    # numpy would cut fractions off and read digits out of texts.
+    if not {*map(type, values)} <= {int}:
+        raise ValueError("a number is not whole")
+    return np.array(values, dtype="int64")
 
 
 def _positive(values: Iterable[float]) -> np.ndarray:

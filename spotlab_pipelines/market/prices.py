@@ -92,7 +92,7 @@ def _scrape_once(
     account = get_account(engine, account_id)
     with recorded(engine, SOURCE, account_id=account_id) as record:
         wanted = _wanted(settings, engine, redis, account_id, record.fetched_at)
-        covered = _not_fresh(settings, redis, wanted, record.fetched_at)
+        covered, oldest = _not_fresh(settings, redis, wanted, record.fetched_at)
         since = record.fetched_at - settings.price_window
         brought = bring_prices(settings, sessions, account, archive, covered, since=since, now=record.fetched_at)
         fresh = brought.new.frame()
@@ -107,9 +107,10 @@ def _scrape_once(
             covered=covered,
         )
         record.covers(archive, brought.entries(covered, unpublished=overtaken))
-    lacking = _not_fresh(settings, redis, {key: wanted[key] for key in overtaken}, record.fetched_at)
+    lacking, _ = _not_fresh(settings, redis, {key: wanted[key] for key in overtaken}, record.fetched_at)
     report = record.report(
         fresh,
+        oldest=oldest,
         account_id=account_id,
         regions=sorted({region for region, _ in wanted}),
         families_fetched=len(covered),
@@ -170,17 +171,18 @@ def _check_partition(account_id: str, regions: Iterable[str], catalogue_regions:
         )
 
 
-def _not_fresh(settings: Settings, redis: redis_client.Redis, wanted: Cover, now: datetime) -> Cover:
+def _not_fresh(settings: Settings, redis: redis_client.Redis, wanted: Cover, now: datetime) -> tuple[Cover, datetime]:
     """Those of `wanted` that Redis does not hold fresh, for the whole window, and with all types and products.
 
     Each comes with what its present value covers besides, as long as that may still be read: what replaces the value
-    must not cover less.
+    must not cover less. And when the oldest of the others was fetched; `now` if there is none.
     """
     if not wanted:
-        return {}
+        return {}, now
     with redis_errors():
         values: Any = redis.mget([price_key(*key) for key in wanted])
     lacking: Cover = {}
+    oldest = now
     for (key, (types, products)), raw in zip(wanted.items(), values, strict=True):
         held = PriceCover.of(raw)
         age_s = float("inf") if held is None else (now - held.fetched_at).total_seconds()
@@ -192,4 +194,6 @@ def _not_fresh(settings: Settings, redis: redis_client.Redis, wanted: Cover, now
             and held.fetched_at - held.since >= settings.price_window
         ):
             lacking[key] = (tuple(sorted({*types, *held.types})), tuple(sorted({*products, *held.products})))
-    return lacking
+        else:
+            oldest = min(oldest, held.fetched_at)
+    return lacking, oldest

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spotlab_pipelines.settings import PROJECT_ROOT
-from spotlab_pipelines_tests.bench import account_run, advisor, evaluation, hot_queries, startup
+from spotlab_pipelines_tests.bench import account_run, advisor, evaluation, features, hot_queries, startup
 from spotlab_pipelines_tests.bench.measure import Section, of_figures
 
 PAGE = PROJECT_ROOT / "docs" / "benchmarks.md"
@@ -30,6 +30,7 @@ same run on the same machine; the ratio is what counts.
 SECTIONS: dict[str, Callable[[], Section]] = {
     "startup": lambda: of_figures(startup.figures()),
     "advisor": lambda: of_figures(advisor.figures()),
+    "features": lambda: of_figures(features.figures()),
     "evaluation": lambda: of_figures(evaluation.figures()),
     "account_run": lambda: of_figures(account_run.figures()),
     "hot_queries": hot_queries.section,

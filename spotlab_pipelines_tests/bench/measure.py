@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of docs/benchmarks.md: the product's time against its floor's, in seconds, and the ratio allowed."""
+    """One line of docs/benchmarks.md: the product's time against its floor's, in seconds, and the ratio allowed.
+
+    A figure of memory has the `unit` MB, and both in it.
+    """
 
     name: str
     measured_s: float
@@ -20,6 +23,7 @@ class Figure:
     floor_s: float
     limit: float | None
     note: str = ""
+    unit: str = "ms"
 
     @property
     def ratio(self) -> float:
@@ -53,9 +57,9 @@ def of_figures(figures: list[Figure]) -> Section:
 def _cells(figure: Figure) -> tuple[str, ...]:
     return (
         figure.name,
-        f"{1000 * figure.measured_s:,.1f}",
+        _amount(figure, figure.measured_s),
         figure.floor,
-        f"{1000 * figure.floor_s:,.1f}",
+        _amount(figure, figure.floor_s),
         f"{figure.ratio:.2f}",
         "" if figure.limit is None else f"≤ {figure.limit:g}",
         "" if figure.limit is None else ("yes" if figure.passes else "NO"),
@@ -83,3 +87,7 @@ def best_of(rounds: int, *works: Callable[[], object], before: Callable[[], obje
             before()
         taken.append([seconds(work) for work in works])
     return tuple(min(times) for times in zip(*taken, strict=True))
+
+
+def _amount(figure: Figure, value: float) -> str:
+    return f"{1000 * value:,.1f}" if figure.unit == "ms" else f"{value:,.1f} {figure.unit}"

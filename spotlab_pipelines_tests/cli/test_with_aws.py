@@ -20,7 +20,7 @@ from spotlab_pipelines.accounts.access import skipped_accounts, store_verdict
 from spotlab_pipelines.accounts.registry import Account
 from spotlab_pipelines.cli import accounts as cli_accounts
 from spotlab_pipelines.settings import get_settings
-from spotlab_pipelines_tests.accounts.registering import audit_rows
+from spotlab_pipelines_tests.accounts.registering import audit_rows, register
 from spotlab_pipelines_tests.cli.conftest import Answer, Spotlab
 from spotlab_pipelines_tests.local_aws.accounts import FleetInstance
 from spotlab_pipelines_tests.local_aws.credentials import OWN_ACCOUNT
@@ -78,6 +78,21 @@ def test_the_doctor_marks_nothing_and_asks_nothing_of_a_marked_account(
     found = {finding["check"]: finding for finding in spotlab("doctor", "--json").json}
     assert (found[f"account {ONE}"]["state"], "It lets others in" in found[f"account {ONE}"]["found"]) == ("FAIL", True)
     assert len(audit_rows(engine, "assume_role")) == 1
+
+
+def test_the_doctor_asks_who_spotlab_is_in_the_partitions_that_have_accounts(
+    spotlab: Spotlab, engine: sa.Engine, own_profiles: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(engine, ONE, role_arn=f"arn:aws-cn:iam::{ONE}:role/SpotLab", regions=["cn-northwest-1"])
+
+    def found() -> dict[str, Any]:
+        return next(one for one in spotlab("doctor", "--json").json if one["check"] == "aws credentials")
+
+    assert found()["state"] == "FAIL"
+    assert "SPOTLAB_AWS_CN_PROFILE" in found()["remedy"]
+    monkeypatch.setenv("SPOTLAB_AWS_CN_PROFILE", own_profiles["aws-cn"])
+    get_settings.cache_clear()
+    assert (found()["state"], found()["found"]) == ("OK", f"SpotLab is AWS account {OWN_ACCOUNT} in aws-cn")
 
 
 def test_validation_shows_each_probe_and_its_exit_code_tells_the_verdict(

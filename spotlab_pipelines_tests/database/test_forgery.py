@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 from spotlab_pipelines.accounts.steering import assign_version, set_mode, set_shadow
 from spotlab_pipelines.database.audit import record
 from spotlab_pipelines.database.engine import acting_as, acting_for
-from spotlab_pipelines.errors import ModelUnknown, NotFound
+from spotlab_pipelines.errors import ModelUnknown, NotAllowed
 from spotlab_pipelines_tests.accounts.registering import audit_rows
 from spotlab_pipelines_tests.database.conftest import OTHER_ID, PROD_ID, Logins, People
 from spotlab_pipelines_tests.database.filled import ACCOUNT_ID
@@ -38,7 +38,7 @@ def test_services_steer_behind_row_level_security(
     set_mode(ana, ACCOUNT_ID, ["i-1"], "CLUSTER", actor="user:somebody else")
     assign_version(ana, ACCOUNT_ID, ["i-1"], "logistic/1")
     for account in (OTHER_ID, PROD_ID):
-        with pytest.raises(NotFound):
+        with pytest.raises(NotAllowed):
             set_shadow(ana, account, ["i-1"], shadow=True)
     told = [row for row in audit_rows(owner) if row["subject"] == "i-1"]
     assert {row["actor"] for row in told} == {f"user:{people['ana']}"}, "whoever is proven, not whoever is named"

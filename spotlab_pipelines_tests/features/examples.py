@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pandas as pd
+
+from spotlab_pipelines.market.parse_advisor import advisor_frame
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 WEEK = timedelta(days=7)
@@ -49,3 +53,20 @@ def pools(*rows: dict[str, Any]) -> pd.DataFrame:
     floats = [name for name in frame.columns if name.endswith(("per_hour", "rate_min", "rate_max"))]
     times = pd.to_datetime(frame["price_changed_at"], utc=True).dt.as_unit("us")
     return frame.astype(dict.fromkeys(texts, "str") | dict.fromkeys(floats, float)).assign(price_changed_at=times)
+
+
+def listed_market(names: Sequence[str], region: str = "us-east-1") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Advisor rows (buckets in turn) and on-demand rows (0.5, 1.0, 1.5 … USD per hour) of these types, for Linux."""
+    count = len(names)
+    regions, systems, types = (pd.Series(of, dtype="str") for of in ([region] * count, ["Linux"] * count, names))
+    advisor = advisor_frame(regions, systems, types, np.arange(count) % 5, np.full(count, 60))
+    on_demand = pd.DataFrame(
+        {
+            "region": regions,
+            "os": systems,
+            "instance_type": types,
+            "on_demand_usd_per_hour": np.arange(1, count + 1) * 0.5,
+            "price_source": pd.Series(["pricing"] * count, dtype="str"),
+        }
+    )
+    return advisor, on_demand

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import tempfile
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,9 @@ from spotlab_pipelines.features.matrix import check_ranges, feature_matrix
 from spotlab_pipelines.features.past import Past
 from spotlab_pipelines.features.specs import V2_HISTORY
 from spotlab_pipelines.features.timeline import Timeline
-from spotlab_pipelines.market.layout import HISTORY_DAYS
+from spotlab_pipelines.market.archive import Archive
+from spotlab_pipelines.market.history import MarketHistory
+from spotlab_pipelines.market.layout import HISTORY_DAYS, POOL_OBSERVATIONS
 from spotlab_pipelines_tests.features.examples import NOW
 from spotlab_pipelines_tests.features.observed import ZONES, drawn_observations, observations, places
 
@@ -64,6 +68,13 @@ def test_losses_per_hour_count_what_was_taken_away_not_what_stayed_away():
     # Within 6 h: one loss, one of three observations available, the whole window since the first observation.
     assert features["log_losses_per_hour_6h"] == pytest.approx(math.log1p(1 / (1 + 6 / 3)))
     assert features["log_losses_per_hour_24h"] == pytest.approx(math.log1p(1 / (1 + 8 * 2 / 4)))
+
+
+def test_a_failure_after_a_week_of_silence_is_no_loss():
+    """Else an observation that is too old to count for anything else would make one of it."""
+    assert one((ZONES[0], 170, True), (ZONES[0], 2, False))["log_losses_per_hour_6h"] == pytest.approx(math.log1p(1))
+    assert one((ZONES[0], 171, True), (ZONES[0], 2, False))["log_losses_per_hour_6h"] == 0.0
+    assert one((ZONES[0], 24 * 31, True), (ZONES[0], 2, False))["log_losses_per_hour_6h"] == 0.0
 
 
 def test_a_pool_that_was_never_observed_says_so_and_is_not_excluded():
@@ -137,7 +148,7 @@ def obvious(seen: pd.DataFrame, zone: str, at: datetime) -> dict[str, float]:
     return result
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seen=drawn_observations(), back=st.integers(0, 200))
 def test_agrees_with_the_obvious_way(seen: pd.DataFrame, back: int):
     at = NOW - back * HOUR / 2
@@ -148,7 +159,7 @@ def test_agrees_with_the_obvious_way(seen: pd.DataFrame, back: int):
             assert row[name] == pytest.approx(value, abs=1e-12), name
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seen=drawn_observations(), later=drawn_observations(), back=st.integers(0, 200), seed=st.integers(0, 99))
 def test_neither_order_nor_the_future_nor_the_far_past_nor_repeats_change_a_bit(
     seen: pd.DataFrame, later: pd.DataFrame, back: int, seed: int
@@ -163,7 +174,7 @@ def test_neither_order_nor_the_future_nor_the_far_past_nor_repeats_change_a_bit(
     pd.testing.assert_frame_equal(features_of(pools, mixed, as_of=at), expected, check_exact=True)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seen=drawn_observations(), delays=st.lists(st.integers(0, 90), min_size=25, max_size=25))
 def test_many_instants_at_once_are_each_what_it_would_be_alone_and_nothing_is_known_before_its_time(
     seen: pd.DataFrame, delays: list[int]
@@ -179,6 +190,31 @@ def test_many_instants_at_once_are_each_what_it_would_be_alone_and_nothing_is_kn
         alone = features_of(places(*ZONES), then, as_of=at)
         part = together[together["sampled_at"] == at].drop(columns="sampled_at").reset_index(drop=True)
         pd.testing.assert_frame_equal(part, alone, check_exact=True)
+
+
+@settings(max_examples=8)
+@given(
+    seen=drawn_observations(), delays=st.lists(st.integers(0, 90), min_size=25, max_size=25), back=st.integers(0, 99)
+)
+def test_the_archive_as_of_an_instant_gives_the_floats_of_what_was_known_then(
+    seen: pd.DataFrame, delays: list[int], back: int
+):
+    known = seen["observed_at"] + pd.to_timedelta(np.array(delays[: len(seen)]) * 30, unit="min")
+    facts = seen.assign(**{name: pd.Series(["probe"] * len(seen), dtype="str") for name in ("observation", "source")})
+    at = NOW - back * HOUR / 2
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Archive(folder)
+        # As scrapes do, each brings what is new to it; a fact that two of them tell counts from the first.
+        for number, (fetched_at, rows) in enumerate(facts.groupby(known.dt.ceil("12h"))):
+            moment = pd.Timestamp(str(fetched_at)).to_pydatetime()
+            archive.write_scrape(
+                kind=POOL_OBSERVATIONS, region="us-east-1", fetched_at=moment, scrape_id=UUID(int=number), frame=rows
+            )
+        start = at - timedelta(days=HISTORY_DAYS)
+        found = MarketHistory(archive).observations(["us-east-1"], start=start, end=at, known_at=at)
+    then = seen[known.dt.ceil("12h") <= at]
+    expected = features_of(places(*ZONES), then, as_of=at)
+    pd.testing.assert_frame_equal(features_of(places(*ZONES), found, as_of=at), expected, check_exact=True)
 
 
 def test_a_timeline_whose_moments_do_not_fit_beside_its_pools_finds_the_same():

@@ -6,7 +6,6 @@ import dataclasses
 import math
 from datetime import timedelta
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -19,29 +18,16 @@ from spotlab_pipelines.features.past import Past
 from spotlab_pipelines.features.specs import V1, V2, V2_HISTORY
 from spotlab_pipelines.features.tables import assemble_pools
 from spotlab_pipelines.features.windows import PriceHistory
-from spotlab_pipelines_tests.features.examples import NOW, WEEK, changes
+from spotlab_pipelines_tests.features.examples import NOW, WEEK, changes, listed_market
 from spotlab_pipelines_tests.features.observed import ZONES, drawn_observations, observations, places
 
 TYPES = ("m5.large", "m5.xlarge", "c5.large")
 
 
-def market(names: tuple[str, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Advisor and on-demand rows of these types."""
-    base = pd.DataFrame({"instance_type": pd.Series(names, dtype="str")})
-    base = base.assign(**{name: pd.Series([text] * len(names), dtype="str") for name, text in PLACE.items()})
-    source = pd.Series(["pricing"] * len(names), dtype="str")
-    return base.assign(interrupt_rate_min=0.05, interrupt_rate_max=0.10, savings_pct=60), base.assign(
-        price_source=source, on_demand_usd_per_hour=np.arange(1, len(names) + 1) * 0.5
-    )
-
-
-PLACE = {"region": "us-east-1", "os": "Linux"}
-
-
 def v2(prices: pd.DataFrame, seen: pd.DataFrame, at: pd.Timestamp) -> pd.DataFrame:
     """The features of spec v2 of all pools that have a price, as an evaluation at `at` computes them."""
     history = PriceHistory.from_changes(prices)
-    advisor, on_demand = market(TYPES)
+    advisor, on_demand = listed_market(TYPES)
     pools = assemble_pools(history.window_at(at.to_pydatetime(), WEEK), places(), advisor=advisor, on_demand=on_demand)
     past = Past.of(seen, history, as_of=at.to_pydatetime(), price_window=WEEK)
     features, excluded = compute_features(pools, "v2", open_bucket_rate=0.3, past=past)
@@ -97,7 +83,7 @@ def test_v2_begins_with_v1_and_holds_all_of_v2_history():
 def test_v2_without_a_price_history_and_a_price_of_the_future_are_refused():
     prices = changes(("m5.large", ZONES[0], 5, 0.10))
     history = PriceHistory.from_changes(prices)
-    advisor, on_demand = market(TYPES)
+    advisor, on_demand = listed_market(TYPES)
     pools = assemble_pools(history.window_at(NOW, WEEK), places(), advisor=advisor, on_demand=on_demand)
     past = Past.of(observations(), history, as_of=NOW)
     with pytest.raises(FeatureMissing, match="a price history"):
@@ -119,7 +105,7 @@ price_rows = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rows=price_rows, seen=drawn_observations(), back=st.integers(0, 100), seed=st.integers(0, 99))
 def test_neither_order_nor_the_future_nor_older_prices_change_a_bit(
     rows: list[tuple[str, str, float, float]], seen: pd.DataFrame, back: int, seed: int
@@ -141,12 +127,12 @@ def test_neither_order_nor_the_future_nor_older_prices_change_a_bit(
     pd.testing.assert_frame_equal(v2(cached, seen, at), expected, check_exact=True)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(rows=price_rows, seen=drawn_observations())
 def test_many_instants_at_once_are_each_what_it_would_be_alone(
     rows: list[tuple[str, str, float, float]], seen: pd.DataFrame
 ):
-    history, (advisor, on_demand) = PriceHistory.from_changes(changes(*rows)), market(TYPES)
+    history, (advisor, on_demand) = PriceHistory.from_changes(changes(*rows)), listed_market(TYPES)
     instants = [pd.Timestamp(NOW) - timedelta(hours=hours) for hours in (0, 3, 24, 100)]
     pools = [
         assemble_pools(

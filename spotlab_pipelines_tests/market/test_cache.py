@@ -147,20 +147,74 @@ def test_a_market_is_two_round_trips(filled, settings, monkeypatch):
     assert sent == ["SORT", "MGET"]
 
 
-@pytest.mark.parametrize(
-    ("key", "asset"),
-    [
-        ("spot_price_history:us-east-1:m5", "spot_prices"),
-        ("spot_risk:us-east-1", "spot_advisor"),
-        ("spot_risk:us-east-1:m5.large", "spot_advisor"),
-        ("instance_metadata:m5.large", "instance_catalogue"),
-        ("instance_metadata", "instance_catalogue"),
-    ],
-)
+VALUES = {
+    "spot_price_history:us-east-1:m5": "spot_prices",
+    "spot_risk:us-east-1": "spot_advisor",
+    "spot_risk:us-east-1:m5.large": "spot_advisor",
+    "instance_metadata:m5.large": "instance_catalogue",
+}
+"""One key of every kind of value, and the asset that fills it."""
+
+
+@pytest.mark.parametrize(("key", "asset"), [*VALUES.items(), ("instance_metadata", "instance_catalogue")])
 def test_a_missing_value_names_its_key_and_what_to_materialise(filled, settings, key, asset):
     assert filled.delete(key) == 1
     with pytest.raises(MarketDataMissing, match=f"Redis has no {key}[: ].*Materialise {asset}"):
         read(filled, settings)
+
+
+@pytest.mark.parametrize(("key", "asset"), VALUES.items())
+def test_one_stale_value_among_fresh_ones_is_named(filled, settings, key, asset):
+    value = orjson.loads(filled.get(key))
+    filled.set(key, orjson.dumps(value | {"fetched_at": (NOW - timedelta(seconds=86401)).isoformat()}))
+    with pytest.raises(
+        MarketDataStale, match=f"^{key} was fetched 86401 s ago by scrape scrape-1.*Materialise {asset}"
+    ):
+        read(filled, settings)
+
+
+@pytest.mark.parametrize(("key", "asset"), VALUES.items())
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.99])
+def test_a_truncated_value_is_named(filled, settings, key, asset, kept):
+    value = filled.get(key)
+    filled.set(key, value[: int(kept * len(value))])
+    with pytest.raises(MarketDataMissing, match=f"{key} in Redis cannot be read.*Materialise {asset}"):
+        read(filled, settings)
+
+
+@pytest.mark.parametrize(
+    ("path", "new", "key"),
+    [
+        (["os", "Linux", "savings_pct"], 61.5, "spot_risk:us-east-1:m5.large"),
+        (["os", "Linux", "bucket"], "1", "spot_risk:us-east-1:m5.large"),
+        (["vcpus"], "2", "instance_metadata:m5.large"),
+        (["memory_mib"], 8192.5, "instance_metadata:m5.large"),
+        (["on_demand", "us-east-1", "Linux", "usd_per_hour"], -1, "instance_metadata:m5.large"),
+    ],
+)
+def test_figures_that_cannot_be_are_refused(filled, settings, path, new, key):
+    value = orjson.loads(filled.get(key))
+    alter(value, path, new)
+    filled.set(key, orjson.dumps(value))
+    with pytest.raises(MarketDataMissing, match="cannot be read"):
+        read(filled, settings)
+
+
+def test_what_a_full_redis_evicted_is_missing(filled, settings):
+    """A Redis that may evict acknowledges every write; what it gave up for them is told, whichever it was."""
+    was = {name: filled.config_get(name)[name] for name in ("maxmemory", "maxmemory-policy")}
+    try:
+        filled.config_set("maxmemory-policy", "allkeys-lru")
+        filled.config_set("maxmemory", filled.info("memory")["used_memory"] + 2**20)
+        for number in range(200):
+            filled.set(f"other:{number}", bytes(2**15))
+        lost = [key for key in (*VALUES, "instance_metadata") if not filled.exists(key)]
+        assert lost, "something was evicted"
+        with pytest.raises(MarketDataMissing, match="Redis has no "):
+            read(filled, settings)
+    finally:
+        for name, value in was.items():
+            filled.config_set(name, value)
 
 
 def test_an_empty_redis_is_missing_not_empty(redis, settings):

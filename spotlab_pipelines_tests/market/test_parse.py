@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from spotlab_pipelines.errors import SourceMalformed
-from spotlab_pipelines.market.frames import PRICE_COLUMNS
+from spotlab_pipelines.market.catalogue import all_prices
+from spotlab_pipelines.market.frames import ON_DEMAND_COLUMNS, PRICE_COLUMNS
 from spotlab_pipelines.market.parse import (
     CLOCK_SKEW,
     on_demand_attributes,
@@ -227,3 +228,9 @@ def test_chinas_prices_are_in_its_own_currency():
 )
 def test_prices_are_asked_for_where_the_partition_tells_them(preferred, partition, asked):
     assert pricing_region(preferred, partition) == asked
+
+
+def test_where_there_is_no_price_list_there_are_no_prices_but_one_that_is_empty_is_an_error():
+    assert list(all_prices([], ["us-gov-west-1"])) == list(ON_DEMAND_COLUMNS)
+    with pytest.raises(SourceMalformed, match="on-demand prices in us-east-1, got none"):
+        all_prices([all_prices([], [])], ["us-east-1"])

@@ -242,6 +242,7 @@ def test_a_family_that_is_fresh_is_not_fetched_again_by_any_account(second, scra
     assert count() == 0
     assert second.row_count == 0
     assert second.details["families_reused"] == first.details["families_fetched"] > 0
+    assert second.data_age_s >= (second.fetched_at - first.fetched_at).total_seconds(), "as old as what it relies on"
     assert second.archive_path is None
 
 

@@ -32,12 +32,12 @@ def scraped(engine, source, age_s, account_id=None, error=None, now=NOW):
 
 
 @pytest.fixture
-def accounts(engine):
+def accounts(engine, owner):
     """Accounts of every kind, all registered two hours ago but the new one."""
     for account_id, interval_s in [(FREQUENT, 1800), (DAILY, 86400), (NEW, 1800), (GONE, 1800)]:
         register(engine, account_id, evaluation_interval_s=interval_s)
     ages = {NEW: 60}
-    with engine.begin() as connection:
+    with owner.begin() as connection:
         for account_id in (FREQUENT, DAILY, NEW, GONE):
             connection.execute(
                 sa.update(Account)
