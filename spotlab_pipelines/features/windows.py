@@ -5,6 +5,7 @@ AWS reports change points, not samples: a price holds until the next change. Not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from spotlab_pipelines.errors import InvalidInput
+from spotlab_pipelines.features.ranges import range_extremes
 from spotlab_pipelines.market.canonical import utc_ticks
 from spotlab_pipelines.market.frames import POOL_KEY
 
@@ -99,6 +101,50 @@ class PriceHistory:
                 "price_changed_at": from_epoch_us(self.changed_at[kept][last]),
             }
         )
+
+    def windows_at(self, instants: Sequence[datetime], window: timedelta) -> pd.DataFrame:
+        """`window_at` of many instants at once, one after the other.
+
+        Returns:
+            The rows of `window_at` with a column sampled_at before them, by instant as given and then by pool.
+        """
+        if any(instant.utcoffset() is None for instant in instants):
+            raise InvalidInput("Windows are looked at from instants with a time zone; got one without.")
+        ends = np.array([pd.Timestamp(instant).value // 1000 for instant in instants], dtype=np.int64)
+        after_end = self._rows_until(ends)
+        after_start = self._rows_until(ends - int(window / timedelta(microseconds=1)))
+        begin = np.searchsorted(self.pool, np.arange(len(self.pools)))
+        # What no pool knows yet has no row; of the changes up to the start only the last still holds.
+        instant, pool = np.nonzero(after_end > begin)
+        last = after_end[instant, pool] - 1
+        since = after_start[instant, pool]
+        first = np.maximum(since - 1, begin[pool])
+        lowest, highest = range_extremes(self.price, first, last)
+        return pd.DataFrame(
+            {
+                "sampled_at": from_epoch_us(ends[instant]),
+                **{column: self.pools[column].array.take(pool) for column in POOL_KEY},
+                "spot_price_usd_per_hour": self.price[last],
+                "price_min_usd_per_hour": lowest,
+                "price_max_usd_per_hour": highest,
+                "price_changes": last + 1 - since,
+                "price_changed_at": from_epoch_us(self.changed_at[last]),
+            }
+        )
+
+    def _rows_until(self, moments: np.ndarray) -> np.ndarray:
+        """(moments, pools): the row after the last change of each pool at or before each moment.
+
+        Counted rather than searched for: each change falls between two moments, and a running sum says how many came
+        before each.
+        """
+        order = np.argsort(moments, kind="stable")
+        slot = np.searchsorted(moments[order], self.changed_at)
+        width = len(self.pools)
+        changes = np.bincount(slot * width + self.pool, minlength=(len(moments) + 1) * width)
+        until = np.cumsum(changes.reshape(len(moments) + 1, width)[:-1], axis=0)
+        until += np.searchsorted(self.pool, np.arange(width))
+        return until[np.argsort(order, kind="stable")]
 
 
 def pool_codes(frame: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:

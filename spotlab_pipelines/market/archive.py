@@ -33,6 +33,8 @@ from spotlab_pipelines.market.parquet import (
     encode,
     group_ranges,
     metadata_of,
+    to_table,
+    write_table,
 )
 
 RECENT_TABLES = 20
@@ -56,7 +58,7 @@ class Archive:
         self._recent: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {}
 
     def write_scrape(
-        self, *, kind: str, region: str | None, fetched_at: datetime, scrape_id: object, frame: pd.DataFrame
+        self, *, kind: str, region: str | None, fetched_at: datetime, scrape_id: object, frame: pd.DataFrame | pa.Table
     ) -> str:
         """Write rows of one scrape that belong to one region (None: to none); return the path below the root.
 
@@ -66,18 +68,22 @@ class Archive:
         Raises:
             InvalidInput: a column has the name of another part of the path.
         """
-        clash = {"kind", "date"} & set(frame.columns)
+        names = list(frame.columns) if isinstance(frame, pd.DataFrame) else frame.column_names
+        clash = {"kind", "date"}.intersection(names)
         if clash:
             raise InvalidInput(
                 f"An archived frame has no column {', '.join(sorted(clash))}: the path says it; {kind} has one.",
                 remedy="Name the column otherwise.",
             )
-        origin: dict[str, Any] = {"fetched_at": pd.Timestamp(fetched_at).tz_convert("UTC").as_unit("us")}
+        table, json_columns = to_table(frame) if isinstance(frame, pd.DataFrame) else (frame, [])
+        if "region" in names:
+            table = table.drop_columns(["region"])
+        moment = pa.scalar(fetched_at, pa.timestamp("us", tz="UTC"))
+        table = table.append_column("fetched_at", pa.repeat(moment, len(table)))
         if kind not in FACTS:
-            origin["scrape_id"] = pd.Series([str(scrape_id)] * len(frame), index=frame.index, dtype="str")
-        rows = frame.drop(columns="region", errors="ignore").assign(**origin)
+            table = table.append_column("scrape_id", pa.repeat(pa.scalar(str(scrape_id)), len(table)))
         path = scrape_path(kind, region, fetched_at, scrape_id)
-        self.write_file(path, encode(rows, {}, DENSE))
+        self.write_file(path, write_table(table, {}, DENSE, json_columns=json_columns))
         return path
 
     def write_file(self, path: str, data: pa.Buffer) -> None:

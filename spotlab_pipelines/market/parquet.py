@@ -23,32 +23,40 @@ VERSION_KEY = b"schema_version"
 SCHEMA_VERSION = "1.0"
 """Of the archived scrapes, major.minor: a minor adds columns, a major changes what is there."""
 
-DENSE: dict[str, Any] = {"compression": "zstd", "row_group_size": 131_072}
-"""How scrapes are stored: they are large and many, and stay. Row groups are small enough to be skipped by type."""
+DENSE: dict[str, Any] = {"compression": "zstd", "row_group_size": 131_072, "store_schema": False}
+"""How scrapes are stored: they are large and many, and stay. Row groups are small enough to be skipped by type, and
+texts are texts to every tool, though we may give them as codes."""
 QUICK: dict[str, Any] = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
 """How tables and snapshots are stored, which an evaluation waits for: in a third of the time, a fifth larger."""
 
 
 def encode(frame: pd.DataFrame, metadata: dict[str, Any], storage: dict[str, Any]) -> pa.Buffer:
     """A frame and JSON-able metadata as a Parquet file; `storage` is DENSE or QUICK."""
-    json_columns = [str(name) for name, dtype in frame.dtypes.items() if dtype == np.dtype(object)]
-    table = pa.table({str(name): _to_arrow(column) for name, column in frame.items()})
+    table, json_columns = to_table(frame)
     return write_table(table, metadata, storage, json_columns=json_columns)
+
+
+def to_table(frame: pd.DataFrame) -> tuple[pa.Table, list[str]]:
+    """A frame as an Arrow table, and which of its columns are JSON text there."""
+    json_columns = [str(name) for name, dtype in frame.dtypes.items() if dtype == np.dtype(object)]
+    return pa.table({str(name): _to_arrow(column) for name, column in frame.items()}), json_columns
 
 
 def write_table(
     table: pa.Table, metadata: dict[str, Any], storage: dict[str, Any], *, json_columns: list[str]
 ) -> pa.Buffer:
     """An Arrow table as a Parquet file that says which of its columns hold JSON, and its schema's version."""
-    table = table.replace_schema_metadata(
-        {
-            METADATA_KEY: orjson.dumps(metadata),
-            JSON_COLUMNS_KEY: orjson.dumps(json_columns),
-            VERSION_KEY: SCHEMA_VERSION.encode(),
-        }
-    )
+    keys = {
+        METADATA_KEY.decode(): orjson.dumps(metadata).decode(),
+        JSON_COLUMNS_KEY.decode(): orjson.dumps(json_columns).decode(),
+        VERSION_KEY.decode(): SCHEMA_VERSION,
+    }
+    row_group_size = storage.get("row_group_size")
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, **storage)
+    options = {name: value for name, value in storage.items() if name != "row_group_size"}
+    with pq.ParquetWriter(sink, table.schema.remove_metadata(), **options) as writer:
+        writer.write_table(table, row_group_size)
+        writer.add_key_value_metadata(keys)
     return sink.getvalue()
 
 

@@ -95,8 +95,7 @@ def _scrape_once(
         covered, oldest = _not_fresh(settings, redis, wanted, record.fetched_at)
         since = record.fetched_at - settings.price_window
         brought = bring_prices(settings, sessions, account, archive, covered, since=since, now=record.fetched_at)
-        fresh = brought.new.frame()
-        record.keep(archive, fresh)
+        record.keep_parts(archive, brought.new.by_region())
         record.undo_with(partial(withdraw, redis, record.id, price_key("*", "*")))
         overtaken = publish_prices(
             redis,
@@ -109,7 +108,7 @@ def _scrape_once(
         record.covers(archive, brought.entries(covered, unpublished=overtaken))
     lacking, _ = _not_fresh(settings, redis, {key: wanted[key] for key in overtaken}, record.fetched_at)
     report = record.report(
-        fresh,
+        brought.new.frame(),
         oldest=oldest,
         account_id=account_id,
         regions=sorted({region for region, _ in wanted}),
@@ -134,10 +133,9 @@ def collect_prices(
     with recorded(engine, SOURCE, account_id=account.account_id) as record:
         now = record.fetched_at
         brought = bring_prices(settings, sessions, account, archive, cover, since=now, now=now)
-        fresh = brought.new.frame()
-        record.keep(archive, fresh)
+        record.keep_parts(archive, brought.new.by_region())
         record.covers(archive, brought.entries(cover, unpublished=cover))
-    return record.report(fresh, account_id=account.account_id, listings=brought.listings)
+    return record.report(brought.new.frame(), account_id=account.account_id, listings=brought.listings)
 
 
 def _wanted(settings: Settings, engine: sa.Engine, redis: redis_client.Redis, account_id: str, now: datetime) -> Cover:

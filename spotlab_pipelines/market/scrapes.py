@@ -8,7 +8,7 @@ inserts the row of `scrapes`: from then on nothing is removed, and other scrapes
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pandas as pd
+import pyarrow as pa
 import sqlalchemy as sa
 
 from spotlab_pipelines.database.engine import database_errors
@@ -77,12 +78,16 @@ class ScrapeRecord:
         Args:
             frame: of facts only those that the archive does not have; a missing region is none.
         """
-        self._archive = archive
         regions = frame["region"].astype("str")
         names = [*sorted(regions.dropna().unique()), *([None] if regions.isna().any() else [])]
+        rows = {name: frame[regions.isna() if name is None else regions == name] for name in names}
+        self.keep_parts(archive, {name: part.reset_index(drop=True) for name, part in rows.items()})
+
+    def keep_parts(self, archive: Archive, parts: Mapping[str | None, pd.DataFrame | pa.Table]) -> None:
+        """The same of rows that come by region already."""
+        self._archive = archive
         paths = []
-        for name in names:
-            rows = frame[regions.isna() if name is None else regions == name].reset_index(drop=True)
+        for name, rows in parts.items():
             path = archive.write_scrape(
                 kind=self.source, region=name, fetched_at=self.fetched_at, scrape_id=self.id, frame=rows
             )
@@ -91,7 +96,7 @@ class ScrapeRecord:
             self._entries.append(RecordEntry(name, len(rows)))
         if paths:
             self.archive_path = paths[0] if len(paths) == 1 else re.sub("region=[^/]+", "region=*", paths[0])
-        self.row_count = len(frame)
+        self.row_count = sum(map(len, parts.values()))
 
     def covers(self, archive: Archive, entries: Sequence[RecordEntry]) -> None:
         """Say what the scrape's record shall hold, instead of one row for each region that `keep` archived."""

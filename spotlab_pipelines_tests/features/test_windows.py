@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spotlab_pipelines.errors import InvalidInput
+from spotlab_pipelines.features.ranges import range_extremes
 from spotlab_pipelines.features.windows import PriceHistory, price_windows
 from spotlab_pipelines_tests.features.examples import NOW, WEEK, changes
 
@@ -118,3 +119,39 @@ def test_one_history_serves_many_instants():
         instant = NOW - timedelta(hours=hours)
         pd.testing.assert_frame_equal(history.window_at(instant, WEEK), price_windows(frame, instant, WEEK))
     assert np.isfinite(history.price).all()
+
+
+@given(rows=ROWS, hours=st.lists(st.integers(-60, 400), max_size=6), days=st.integers(0, 9))
+def test_many_instants_at_once_are_each_what_it_would_be_alone(rows: list, hours: list, days: int):
+    """Row for row and bit for bit, whatever the order of the instants and however often one comes."""
+    history, window = PriceHistory.from_changes(changes(*rows)), timedelta(days=days)
+    instants = [NOW - timedelta(hours=hour) for hour in hours]
+    alone = [
+        history.window_at(instant, window).assign(sampled_at=pd.Timestamp(instant).as_unit("us"))
+        for instant in instants
+    ]
+    found = history.windows_at(instants, window)
+    if not alone:
+        assert found.empty
+        return
+    expected = pd.concat(alone, ignore_index=True)[found.columns]
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+
+
+def test_no_instants_or_no_changes_give_no_rows_but_all_columns():
+    history = PriceHistory.from_changes(changes(("m5.large", "use1-az1", 1, 0.05)))
+    columns = ["sampled_at", *history.window_at(NOW, WEEK).columns]
+    assert list(history.windows_at([], WEEK).columns) == columns
+    nothing = PriceHistory.from_changes(changes()).windows_at([NOW], WEEK)
+    assert (len(nothing), list(nothing.columns)) == (0, columns)
+    with pytest.raises(InvalidInput, match="time zone"):
+        history.windows_at([datetime(2026, 3, 10)], WEEK)  # noqa: DTZ001
+
+
+@given(values=st.lists(st.floats(allow_nan=False), min_size=1, max_size=40), data=st.data())
+def test_extremes_of_ranges_are_those_of_the_slices(values: list, data: st.DataObject):
+    ranges = data.draw(st.lists(st.tuples(*[st.integers(0, len(values) - 1)] * 2).map(sorted), max_size=20))
+    first, last = np.array(ranges, dtype=np.intp).reshape(-1, 2).T
+    lowest, highest = range_extremes(np.array(values), first, last)
+    assert lowest.tolist() == [min(values[low : high + 1]) for low, high in ranges]
+    assert highest.tolist() == [max(values[low : high + 1]) for low, high in ranges]
