@@ -158,7 +158,7 @@ class Settings(BaseSettings):
     archive_settle_s: int = Field(
         default=7200,
         ge=60,
-        le=YEAR_S,
+        le=7 * 86400,
         description="Seconds after which no scrape can still own a file of the archive: none takes longer.",
     )
     spot_risk_ttl_s: int = Field(default=3600, ge=60, le=YEAR_S, description="Time to live of spot_risk:* in Redis.")

@@ -16,6 +16,7 @@ from spotlab_pipelines.accounts.aws_answers import aws_errors, paginate
 from spotlab_pipelines.accounts.frames import FLEET_COLUMNS, STEERING_COLUMNS, TIME, check_frame, fleet_schema
 from spotlab_pipelines.accounts.registry import get_account
 from spotlab_pipelines.accounts.sessions import AccountSessions
+from spotlab_pipelines.accounts.zones import availability_zones, zone_id
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import Instance
 from spotlab_pipelines.errors import SourceMalformed
@@ -60,7 +61,6 @@ def sync_fleet(sessions: AccountSessions, engine: sa.Engine, account_id: str) ->
     account = get_account(engine, account_id)
     records = []
     for region in account.regions:
-        zones = availability_zones(sessions, account_id, region)
         client = sessions.get_ec2_client(account_id, region)
         with aws_errors(f"DescribeInstances of account {account_id} in {region}", account):
             reservations = paginate(
@@ -70,11 +70,12 @@ def sync_fleet(sessions: AccountSessions, engine: sa.Engine, account_id: str) ->
                 Filters=[{"Name": "instance-state-name", "Values": list(LIVE_STATES)}],
                 MaxResults=1000,
             )
-            records += [
-                _row(account_id, region, instance, zones)
-                for reservation in reservations
-                for instance in _instances(account_id, region, reservation)
+            instances = [
+                instance for reservation in reservations for instance in _instances(account_id, region, reservation)
             ]
+        named = [_zone_of(instance) for instance in instances]
+        zones = availability_zones(sessions, account_id, region, naming=named)
+        records += [_row(account_id, region, instance, zones) for instance in instances]
     fleet = _frame(pd.DataFrame(records, columns=list(FLEET_COLUMNS)))
     fleet = check_frame(fleet_schema(), fleet, f"DescribeInstances of account {account_id}")
     with database_errors(), engine.begin() as connection:
@@ -100,38 +101,6 @@ def load_fleet(engine: sa.Engine, account_id: str) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(of, dtype=dtypes[name]) for name, of in zip(names, values, strict=True)})
 
 
-def availability_zones(sessions: AccountSessions, account_id: str, region: str) -> dict[str, str]:
-    """Zone name -> zone id in one region, as this account sees it: names are aliases of its own.
-
-    Raises:
-        SourceMalformed: AWS names no zone, or one without an id.
-    """
-    account = get_account(sessions.engine, account_id)
-    client = sessions.get_ec2_client(account_id, region)
-    doing = f"DescribeAvailabilityZones of account {account_id} in {region}"
-    with aws_errors(doing, account):
-        zones = client.describe_availability_zones().get("AvailabilityZones", [])
-    mapping = {zone.get("ZoneName", ""): zone.get("ZoneId", "") for zone in zones}
-    if not mapping or not all(mapping) or not all(mapping.values()):
-        raise SourceMalformed(
-            f"{doing}: expected zones with a name and an id, got {mapping}.", remedy="Try again later."
-        )
-    return mapping
-
-
-def zone_id(zones: Mapping[str, str], name: str, what: str) -> str:
-    """The id of a zone by its name in the account.
-
-    Raises:
-        SourceMalformed: the account has no such zone.
-    """
-    if name not in zones:
-        raise SourceMalformed(
-            f"{what}: expected one of the account's zones {sorted(zones)}, got {name!r}.", remedy="Try again later."
-        )
-    return zones[name]
-
-
 def _instances(account_id: str, region: str, reservation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     # Not an empty list: instances that are not read would count as terminated.
     if not isinstance(reservation.get("Instances"), list):
@@ -141,6 +110,12 @@ def _instances(account_id: str, region: str, reservation: Mapping[str, Any]) -> 
             remedy="Nothing was written. Check AWS_ENDPOINT_URL, or try again later.",
         )
     return reservation["Instances"]
+
+
+def _zone_of(instance: Any) -> str:
+    """The name of an instance's zone; "" if it says none, which is found when its row is made."""
+    placement = instance.get("Placement") if isinstance(instance, Mapping) else None
+    return placement.get("AvailabilityZone", "") if isinstance(placement, Mapping) else ""
 
 
 def _row(account_id: str, region: str, instance: Mapping[str, Any], zones: Mapping[str, str]) -> dict[str, Any]:

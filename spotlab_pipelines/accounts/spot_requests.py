@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from spotlab_pipelines.accounts.aws_answers import aws_errors, paginate
-from spotlab_pipelines.accounts.fleet import availability_zones, zone_id
 from spotlab_pipelines.accounts.frames import (
     REFUSAL_COLUMNS,
     SPOT_REQUEST_COLUMNS,
@@ -21,6 +20,7 @@ from spotlab_pipelines.accounts.frames import (
 )
 from spotlab_pipelines.accounts.registry import Account
 from spotlab_pipelines.accounts.sessions import AccountSessions
+from spotlab_pipelines.accounts.zones import availability_zones, zone_id
 from spotlab_pipelines.errors import SourceMalformed
 
 RUNNING_CODES = frozenset({"fulfilled", "request-canceled-and-instance-running"})
@@ -70,7 +70,6 @@ def read_spot_requests_and_refusals(sessions: AccountSessions, account: Account)
     """
     rows, refused = [], []
     for region in account.regions:
-        zones = availability_zones(sessions, account.account_id, region)
         client = sessions.get_ec2_client(account.account_id, region)
         what = f"DescribeSpotInstanceRequests of account {account.account_id} in {region}"
         with aws_errors(what, account):
@@ -82,12 +81,20 @@ def read_spot_requests_and_refusals(sessions: AccountSessions, account: Account)
                     MaxResults=1000,
                 )
             )
+        zones = availability_zones(sessions, account.account_id, region, naming=set(map(_zone_name, requests)))
         rows += [_row(region, request, zones, what) for request in requests if request.get("InstanceId")]
         refused += [row for request in requests for row in _refusal(region, request, zones)]
     who = f"Spot requests of account {account.account_id}"
     fulfilled = _frame(rows, SPOT_REQUEST_COLUMNS, times=("started_at", "ended_at"), flags=("interrupted",))
     refusals = _frame(refused, REFUSAL_COLUMNS, times=("refused_at",))
     return check_frame(spot_request_schema(), fulfilled, who), check_frame(refusal_schema(), refusals, who)
+
+
+def _zone_name(request: Mapping[str, Any]) -> str:
+    """The one zone that a request says it is about, "" if there is none or several."""
+    placement = (request.get("LaunchSpecification") or {}).get("Placement") or {}
+    name = request.get("LaunchedAvailabilityZone") or placement.get("AvailabilityZone") or ""
+    return "" if "," in name else name
 
 
 def _frame(

@@ -6,7 +6,8 @@
 | `spot_risk:{region}` | the types the Advisor lists in that region | the same |
 | `instance_metadata:{instance_type}` | a type, and its on-demand price by region and OS | instance_metadata_ttl_s |
 | `instance_metadata` | set of the types that the catalogue knows | the same |
-| `spot_price_history:{region}:{family}` | change points as columns, types and products covered | price_history_ttl_s |
+| `spot_price_history:{region}:{family}` | change points as columns, what they cover | price_history_ttl_s |
+| `spot_price_wanted:{region}:{family}` | sorted set: types and products by when they were last wanted | the same |
 | `pool_history:{region}` and `…:{family}` | what was observed of pools, see pool_history.py | the same |
 
 The two lists tell "AWS has nothing for it" (not listed, or covered without a row) from "evicted" (listed, no value) and

@@ -12,12 +12,12 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spotlab_pipelines.accounts.aws_answers import aws_errors, paginate
-from spotlab_pipelines.accounts.fleet import availability_zones
+from spotlab_pipelines.accounts.zones import availability_zones
 from spotlab_pipelines.market.changes import Changes, concatenated, merged
 from spotlab_pipelines.market.frames import check_prices, family_of
 from spotlab_pipelines.market.history import covered
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 PARALLEL_CALLS = 8
 TYPES_PER_LISTING = 40
 
-Zones = Mapping[str, Mapping[str, str]]
-"""Region -> zone name -> zone id, as one account sees them."""
+Zones = Mapping[str, Collection[str]]
+"""Region -> the zone ids that an account sees there."""
 Starts = Mapping[tuple[str, str, str], datetime]
 """(region, type, product) -> from when on prices are asked for."""
 
@@ -58,14 +58,14 @@ class Brought:
         new: changes that the archive does not have.
         known: all that is known of the window, with each pool's last change before it.
         starts: from when on each type and product was asked for.
-        zones: the zone ids that the account sees, by region.
+        zones: the zone ids that the account sees, by region: those that were asked for.
         listings: how many there were.
     """
 
     new: Changes
     known: Changes
     starts: Starts
-    zones: Mapping[str, tuple[str, ...]]
+    zones: Zones
     listings: int
 
     def entries(self, cover: Cover, *, unpublished: Collection[tuple[str, str]]) -> list[RecordEntry]:
@@ -82,12 +82,20 @@ class Brought:
                 family=name,
                 types=types,
                 products=products,
-                zones=self.zones[region],
+                zones=tuple(sorted(self.zones[region])),
                 since=max(self.starts[region, one, product] for one in types for product in products),
                 published=(region, name) not in unpublished,
             )
             for (region, name), (types, products) in cover.items()
         ]
+
+
+def zones_of(sessions: AccountSessions, account: Account, regions: Collection[str]) -> Zones:
+    """The zone ids that the account sees in these regions; errors as in `bring_prices`."""
+    names = sorted(regions)
+    with ThreadPoolExecutor(PARALLEL_CALLS) as pool:
+        found = pool.map(lambda region: availability_zones(sessions, account.account_id, region), names)
+        return {region: frozenset(zones.values()) for region, zones in zip(names, found, strict=True)}
 
 
 def bring_prices(
@@ -97,12 +105,14 @@ def bring_prices(
     archive: Archive,
     cover: Cover,
     *,
+    zones: Zones,
     since: datetime,
     now: datetime,
 ) -> Brought:
     """Fetch what the archive lacks of `cover` up to `now`; nothing is written.
 
     Args:
+        zones: see `zones_of`.
         since: start of the window that is to be known.
 
     Raises:
@@ -112,10 +122,8 @@ def bring_prices(
     """
     regions = sorted({region for region, _ in cover})
     whole = whole_scrapes(archive, now=now, settle=settings.archive_settle)
+    starts = _starts(settings, archive, cover, zones, now)
     with ThreadPoolExecutor(PARALLEL_CALLS) as pool:
-        found = pool.map(lambda region: availability_zones(sessions, account.account_id, region), regions)
-        zones = dict(zip(regions, found, strict=True))
-        starts = _starts(settings, archive, cover, zones, now)
 
         def archived(region: str) -> Changes:
             types = {name for (place, _), (types, _) in cover.items() if place == region for name in types}
@@ -123,8 +131,8 @@ def bring_prices(
             changes = covered(read_changes(archive, region, types, counts=whole), cover)
             return changes.in_force(start, now + CLOCK_SKEW)
 
-        listings = _listings(starts)
-        fetching = [pool.submit(_fetch, sessions, account, listing, zones[listing.region], now) for listing in listings]
+        listings = group_listings(starts)
+        fetching = [pool.submit(_fetch, sessions, account, listing, now) for listing in listings]
         reading = [pool.submit(archived, region) for region in regions]
         fetched = merged([concatenated([]), *(task.result() for task in fetching)])
         held = concatenated([task.result() for task in reading])
@@ -132,7 +140,7 @@ def bring_prices(
         new=fetched.not_in(held),
         known=merged([held, fetched]).in_force(since, now + CLOCK_SKEW),
         starts=starts,
-        zones={region: tuple(sorted(names.values())) for region, names in zones.items()},
+        zones=zones,
         listings=len(listings),
     )
 
@@ -145,7 +153,7 @@ def _starts(
     Full hours, so that what several scrapes have covered within an hour is one listing.
     """
     oldest = now - timedelta(days=settings.price_history_days)
-    wanted = {key: (*asked, zones[key[0]].values()) for key, asked in cover.items()}
+    wanted = {key: (*asked, zones[key[0]]) for key, asked in cover.items()}
     known = covered_until(archive, wanted, until=now, since=oldest) if cover else {}
     overlap = timedelta(seconds=settings.price_overlap_s)
     starts = {}
@@ -158,7 +166,7 @@ def _starts(
     return starts
 
 
-def _listings(starts: Starts) -> list[Listing]:
+def group_listings(starts: Starts) -> list[Listing]:
     """Group what is to be read by region, start and products, in listings short enough to run side by side."""
     products: dict[tuple[str, str, datetime], list[str]] = defaultdict(list)
     for (region, name, product), start in starts.items():
@@ -173,9 +181,7 @@ def _listings(starts: Starts) -> list[Listing]:
     ]
 
 
-def _fetch(
-    sessions: AccountSessions, account: Account, listing: Listing, zones: Mapping[str, str], end: datetime
-) -> Changes:
+def _fetch(sessions: AccountSessions, account: Account, listing: Listing, end: datetime) -> Changes:
     """The changes in [start, end] of a listing and each pool's last change before `start`."""
     client = sessions.get_ec2_client(account.account_id, listing.region)
     what = f"DescribeSpotPriceHistory of account {account.account_id} in {listing.region}"
@@ -190,5 +196,7 @@ def _fetch(
             EndTime=end,
             MaxResults=1000,
         )
-        rows: Sequence[Mapping[str, object]] = list(pages)
+        rows: Sequence[Mapping[str, Any]] = list(pages)
+    named = {row.get("AvailabilityZone", "") for row in rows}
+    zones = availability_zones(sessions, account.account_id, listing.region, naming=named)
     return Changes.of(check_prices(parse_price_history(rows, region=listing.region, zone_ids=zones, now=end), what))

@@ -3,16 +3,17 @@
 Histories are shared by all accounts, because pools are told apart by zone id: a family that another account's scrape
 has just brought is not fetched again. Of one that is, only what the archive does not know yet: the first scrape of a
 type and product takes all that AWS keeps, a later one what came since the last. The archive and what is new make the
-value in Redis. One that is fetched again is fetched with all that its present value covers, so that no account's scrape
-takes from another what it has come to rely on; what nobody refreshes expires.
+value in Redis. One that is fetched again is fetched with all that any account has wanted of it lately, so that no
+account's scrape takes from another what it has come to rely on; what nobody wants any more is given up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -20,14 +21,14 @@ from spotlab_pipelines.accounts.fleet import load_fleet
 from spotlab_pipelines.accounts.registry import Account, get_account
 from spotlab_pipelines.accounts.rules import partition_of
 from spotlab_pipelines.accounts.sessions import AccountSessions
-from spotlab_pipelines.database.redis import redis_errors
 from spotlab_pipelines.errors import SettingsError, StoreUnavailable
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.cache import price_key, read_catalogue
-from spotlab_pipelines.market.fetching import bring_prices
+from spotlab_pipelines.market.fetching import bring_prices, zones_of
 from spotlab_pipelines.market.fitting import wanted_market
 from spotlab_pipelines.market.layout import SPOT_PRICES as SOURCE
-from spotlab_pipelines.market.publish import Envelope, PriceCover, publish_prices, withdraw
+from spotlab_pipelines.market.publish import Envelope, withdraw
+from spotlab_pipelines.market.publish_prices import Pair, look_up, publish_prices
 from spotlab_pipelines.market.records import Cover
 from spotlab_pipelines.market.scrapes import ScrapeReport, recorded
 
@@ -92,9 +93,13 @@ def _scrape_once(
     account = get_account(engine, account_id)
     with recorded(engine, SOURCE, account_id=account_id) as record:
         wanted = _wanted(settings, engine, redis, account_id, record.fetched_at)
-        covered, oldest = _not_fresh(settings, redis, wanted, record.fetched_at)
+        zones = zones_of(sessions, account, {region for region, _ in wanted})
+        lacking = _lacking(settings, redis, wanted, zones, record.fetched_at)
+        covered = lacking.cover
         since = record.fetched_at - settings.price_window
-        brought = bring_prices(settings, sessions, account, archive, covered, since=since, now=record.fetched_at)
+        brought = bring_prices(
+            settings, sessions, account, archive, covered, zones=zones, since=since, now=record.fetched_at
+        )
         record.keep_parts(archive, brought.new.by_region())
         record.undo_with(partial(withdraw, redis, record.id, price_key("*", "*")))
         overtaken = publish_prices(
@@ -104,12 +109,13 @@ def _scrape_once(
             ttl_s=settings.price_history_ttl_s,
             since=since,
             covered=covered,
+            zones={pair: lacking.zones[pair] | dict.fromkeys(zones[pair[0]], record.fetched_at) for pair in covered},
         )
         record.covers(archive, brought.entries(covered, unpublished=overtaken))
-    lacking, _ = _not_fresh(settings, redis, {key: wanted[key] for key in overtaken}, record.fetched_at)
+    left = _lacking(settings, redis, {key: wanted[key] for key in overtaken}, zones, record.fetched_at)
     report = record.report(
         brought.new.frame(),
-        oldest=oldest,
+        oldest=lacking.oldest,
         account_id=account_id,
         regions=sorted({region for region, _ in wanted}),
         families_fetched=len(covered),
@@ -119,7 +125,7 @@ def _scrape_once(
         listings=brought.listings,
         window_start=since.isoformat(),
     )
-    return report, not lacking
+    return report, not left.cover
 
 
 def collect_prices(
@@ -132,7 +138,8 @@ def collect_prices(
     """
     with recorded(engine, SOURCE, account_id=account.account_id) as record:
         now = record.fetched_at
-        brought = bring_prices(settings, sessions, account, archive, cover, since=now, now=now)
+        zones = zones_of(sessions, account, {region for region, _ in cover})
+        brought = bring_prices(settings, sessions, account, archive, cover, zones=zones, since=now, now=now)
         record.keep_parts(archive, brought.new.by_region())
         record.covers(archive, brought.entries(cover, unpublished=cover))
     return record.report(brought.new.frame(), account_id=account.account_id, listings=brought.listings)
@@ -169,29 +176,45 @@ def _check_partition(account_id: str, regions: Iterable[str], catalogue_regions:
         )
 
 
-def _not_fresh(settings: Settings, redis: redis_client.Redis, wanted: Cover, now: datetime) -> tuple[Cover, datetime]:
-    """Those of `wanted` that Redis does not hold fresh, for the whole window, and with all types and products.
+@dataclass(frozen=True)
+class Lacking:
+    """What Redis lacks of an account's prices.
 
-    Each comes with what its present value covers besides, as long as that may still be read: what replaces the value
-    must not cover less. And when the oldest of the others was fetched; `now` if there is none.
+    Attributes:
+        cover: each with all that accounts want of it: what replaces a value must not take from others what they use.
+        zones: for each, when the value's prices of zones were fetched, those that the account does not see included.
+        oldest: when the oldest of what Redis does not lack was fetched; the present if there is none.
     """
-    if not wanted:
-        return {}, now
-    with redis_errors():
-        values: Any = redis.mget([price_key(*key) for key in wanted])
-    lacking: Cover = {}
-    oldest = now
-    for (key, (types, products)), raw in zip(wanted.items(), values, strict=True):
-        held = PriceCover.of(raw)
-        age_s = float("inf") if held is None else (now - held.fetched_at).total_seconds()
-        if held is None or age_s > settings.price_history_ttl_s:
-            lacking[key] = (types, products)
-        elif not (
-            held.includes(types, products)
-            and age_s <= FRESH_SHARE * settings.price_history_ttl_s
+
+    cover: Cover
+    zones: dict[Pair, dict[str, datetime]]
+    oldest: datetime
+
+
+def _lacking(
+    settings: Settings,
+    redis: redis_client.Redis,
+    wanted: Cover,
+    zones: Mapping[str, Collection[str]],
+    now: datetime,
+) -> Lacking:
+    """Those of `wanted` that Redis does not hold fresh: for the whole window, all types, products and zones."""
+    lacking = Lacking({}, {}, now)
+    ttl_s = settings.price_history_ttl_s
+    readable_since = now - timedelta(seconds=ttl_s)
+    fresh_since = now - timedelta(seconds=FRESH_SHARE * ttl_s)
+    found = look_up(redis, wanted, now=now, ttl_s=ttl_s) if wanted else {}
+    for pair, (held, wishes) in found.items():
+        if (
+            held is not None
+            and held.includes(*wanted[pair])
+            and held.fetched_at >= fresh_since
             and held.fetched_at - held.since >= settings.price_window
+            and all(held.zones.get(name, readable_since) >= fresh_since for name in zones[pair[0]])
         ):
-            lacking[key] = (tuple(sorted({*types, *held.types})), tuple(sorted({*products, *held.products})))
-        else:
-            oldest = min(oldest, held.fetched_at)
-    return lacking, oldest
+            lacking = replace(lacking, oldest=min(lacking.oldest, held.fetched_at))
+            continue
+        lacking.cover[pair] = (tuple(sorted(wishes.types)), tuple(sorted(wishes.products)))
+        readable = held is not None and held.fetched_at >= readable_since
+        lacking.zones[pair] = dict(held.zones) if held is not None and readable else {}
+    return lacking

@@ -7,14 +7,16 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
-from spotlab_pipelines.accounts.fleet import availability_zones, load_fleet, sync_fleet
+from spotlab_pipelines.accounts import zones
+from spotlab_pipelines.accounts.fleet import load_fleet, sync_fleet
 from spotlab_pipelines.accounts.frames import check_frame, fleet_schema
 from spotlab_pipelines.accounts.policies import SessionPolicy, allow
 from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.accounts.spot_requests import read_spot_requests
+from spotlab_pipelines.accounts.zones import availability_zones
 from spotlab_pipelines.database.tables import Instance
 from spotlab_pipelines.errors import SourceMalformed, Throttled
-from spotlab_pipelines_tests.accounts.registering import FLEET, register_in_aws
+from spotlab_pipelines_tests.accounts.registering import FLEET, count_calls, register_in_aws
 from spotlab_pipelines_tests.local_aws.accounts import FleetInstance
 
 A, B = "111122223333", "444455556666"
@@ -141,6 +143,21 @@ def test_zone_names_are_each_accounts_own_and_ids_are_shared(engine, local_aws):
     mappings = [availability_zones(sessions, account_id, "us-east-1") for account_id in (A, B)]
     assert set(mappings[0].values()) == set(mappings[1].values())
     assert mappings[0] != mappings[1]
+
+
+def test_zones_are_asked_for_once_and_again_for_a_name_that_is_new_or_after_a_while(engine, local_aws, monkeypatch):
+    register_in_aws(engine, local_aws, A)
+    sessions = AccountSessions(engine)
+    asked = count_calls(local_aws, monkeypatch, "DescribeAvailabilityZones")
+    for _ in range(2):
+        sync_fleet(sessions, engine, A)
+    zones_of = availability_zones(sessions, A, "us-east-1", naming=["us-east-1a", ""])
+    assert len(asked) == 1
+    assert availability_zones(sessions, A, "us-east-1", naming=["us-east-1x"]) == zones_of
+    assert len(asked) == 2
+    monkeypatch.setattr(zones, "KEPT_FOR_S", 0.0)
+    availability_zones(sessions, A, "us-east-1")
+    assert len(asked) == 3
 
 
 def test_spot_requests_tell_what_ec2_interrupted(engine, local_aws):

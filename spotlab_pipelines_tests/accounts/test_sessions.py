@@ -11,10 +11,11 @@ import sqlalchemy as sa
 from botocore.exceptions import ClientError
 
 from spotlab_pipelines.accounts import renewal
-from spotlab_pipelines.accounts.fleet import availability_zones, sync_fleet
+from spotlab_pipelines.accounts.fleet import sync_fleet
 from spotlab_pipelines.accounts.registry import get_account
 from spotlab_pipelines.accounts.rules import partition_of
 from spotlab_pipelines.accounts.sessions import AccountSessions, own_account_id
+from spotlab_pipelines.accounts.zones import availability_zones
 from spotlab_pipelines.errors import AccessDenied, InvalidInput, NotFound, SourceUnavailable, Throttled, WrongAccount
 from spotlab_pipelines_tests.accounts.registering import audit_rows, count_calls, register, register_in_aws
 

@@ -10,8 +10,8 @@ from itertools import pairwise
 import pytest
 
 from spotlab_pipelines.accounts import renewal
-from spotlab_pipelines.accounts.fleet import availability_zones
 from spotlab_pipelines.accounts.sessions import AccountSessions
+from spotlab_pipelines.accounts.zones import availability_zones
 from spotlab_pipelines.errors import AccountSkipped, Throttled
 from spotlab_pipelines_tests.accounts.registering import audit_rows, count_calls, register_in_aws
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spotlab_pipelines.settings import PROJECT_ROOT
-from spotlab_pipelines_tests.bench import account_run, advisor, evaluation, features, hot_queries, startup
+from spotlab_pipelines_tests.bench import account_run, advisor, archive, evaluation, features, hot_queries, scrape, startup
 from spotlab_pipelines_tests.bench.measure import Section, of_figures
 
 PAGE = PROJECT_ROOT / "docs" / "benchmarks.md"
@@ -33,6 +33,8 @@ SECTIONS: dict[str, Callable[[], Section]] = {
     "features": lambda: of_figures(features.figures()),
     "evaluation": lambda: of_figures(evaluation.figures()),
     "account_run": lambda: of_figures(account_run.figures()),
+    "archive": lambda: of_figures(archive.figures()),
+    "scrape": lambda: of_figures(scrape.figures()),
     "hot_queries": hot_queries.section,
 }
 

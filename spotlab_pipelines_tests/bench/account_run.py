@@ -6,16 +6,14 @@ market scraped and the account's prices fresh, as in every evaluation but an acc
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from spotlab_pipelines.settings import Settings, get_settings
+from spotlab_pipelines.settings import Settings
+from spotlab_pipelines_tests.bench.laboratory import laboratory
 from spotlab_pipelines_tests.bench.measure import Figure, best_of
 
 if TYPE_CHECKING:
@@ -49,38 +47,13 @@ def figures() -> list[Figure]:
 @contextmanager
 def _stage() -> Iterator[tuple[Settings, sa.Engine, str]]:
     """The demo's first account on stores and a local AWS of their own."""
-    from spotlab_pipelines.database.engine import connect, disconnect
-    from spotlab_pipelines.database.migrate import ensure_databases, upgrade
-    from spotlab_pipelines.local import down, up
     from spotlab_pipelines_tests.demo import stage
-    from spotlab_pipelines_tests.demo.servers import Servers
 
-    before = dict(os.environ)
-    with tempfile.TemporaryDirectory(prefix="spotlab-bench-") as folder:
-        Path(folder).chmod(0o711)
-        os.environ |= {"SPOTLAB_DATA_DIR": f"{folder}/data", "SPOTLAB_MLRUNS_DIR": f"{folder}/mlruns"}
-        get_settings.cache_clear()
-        settings = get_settings()
-        servers = Servers(settings.data_dir / "logs")
-        started = up(settings).started
-        try:
-            market = stage.market_folder(settings, None)
-            aws = stage.start_local_aws(servers, market)
-            settings = get_settings()
-            ensure_databases(settings)
-            upgrade(settings)
-            engine = connect(settings)
-            fleets = stage.fleets_of(settings, market)
-            accounts = stage.register_cast(settings, engine, fleets)
-            stage.fill_accounts(aws, accounts, fleets)
-            yield settings, engine, accounts[0].account_id
-            disconnect(engine)
-        finally:
-            servers.stop()
-            down(settings, only=started)
-            os.environ.clear()
-            os.environ.update(before)
-            get_settings.cache_clear()
+    with laboratory(lambda settings: stage.market_folder(settings, None)) as (settings, engine, aws, market):
+        fleets = stage.fleets_of(settings, market)
+        accounts = stage.register_cast(settings, engine, fleets)
+        stage.fill_accounts(aws, accounts, fleets)
+        yield settings, engine, accounts[0].account_id
 
 
 def _register_models(settings: Settings, engine: sa.Engine) -> None:

@@ -15,7 +15,8 @@ from spotlab_pipelines.database.tables import Account, Instance, User
 from spotlab_pipelines.market.frames import POOL_KEY, family_of
 from spotlab_pipelines.market.observations import publish_observations
 from spotlab_pipelines.market.parse_advisor import advisor_frame
-from spotlab_pipelines.market.publish import Envelope, publish_advisor, publish_catalogue, publish_prices
+from spotlab_pipelines.market.publish import Envelope, publish_advisor, publish_catalogue
+from spotlab_pipelines.market.publish_prices import publish_prices
 from spotlab_pipelines_tests.features.examples import LINUX
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from spotlab_pipelines.market.frames import check_advisor, check_catalogue, chec
 from spotlab_pipelines.market.parse import parse_instance_types
 from spotlab_pipelines.market.parse_advisor import parse_advisor
 from spotlab_pipelines.market.prices import Cover
-from spotlab_pipelines.market.publish import Envelope, publish_advisor, publish_catalogue, publish_prices
+from spotlab_pipelines.market.publish import Envelope, publish_advisor, publish_catalogue
+from spotlab_pipelines.market.publish_prices import publish_prices
 from spotlab_pipelines_tests.market.feeds import whole_feed
 
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)

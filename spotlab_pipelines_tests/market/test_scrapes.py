@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
 from spotlab_pipelines.accounts.fleet import load_fleet, sync_fleet
 from spotlab_pipelines.accounts.sessions import AccountSessions
@@ -27,8 +28,10 @@ from spotlab_pipelines.market.catalogue import scrape_catalogue, wanted_market
 from spotlab_pipelines.market.frames import POOL_KEY
 from spotlab_pipelines.market.history import MarketHistory
 from spotlab_pipelines.market.prices import scrape_prices
+from spotlab_pipelines.market.publish_prices import wish_key
 from spotlab_pipelines.market.scrapes import recorded
 from spotlab_pipelines_tests.accounts.registering import FLEET, register, register_in_aws
+from spotlab_pipelines_tests.local_aws import catalogue as catalogue_of_aws
 from spotlab_pipelines_tests.local_aws.accounts import FleetInstance
 
 A, B = "111122223333", "444455556666"
@@ -240,7 +243,7 @@ def test_a_family_that_is_fresh_is_not_fetched_again_by_any_account(second, scra
     count = calls_of(local_aws, monkeypatch, "DescribeSpotPriceHistory")
     second = scrape(B)
     assert count() == 0
-    assert second.row_count == 0
+    assert second.row_count == second.details["listings"] == 0
     assert second.details["families_reused"] == first.details["families_fetched"] > 0
     assert second.data_age_s >= (second.fetched_at - first.fetched_at).total_seconds(), "as old as what it relies on"
     assert second.archive_path is None
@@ -413,16 +416,74 @@ def test_accounts_that_scrape_one_after_the_other_keep_what_each_wants(
 
 
 @pytest.mark.parametrize("lives", ["fresh", "stale"])
-def test_what_is_fetched_again_covers_what_the_fresh_value_covered(two_fleets, scrape, settings, redis, lives):
+def test_what_is_fetched_again_covers_what_was_wanted_within_a_time_to_live(two_fleets, scrape, settings, redis, lives):
     scrape(A)
     key, age_s = "spot_price_history:us-east-1:m5", {"fresh": 2000, "stale": settings.price_history_ttl_s + 1}[lives]
     value = json.loads(redis.get(key))
     fetched_at = datetime.now(UTC) - timedelta(seconds=age_s)
     since = fetched_at - settings.price_window
     redis.set(key, json.dumps(value | {"fetched_at": fetched_at.isoformat(), "since": since.isoformat()}))
+    redis.zadd(wish_key("us-east-1", "m5"), {"p:Windows": fetched_at.timestamp()})
     scrape(B)
     products = set(json.loads(redis.get(key))["products"])
     assert products == {"Linux/UNIX", "SUSE Linux"} | ({"Windows"} if lives == "fresh" else set())
+
+
+def test_what_nobody_wants_any_more_is_given_up_although_its_value_is_fresh(two_fleets, scrape, redis):
+    scrape(A)
+    key = "spot_price_history:us-east-1:m5"
+    redis.zadd(wish_key("us-east-1", "m5"), {"p:Windows": (datetime.now(UTC) - timedelta(hours=2)).timestamp()})
+    age(redis, 2000)
+    assert set(json.loads(redis.get(key))["products"]) == {"Linux/UNIX", "Windows"}
+    scrape(B)
+    assert set(json.loads(redis.get(key))["products"]) == {"Linux/UNIX", "SUSE Linux"}
+    assert redis.ttl(wish_key("us-east-1", "m5")) > 0
+    # Who wants it after all is served, from where the archive ends.
+    assert scrape(A).details["families_fetched"] > 0
+    assert set(json.loads(redis.get(key))["products"]) == {"Linux/UNIX", "SUSE Linux", "Windows"}
+
+
+@pytest.fixture
+def hidden_zone(local_aws, monkeypatch):
+    """A zone of us-east-1 that account A does not see."""
+    hidden, prices = "use1-az4", local_aws.app.prices
+    zones, of_account = prices._zones, catalogue_of_aws.account_zones
+
+    def visible(account_id, region):
+        names = of_account(account_id, region)
+        return {name: zone for name, zone in names.items() if account_id != A or zone != hidden}
+
+    def asked(call, account_id, filters):
+        found = zones(call, account_id, filters)
+        return sorted(visible(A, call.region).values()) if account_id == A and found is None else found
+
+    monkeypatch.setattr(catalogue_of_aws, "account_zones", visible)
+    monkeypatch.setattr(prices, "_zones", asked)
+    return hidden
+
+
+def test_accounts_that_see_other_zones_get_their_own_and_take_none_from_each_other(
+    hidden_zone, second, scrape, redis, archive, local_aws, monkeypatch
+):
+    def zones_of(key="spot_price_history:us-east-1:m5"):
+        value = json.loads(redis.get(key))
+        return set(value["zones"]), set(value["pools"]["az_id"])
+
+    scrape(A)
+    assert all(hidden_zone not in found for found in zones_of())
+    calls = arguments_of(local_aws, monkeypatch)
+    wider = scrape(B)
+    assert 0 < wider.details["families_fetched"] < wider.details["families_fetched"] + wider.details["families_reused"]
+    assert all(hidden_zone in found for found in zones_of())
+    # What A has fetched a moment ago lacks a zone of B's: B begins at the beginning.
+    assert {call["StartTime"] for call in calls} == {wider.fetched_at - timedelta(days=1)}
+    assert scrape(A).details["families_fetched"] == 0
+    age(redis, 1900)
+    narrow = scrape(A)
+    assert narrow.details["families_fetched"] > 0
+    assert all(hidden_zone in found for found in zones_of())
+    found = archived(archive, "spot_prices")
+    assert not found.duplicated([*POOL_KEY, "changed_at", "spot_price_usd_per_hour"]).any()
 
 
 def test_accounts_that_scrape_at_the_same_moment_keep_what_each_wants(
@@ -435,7 +496,19 @@ def test_accounts_that_scrape_at_the_same_moment_keep_what_each_wants(
     assert not prices_of(advised, engine, redis, A).empty
     assert not prices_of(advised, engine, redis, B).empty
     assert report.details["families_fetched"] > 0
-    assert [row.error for row in rows(engine, "spot_prices")] == [None] * 3
+    # A has seen what B wants, and brought it along.
+    assert [row.error for row in rows(engine, "spot_prices")] == [None] * 2
+
+
+def test_an_account_that_is_overtaken_by_one_that_sees_fewer_zones_scrapes_again(
+    hidden_zone, second, settings, sessions, engine, redis, archive, scrape
+):
+    slow = InBetween(archive.url, happens=lambda: scrape(A))
+    scrape_prices(settings, sessions, engine, redis, slow, B)
+    value = json.loads(redis.get("spot_price_history:us-east-1:m5"))
+    assert hidden_zone in value["zones"]
+    assert hidden_zone in value["pools"]["az_id"]
+    assert len(rows(engine, "spot_prices")) == 3
 
 
 def test_an_account_whose_wish_another_has_just_fulfilled_does_not_scrape_again(
@@ -529,6 +602,32 @@ def test_a_scrape_that_is_cancelled_archives_nothing_and_says_so(advised, engine
     assert files(archive, "spot_advisor") == []
     (row,) = rows(engine, "spot_advisor")
     assert (row.archive_path, row.error.split(":")[0]) == (None, "Cancelled")
+
+
+def test_a_scrape_whose_row_postgres_does_not_take_leaves_nothing_anywhere(
+    ready, advised, scrape, engine, owner, redis, archive, sessions
+):
+    """At the very last moment, when the transaction is to be committed."""
+    with owner.begin() as connection:
+        connection.execute(
+            sa.text("""
+                create function refuse() returns trigger language plpgsql as $$
+                begin if new.error is null then raise exception 'no'; end if; return null; end $$;
+                create constraint trigger refuse after insert on scrapes deferrable initially deferred
+                for each row execute function refuse();
+            """)
+        )
+    before = files(archive, "*"), set(redis.keys("instance_metadata*"))
+    for work in (scrape, lambda: scrape_advisor(advised, engine, redis, archive)):
+        with pytest.raises(DBAPIError, match="no"):
+            work()
+    assert (files(archive, "*"), set(redis.keys("instance_metadata*"))) == before
+    assert redis.keys("spot_price_history:*") + redis.keys("spot_risk:*") == []
+    with pytest.raises(DBAPIError, match="no"):
+        scrape_catalogue(advised, sessions, engine, redis, archive)
+    assert files(archive, "*") == before[0]
+    assert redis.keys("instance_metadata:*") == []
+    assert ["no" in row.error for row in rows(engine, "spot_prices")] == [True]
 
 
 def test_a_price_that_cannot_be_writes_nothing(ready, scrape, engine, redis, archive, local_aws):
