@@ -15,10 +15,10 @@ import orjson
 import pandas as pd
 
 from spotlab_pipelines.errors import SourceMalformed
+from spotlab_pipelines.market.changes import Changes
 from spotlab_pipelines.market.frames import (
     CATALOGUE_COLUMNS,
     ON_DEMAND_COLUMNS,
-    POOL_KEY,
     PRICE_COLUMNS,
     check_catalogue,
     check_on_demand,
@@ -142,7 +142,7 @@ def parse_price_list(
 def parse_price_history(
     rows: Sequence[Mapping[str, Any]], *, region: str, zone_ids: Mapping[str, str], now: datetime
 ) -> pd.DataFrame:
-    """Price changes frame of DescribeSpotPriceHistory's rows, repeats dropped, sorted by pool and time.
+    """Price changes frame of DescribeSpotPriceHistory's rows, repeats dropped, sorted as changes.py sorts them.
 
     Args:
         zone_ids: the asking account's zone name -> zone id; names are aliases of its own.
@@ -176,8 +176,7 @@ def parse_price_history(
     late = frame["changed_at"] > now + CLOCK_SKEW
     _refuse(frame, late, f"a time up to {now.isoformat()}", frame["changed_at"], what)
     _refuse(frame, frame["az_id"].isna(), f"one of the account's zones {sorted(zone_ids)}", frame["zone"], what)
-    frame = frame[list(PRICE_COLUMNS)].drop_duplicates()
-    return frame.sort_values([*POOL_KEY, "changed_at", "spot_price_usd_per_hour"], ignore_index=True)
+    return Changes.of(frame[list(PRICE_COLUMNS)]).frame()
 
 
 def _refuse(frame: pd.DataFrame, bad: pd.Series, expected: str, values: Any, what: str) -> None:

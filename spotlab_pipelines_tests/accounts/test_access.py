@@ -45,7 +45,7 @@ def test_a_denial_is_not_retried(engine, local_aws, monkeypatch):
 
 def test_a_denied_action_is_not_retried(engine, local_aws, monkeypatch):
     register_in_aws(engine, local_aws, A, denies="actions")
-    calls = count_calls(local_aws, monkeypatch, "DescribeAvailabilityZones")
+    calls = count_calls(local_aws, monkeypatch, "DescribeInstances")
     with pytest.raises(AccessDenied):
         sync_fleet(AccountSessions(engine), engine, A)
     assert len(calls) == 1
