@@ -10,7 +10,7 @@ account's scrape takes from another what it has come to rely on; what nobody wan
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -199,7 +199,9 @@ def _lacking(
     now: datetime,
 ) -> Lacking:
     """Those of `wanted` that Redis does not hold fresh: for the whole window, all types, products and zones."""
-    lacking = Lacking({}, {}, now)
+    lacking: Cover = {}
+    fetched: dict[Pair, dict[str, datetime]] = {}
+    oldest = now
     ttl_s = settings.price_history_ttl_s
     readable_since = now - timedelta(seconds=ttl_s)
     fresh_since = now - timedelta(seconds=FRESH_SHARE * ttl_s)
@@ -212,9 +214,9 @@ def _lacking(
             and held.fetched_at - held.since >= settings.price_window
             and all(held.zones.get(name, readable_since) >= fresh_since for name in zones[pair[0]])
         ):
-            lacking = replace(lacking, oldest=min(lacking.oldest, held.fetched_at))
+            oldest = min(oldest, held.fetched_at)
             continue
-        lacking.cover[pair] = (tuple(sorted(wishes.types)), tuple(sorted(wishes.products)))
+        lacking[pair] = (tuple(sorted(wishes.types)), tuple(sorted(wishes.products)))
         readable = held is not None and held.fetched_at >= readable_since
-        lacking.zones[pair] = dict(held.zones) if held is not None and readable else {}
-    return lacking
+        fetched[pair] = dict(held.zones) if held is not None and readable else {}
+    return Lacking(lacking, fetched, oldest)

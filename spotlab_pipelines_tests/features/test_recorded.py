@@ -29,7 +29,8 @@ from spotlab_pipelines.market.frames import POOL_KEY, family_of, text
 from spotlab_pipelines.market.history import MarketHistory
 from spotlab_pipelines.market.layout import HISTORY_DAYS, POOL_OBSERVATIONS, SPOT_PRICES
 from spotlab_pipelines.market.observations import publish_observations
-from spotlab_pipelines.market.publish import Envelope, publish_advisor, publish_prices
+from spotlab_pipelines.market.publish import Envelope, publish_advisor
+from spotlab_pipelines.market.publish_prices import publish_prices
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines_tests.features.examples import LINUX, listed_market
 from spotlab_pipelines_tests.recorded import RECORDED, needs_recorded_data
