@@ -18,7 +18,16 @@ from rich.console import Console
 from rich.table import Table
 
 from spotlab_pipelines.settings import PROJECT_ROOT
-from spotlab_pipelines_tests.bench import account_run, advisor, archive, evaluation, features, hot_queries, scrape, startup
+from spotlab_pipelines_tests.bench import (
+    account_run,
+    advisor,
+    archive,
+    evaluation,
+    features,
+    hot_queries,
+    scrape,
+    startup,
+)
 from spotlab_pipelines_tests.bench.measure import Section, of_figures
 
 PAGE = PROJECT_ROOT / "docs" / "benchmarks.md"
