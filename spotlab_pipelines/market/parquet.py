@@ -47,16 +47,18 @@ def write_table(
 ) -> pa.Buffer:
     """An Arrow table as a Parquet file that says which of its columns hold JSON, and its schema's version."""
     keys = {
-        METADATA_KEY.decode(): orjson.dumps(metadata).decode(),
-        JSON_COLUMNS_KEY.decode(): orjson.dumps(json_columns).decode(),
-        VERSION_KEY.decode(): SCHEMA_VERSION,
+        METADATA_KEY: orjson.dumps(metadata),
+        JSON_COLUMNS_KEY: orjson.dumps(json_columns),
+        VERSION_KEY: SCHEMA_VERSION.encode(),
     }
-    row_group_size = storage.get("row_group_size")
-    sink = pa.BufferOutputStream()
+    table = table.replace_schema_metadata(keys)
     options = {name: value for name, value in storage.items() if name != "row_group_size"}
-    with pq.ParquetWriter(sink, table.schema.remove_metadata(), **options) as writer:
-        writer.write_table(table, row_group_size)
-        writer.add_key_value_metadata(keys)
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, table.schema, **options) as writer:
+        writer.write_table(table, storage.get("row_group_size"))
+        if not storage.get("store_schema", True):
+            # A file without Arrow's schema has lost the metadata that came with it.
+            writer.add_key_value_metadata({name.decode(): value.decode() for name, value in keys.items()})
     return sink.getvalue()
 
 

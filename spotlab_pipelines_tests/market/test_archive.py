@@ -50,6 +50,13 @@ def test_a_table_comes_back_bit_for_bit(archive):
     assert archive.read_metadata("features", KEY) == {"timings_ms": {"features": 12.3}}
 
 
+def test_another_process_reads_a_table_and_its_metadata_alike(archive):
+    archive.write_table("features", KEY, example(), {"timings_ms": {"features": 12.3}})
+    elsewhere = Archive(archive.url)
+    assert elsewhere.read_metadata("features", KEY) == {"timings_ms": {"features": 12.3}}
+    pd.testing.assert_frame_equal(elsewhere.read_table("features", KEY), example(), check_exact=True)
+
+
 def test_an_empty_table_keeps_its_columns_and_types(archive):
     archive.write_table("features", KEY, example().iloc[:0])
     pd.testing.assert_frame_equal(archive.read_table("features", KEY), example().iloc[:0])
