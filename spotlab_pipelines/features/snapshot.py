@@ -21,7 +21,6 @@ import sqlalchemy as sa
 from spotlab_pipelines.accounts.fleet import load_fleet
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.evaluations import EvaluationKey
-from spotlab_pipelines.database.tables import ModelVersion
 from spotlab_pipelines.features.tables import (
     MARKET_SPEC,
     FeatureInputs,
@@ -41,6 +40,13 @@ if TYPE_CHECKING:
 
     from spotlab_pipelines.market.archive import Archive
     from spotlab_pipelines.settings import Settings
+
+
+NEEDED_SPECS = sa.text("""
+    select distinct feature_spec from model_registry
+    where feature_spec <> :market and (role <> 'none' or version = any(cast(:assigned as text[])))
+    order by feature_spec
+""")
 
 
 @dataclass(frozen=True)
@@ -160,10 +166,9 @@ def freeze(settings: Settings, archive: Archive, key: EvaluationKey, seen: Seen,
 def needed_specs(engine: sa.Engine, assigned: pd.Series) -> tuple[str, ...]:
     """The feature specs, besides MARKET_SPEC, of the versions that an evaluation scores: those with a role, and those
     that an instance is assigned to."""
-    scored = (ModelVersion.role != "none") | ModelVersion.version.in_(assigned.dropna().unique().tolist())
-    query = sa.select(ModelVersion.feature_spec).where(scored, ModelVersion.feature_spec != MARKET_SPEC).distinct()
+    values = {"market": MARKET_SPEC, "assigned": assigned.dropna().unique().tolist()}
     with database_errors(), engine.connect() as connection:
-        return tuple(sorted(connection.scalars(query)))
+        return tuple(connection.scalars(NEEDED_SPECS, values))
 
 
 def _write_tables(

@@ -28,7 +28,14 @@ import numpy as np
 import pandas as pd
 
 from spotlab_pipelines.database.redis import redis_errors
-from spotlab_pipelines.market.decode import Reader, decode_advisor, decode_catalogue, decode_lists, decode_prices
+from spotlab_pipelines.market.decode import (
+    Reader,
+    decode_advisor,
+    decode_catalogue,
+    decode_lists,
+    decode_prices,
+    sources_of,
+)
 from spotlab_pipelines.market.fitting import Wanted
 from spotlab_pipelines.market.frames import among
 from spotlab_pipelines.market.pool_history import decode_observations, pool_history_key
@@ -185,7 +192,7 @@ def read_market(
         advisor=advisor,
         catalogue=known[among(known["instance_type"], every_type)].reset_index(drop=True),
         on_demand=on_demand[here].reset_index(drop=True),
-        sources=pd.concat([*(reader.sources() for reader in readers), catalogue.sources], ignore_index=True),
+        sources=pd.concat([sources_of(*readers), catalogue.sources], ignore_index=True),
         observations=observed,
     )
 

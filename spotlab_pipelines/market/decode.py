@@ -77,18 +77,24 @@ class Reader:
         return self.missing(f"The value of {key} in Redis cannot be read ({type(error).__name__}: {error}).")
 
     def sources(self) -> pd.DataFrame:
-        """The scrapes read so far: source, scrape_id, fetched_at, keys (how many values), stale, note."""
-        columns = list(zip(*self.counts, strict=True)) or [()] * 5
-        return pd.DataFrame(
-            {
-                "source": text(columns[0]),
-                "scrape_id": text(columns[1]),
-                "fetched_at": pd.to_datetime(list(columns[2]), utc=True, format="ISO8601").as_unit("us"),
-                "keys": np.array(list(self.counts.values()), dtype="int64"),
-                "stale": np.array(columns[3], dtype=bool),
-                "note": text(columns[4]),
-            }
-        )
+        """The scrapes read so far, see `sources_of`."""
+        return sources_of(self)
+
+
+def sources_of(*readers: Reader) -> pd.DataFrame:
+    """The scrapes that these have read, in one frame: source, scrape_id, fetched_at, keys (how many), stale, note."""
+    origins = [origin for reader in readers for origin in reader.counts]
+    columns = list(zip(*origins, strict=True)) or [()] * 5
+    return pd.DataFrame(
+        {
+            "source": text(columns[0]),
+            "scrape_id": text(columns[1]),
+            "fetched_at": pd.to_datetime(list(columns[2]), utc=True, format="ISO8601").as_unit("us"),
+            "keys": np.array([count for reader in readers for count in reader.counts.values()], dtype="int64"),
+            "stale": np.array(columns[3], dtype=bool),
+            "note": text(columns[4]),
+        }
+    )
 
 
 def decode_catalogue(reader: Reader, keyed: Sequence[tuple[str, str, Raw]]) -> tuple[pd.DataFrame, pd.DataFrame]:

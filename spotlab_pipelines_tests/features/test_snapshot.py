@@ -235,10 +235,12 @@ def test_an_unknown_or_missing_version_stops_before_anything_is_predicted(
         score_evaluation(registry, archive, key)
     register_both(registry)
     register(registry, "logistic", logistic(5))
+    registry.approve("logistic/2")
     with engine.begin() as connection:
         connection.execute(sa.update(Instance).values(assigned_version="logistic/2"))
+    registry.retire("logistic/2")
     freeze_snapshot(*world, key)
-    with pytest.raises(ModelUnknown, match="logistic/2 is candidate"):
+    with pytest.raises(ModelUnknown, match="logistic/2 is retired"):
         score_evaluation(registry, archive, key)
     with pytest.raises(NotFound):
         archive.read_table("predictions", key)
