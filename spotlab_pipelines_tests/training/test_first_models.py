@@ -50,7 +50,7 @@ def laboratory(
     return settings, engine, sessions, redis, ModelRegistry(engine, settings)
 
 
-def test_both_families_are_fitted_once_and_again_when_their_files_are_gone(laboratory):
+def test_both_families_are_fitted_once_and_again_when_their_files_are_gone(laboratory, local_aws: LocalAws):
     registry = laboratory[4]
     said: list[str] = []
     first = register_first_models(*laboratory, progress=said.append, training_days=20)
@@ -74,6 +74,8 @@ def test_both_families_are_fitted_once_and_again_when_their_files_are_gone(labor
     assert [one.role for one in register_first_models(*laboratory)] == ["challenger", "champion"]
 
     shutil.rmtree(laboratory[0].mlruns_dir)
+    # The archive has the prices by now: AWS is not asked for them again.
+    local_aws.add_fault("DescribeSpotPriceHistory", times=None, code="UnauthorizedOperation", status=403)
     anew = register_first_models(*laboratory, training_days=20)
     assert [(one.version, one.role) for one in anew] == [("advisor-rate/2", "champion"), ("logistic/2", "challenger")]
     assert [row.version for row in registry.serving()] == ["advisor-rate/2", "logistic/2"]
