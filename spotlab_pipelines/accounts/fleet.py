@@ -22,6 +22,8 @@ from spotlab_pipelines.database.tables import Instance
 from spotlab_pipelines.errors import SourceMalformed
 
 LIVE_STATES = ("pending", "running", "stopping", "stopped")
+PRESENT = "running"
+"""The state of the instances that are evaluated."""
 
 UPSERT = sa.text("""
     with seen as (
@@ -29,7 +31,7 @@ UPSERT = sa.text("""
             instance_id text, region text, az_id text, instance_type text, product text, lifecycle text, state text,
             tags jsonb, launched_at timestamptz, spot_request_id text)
     ), gone as (
-        update instances set state = 'terminated', updated_at = now()
+        update instances set state = 'terminated', ended_at = now(), updated_at = now()
         where account_id = :account_id and state <> 'terminated'
           and instance_id not in (select instance_id from seen)
     )
@@ -41,7 +43,7 @@ UPSERT = sa.text("""
     on conflict (account_id, instance_id) do update set
         region = excluded.region, az_id = excluded.az_id, instance_type = excluded.instance_type,
         product = excluded.product, lifecycle = excluded.lifecycle, state = excluded.state, tags = excluded.tags,
-        launched_at = excluded.launched_at, spot_request_id = excluded.spot_request_id,
+        launched_at = excluded.launched_at, spot_request_id = excluded.spot_request_id, ended_at = null,
         last_seen_at = now(), updated_at = now()
 """)
 
@@ -49,8 +51,8 @@ UPSERT = sa.text("""
 def sync_fleet(sessions: AccountSessions, engine: sa.Engine, account_id: str) -> pd.DataFrame:
     """Read the account's instances in all its regions and bring `instances` up to date in one statement.
 
-    Instances that AWS no longer reports become `terminated`. If one region cannot be read nothing is written: a failed
-    read is not an empty fleet.
+    Instances that AWS no longer reports become `terminated`, and ended now as far as we know. If one region cannot be
+    read nothing is written: a failed read is not an empty fleet.
 
     Returns:
         The fleet frame as AWS reports it: one row an instance that is pending, running, stopping or stopped.
@@ -85,12 +87,13 @@ def sync_fleet(sessions: AccountSessions, engine: sa.Engine, account_id: str) ->
 
 def load_fleet(engine: sa.Engine, account_id: str) -> pd.DataFrame:
     """The account's running instances as last synced, with how each is steered, by instance id."""
+    return read_fleet(engine, account_id, Instance.state == PRESENT)
+
+
+def read_fleet(engine: sa.Engine, account_id: str, which: sa.ColumnElement[bool]) -> pd.DataFrame:
+    """The account's instances for which `which` holds, with how each is steered, by instance id."""
     columns = [getattr(Instance, name) for name in (*FLEET_COLUMNS, *STEERING_COLUMNS)]
-    query = (
-        sa.select(*columns)
-        .where(Instance.account_id == account_id, Instance.state == "running")
-        .order_by(Instance.instance_id)
-    )
+    query = sa.select(*columns).where(Instance.account_id == account_id, which).order_by(Instance.instance_id)
     with database_errors(), engine.connect() as connection:
         rows = connection.execute(query).all()
     names = [*FLEET_COLUMNS, *STEERING_COLUMNS]

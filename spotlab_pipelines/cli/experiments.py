@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from spotlab_pipelines.terminal import complain, print_json, print_rows, progres
 
 if TYPE_CHECKING:
     from spotlab_pipelines.database.evaluations import EvaluationKey
+    from spotlab_pipelines.experiments.as_of import PastEvaluation
     from spotlab_pipelines.experiments.replay import Replay
 
 LISTED = ["account_id", "environment", "window_start", "step", "state", "failed_at_step", "error"]
@@ -38,9 +40,31 @@ app = typer.Typer(no_args_is_help=True, help="What was evaluated and decided.", 
 def evaluate(
     account: AccountId,
     scrape: Scrape = True,
+    as_of: Annotated[
+        str | None, typer.Option(help="Evaluate the window of this past instant, ISO 8601 with a zone; see below.")
+    ] = None,
+    every: Annotated[
+        str, typer.Option(help="With --as-of: distance to the next instants, such as 30m, 6h, 1d.")
+    ] = "6h",
+    count: Annotated[int, typer.Option(min=1, help="With --as-of: how many instants, the first one included.")] = 1,
+    first_known: Annotated[
+        bool,
+        typer.Option("--first-known", help="Before the first scrape of Advisor or catalogue let that one stand in."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Evaluate one account now, through Dagster: scrape, predict, decide, log. Prints the decisions."""
+    """Evaluate one account now, through Dagster: scrape, predict, decide, log. Prints the decisions.
+
+    With --as-of it is a past window that is evaluated and logged, marked as retrospective: market and fleet are those
+    known then, steering, versions and settings those of now. Scraping means here what AWS still tells of the past:
+    ended Spot instances and 90 days of prices. What is logged already stays as it is.
+    """
+    if as_of is not None:
+        past = evaluate_as_of(account, instants(as_of, every, count), scrape=scrape, first_known=first_known)
+        print_rows([vars(each) for each in past], as_json=as_json, empty="Nothing was evaluated.")
+        return
+    if first_known or count > 1:
+        raise typer.BadParameter("--first-known, --every and --count belong to --as-of.")
     from spotlab_pipelines.accounts.registry import get_account
     from spotlab_pipelines.definitions import defs
     from spotlab_pipelines.defs.run import evaluate_account, open_instance
@@ -151,6 +175,39 @@ def instant(text: str) -> datetime:
             f"Expected an ISO 8601 time with a zone, such as 2026-01-31T12:00:00+00:00; got {text!r}."
         )
     return found
+
+
+def instants(first: str, every: str, count: int) -> list[datetime]:
+    """The instants from `first` on, `every` (a number with m, h or d) apart."""
+    found = re.fullmatch(r"([1-9]\d{0,4})([mhd])", every)
+    if found is None:
+        raise typer.BadParameter(f"Expected a distance such as 30m, 6h or 1d; got {every!r}.")
+    unit = {"m": "minutes", "h": "hours", "d": "days"}[found[2]]
+    return [instant(first) + number * timedelta(**{unit: int(found[1])}) for number in range(count)]
+
+
+def evaluate_as_of(account: str, at: list[datetime], *, scrape: bool, first_known: bool) -> list[PastEvaluation]:
+    """Evaluate past windows of an account; with `scrape`, bring first what AWS still tells of them."""
+    from spotlab_pipelines.accounts.sessions import AccountSessions
+    from spotlab_pipelines.experiments.as_of import bring_past, evaluate_past
+    from spotlab_pipelines.inference.registry import ModelRegistry
+    from spotlab_pipelines.market.archive import Archive
+
+    settings = read_settings()
+    with database(settings) as engine:
+        archive, registry = Archive(settings.archive_location), ModelRegistry(engine, settings)
+        if scrape:
+            progress("what AWS still tells of the past", "started")
+            sessions = AccountSessions(
+                engine,
+                denials_max=settings.access_denials_max,
+                retry_s=settings.access_retry_s,
+                max_pages=settings.max_pages,
+            )
+            bring_past(settings, engine, sessions, archive, [account], at)
+        return evaluate_past(
+            settings, engine, archive, registry, [account], at, first_known=first_known, progress=progress
+        )
 
 
 def replayed(wanted: UUID | EvaluationKey) -> list[Replay]:

@@ -269,7 +269,8 @@ class Scrape(Base):
 class Evaluation(Base):
     """One scoring of one account for one window. `step` numbers an account's evaluations from 1, for MLflow's axis.
 
-    `details` says what is worth knowing of it besides counts: `drift` by version, and of a past window `as_of`.
+    `details` says what is worth knowing of it besides counts: `drift` by version, and of one that was made of the past
+    `retrospective`, with what was not known then.
     """
 
     __tablename__ = "evaluations"

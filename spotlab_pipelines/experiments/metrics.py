@@ -63,7 +63,7 @@ class VersionMetrics:
     environment: str
     model_id: str | None
     metrics: dict[str, float]
-    drift: str
+    tags: dict[str, str]
 
 
 def evaluation_metrics(connection: sa.Connection, key: EvaluationKey) -> tuple[int, list[VersionMetrics]]:
@@ -95,6 +95,7 @@ def evaluation_metrics(connection: sa.Connection, key: EvaluationKey) -> tuple[i
             for name in ("current_mean", "current_max", "target_mean", "target_max")
         }
     shared: dict[str, float] = {
+        **({"window/retrospective": 1.0} if evaluation.details.get("retrospective") else {}),
         "pools/considered": evaluation.counts["pools"],
         "pools/excluded": sum(evaluation.counts["excluded"].values()),
         **{f"duration_ms/{row.step}": row.ms for row in connection.execute(TIMINGS, named)},
@@ -112,10 +113,17 @@ def evaluation_metrics(connection: sa.Connection, key: EvaluationKey) -> tuple[i
             environment=evaluation.environment,
             model_id=each.mlflow_model_id,
             metrics=_numbers(rows[each.version]) | _numbers(shared) | _drift(evaluation.details, each.version),
-            drift="no reference" if (evaluation.details.get("drift") or {}).get(each.version) is None else "compared",
+            tags=_tags(evaluation.details, each.version),
         )
         for each in registered
     ]
+
+
+def _tags(details: dict[str, Any], version: str) -> dict[str, str]:
+    compared = (details.get("drift") or {}).get(version) is not None
+    tags = {"spotlab.drift": "compared" if compared else "no reference"}
+    # It stays on the run: among its windows are some for which a later scrape stood in.
+    return tags | ({"spotlab.first_known": ", ".join(details["first_known"])} if details.get("first_known") else {})
 
 
 def _drift(details: dict[str, Any], version: str) -> dict[str, float]:

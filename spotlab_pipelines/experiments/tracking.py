@@ -6,7 +6,9 @@ retry sends the same values and leaves one point per metric. Nothing here is a r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from spotlab_pipelines.settings import Settings
 
 EXPERIMENT = "evaluations"
+METRICS_PER_BATCH = 100
+"""MLflow takes 1000 at once, but can be sent no more than 100 a second time: it then doubles those of a model."""
 
 
 @dataclass(frozen=True)
@@ -79,79 +83,116 @@ def track_evaluation(settings: Settings, engine: sa.Engine, key: EvaluationKey) 
         NotFound: the evaluation is not in the log.
         StoreUnavailable: Postgres or MLflow's database does not answer; try again.
     """
-    with database_errors():
-        with engine.connect() as connection:
-            step, versions = evaluation_metrics(connection, key)
-        client = mlflow_client(settings)
-        experiment = experiment_id(client, settings, EXPERIMENT)
-        tracker = _Tracker(client, engine, key, experiment, step)
-        with mlflow_errors():
-            runs = {each.version: tracker.track(each) for each in versions}
+    [points] = _points(engine, [key])
+    experiment, runs = _track(settings, engine, key.account_id, points)
     return TrackingReport(
         experiment_id=experiment,
-        step=step,
+        step=points[0].step if points else 0,
         runs=runs,
         links={version: f"{settings.mlflow_ui}/#/experiments/{experiment}/runs/{run}" for version, run in runs.items()},
-        metrics={each.version: len(each.metrics) for each in versions},
+        metrics={point.each.version: len(point.each.metrics) for point in points},
     )
+
+
+def track_evaluations(settings: Settings, engine: sa.Engine, keys: Sequence[EvaluationKey]) -> None:
+    """Add logged evaluations of one account to MLflow, all of a version's in a call or two; see `track_evaluation`."""
+    if keys:
+        points = [point for of_one in _points(engine, keys) for point in of_one]
+        _track(settings, engine, keys[0].account_id, points)
+
+
+@dataclass(frozen=True)
+class _Point:
+    """What one evaluation adds to the run of one version."""
+
+    window_start: datetime
+    step: int
+    each: VersionMetrics
+
+
+def _points(engine: sa.Engine, keys: Sequence[EvaluationKey]) -> list[list[_Point]]:
+    with database_errors(), engine.connect() as connection:
+        found = [(key.window_start, *evaluation_metrics(connection, key)) for key in keys]
+    return [[_Point(window, step, each) for each in versions] for window, step, versions in found]
+
+
+def _track(settings: Settings, engine: sa.Engine, account_id: str, points: list[_Point]) -> tuple[str, dict[str, str]]:
+    """Send points of one account to the runs of their versions; the experiment's id and the runs' by version."""
+    with database_errors():
+        client = mlflow_client(settings)
+        experiment = experiment_id(client, settings, EXPERIMENT)
+        tracker = _Tracker(client, engine, account_id, experiment)
+        versions = dict.fromkeys(point.each.version for point in points)
+        with mlflow_errors():
+            runs = {
+                version: tracker.track([point for point in points if point.each.version == version])
+                for version in versions
+            }
+    return experiment, runs
 
 
 @dataclass(frozen=True)
 class _Tracker:
-    """One evaluation on its way into MLflow."""
+    """An account's evaluations on their way into MLflow."""
 
     client: MlflowClient
     engine: sa.Engine
-    key: EvaluationKey
+    account_id: str
     experiment_id: str
-    step: int
 
-    def track(self, each: VersionMetrics) -> str:
-        """Send one version's step to its run and return the run's id; a run that MLflow lost is replaced."""
+    def track(self, points: list[_Point]) -> str:
+        """Send one version's points to its run and return the run's id; a run that MLflow lost is replaced."""
         from mlflow.exceptions import MlflowException
 
-        model_id = self._linkable_model(each)
-        run_id = self._run_of(each, model_id)
+        each = points[-1].each
+        run_id = self._run_of(each)
         try:
-            self._send(run_id, each, model_id)
+            self._send(run_id, points, each.model_id)
         except MlflowException:
+            # Asked only now: to say that it has a model, MLflow reads every point that was ever logged for it.
+            model_id = self._linkable_model(each)
             if self._exists(run_id):
-                raise
-            run_id = self._run_of(each, model_id, lost=run_id)
-            self._send(run_id, each, model_id)
+                if model_id == each.model_id:
+                    raise
+            else:
+                run_id = self._run_of(each, lost=run_id)
+            self._send(run_id, points, model_id)
         return run_id
 
-    def _send(self, run_id: str, each: VersionMetrics, model_id: str | None) -> None:
+    def _send(self, run_id: str, points: list[_Point], model_id: str | None) -> None:
         from mlflow.entities import Metric, RunTag
 
-        at_ms = round(self.key.window_start.timestamp() * 1000)
-        self.client.log_batch(
-            run_id,
-            metrics=[
-                Metric(name, value, at_ms, self.step, model_id=model_id, run_id=run_id)
-                for name, value in each.metrics.items()
-            ],
-            tags=[
-                RunTag("spotlab.role", each.role),
-                RunTag("spotlab.environment", each.environment),
-                RunTag("spotlab.drift", each.drift),
-            ],
-        )
+        metrics = [
+            Metric(
+                name, value, round(point.window_start.timestamp() * 1000), point.step, model_id=model_id, run_id=run_id
+            )
+            for point in points
+            for name, value in point.each.metrics.items()
+        ]
+        latest = points[-1].each
+        tags = {"spotlab.role": latest.role, "spotlab.environment": latest.environment}
+        tags |= {name: value for point in points for name, value in point.each.tags.items()}
+        for start in range(0, max(len(metrics), 1), METRICS_PER_BATCH):
+            self.client.log_batch(
+                run_id,
+                metrics=metrics[start : start + METRICS_PER_BATCH],
+                tags=[RunTag(name, value) for name, value in tags.items()] if start == 0 else [],
+            )
 
-    def _run_of(self, each: VersionMetrics, model_id: str | None, *, lost: str | None = None) -> str:
+    def _run_of(self, each: VersionMetrics, *, lost: str | None = None) -> str:
         """The id of the version's run, created if there is none or if the one on record is `lost`."""
         with self.engine.begin() as connection:
-            lock_account(connection, self.key.account_id)
+            lock_account(connection, self.account_id)
             known = connection.scalar(
                 sa.select(TrackingRun.mlflow_run_id).where(
-                    TrackingRun.account_id == self.key.account_id, TrackingRun.model_version == each.version
+                    TrackingRun.account_id == self.account_id, TrackingRun.model_version == each.version
                 )
             )
             if known is not None and known != lost:
                 return known
-            run_id = self._adopt(each) or self._create(each, model_id)
+            run_id = self._adopt(each) or self._create(each)
             statement = insert(TrackingRun).values(
-                account_id=self.key.account_id, model_version=each.version, mlflow_run_id=run_id
+                account_id=self.account_id, model_version=each.version, mlflow_run_id=run_id
             )
             connection.execute(
                 statement.on_conflict_do_update(
@@ -165,20 +206,22 @@ class _Tracker:
         """A run that an earlier try created but did not live to put on record."""
         found = self.client.search_runs(
             [self.experiment_id],
-            f"tags.`spotlab.account` = '{self.key.account_id}' and tags.`spotlab.version` = '{each.version}'",
+            f"tags.`spotlab.account` = '{self.account_id}' and tags.`spotlab.version` = '{each.version}'",
             max_results=1,
             order_by=["attributes.start_time ASC"],
         )
         return found[0].info.run_id if found else None
 
-    def _create(self, each: VersionMetrics, model_id: str | None) -> str:
+    def _create(self, each: VersionMetrics) -> str:
         from mlflow.entities import LoggedModelInput
+
+        model_id = self._linkable_model(each)
 
         run = self.client.create_run(
             self.experiment_id,
-            run_name=f"{self.key.account_id} {each.version}",
+            run_name=f"{self.account_id} {each.version}",
             tags={
-                "spotlab.account": self.key.account_id,
+                "spotlab.account": self.account_id,
                 "spotlab.version": each.version,
                 "spotlab.family": each.family,
                 "spotlab.environment": each.environment,

@@ -11,7 +11,7 @@ scrape that first brought it. A document (Advisor, catalogue) counts when its sc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -150,14 +150,7 @@ class MarketHistory:
             NotFound: something that is wanted had not been scraped by then.
         """
         known_at = t if known_at is None else known_at
-        cover: Cover = {
-            (region, family): (
-                tuple(name for name in wanted.types[region] if name.partition(".")[0] == family),
-                wanted.products[region],
-            )
-            for region, families in wanted.families.items()
-            for family in families
-        }
+        cover = cover_of(wanted)
         changes = self.changes(cover, start=t - window, end=t, known_at=known_at)
         every_type = {name for names in wanted.types.values() for name in names}
         document = self.document(SPOT_ADVISOR, known_at=known_at, regions=wanted.types)
@@ -171,7 +164,7 @@ class MarketHistory:
         )
         listed = len(advisor[["region", "instance_type"]].drop_duplicates())
         catalogue = self._catalogue(known_at)
-        counts = Counter(self._price_scrapes(cover, known_at))
+        counts = Counter(self.price_scrapes(cover, known_at))
         counts[document.origin] = len(wanted.types) + listed
         counts[catalogue.origin] = catalogue.frame["instance_type"].nunique()
         return Market(
@@ -189,11 +182,15 @@ class MarketHistory:
             else None,
         )
 
-    def _price_scrapes(self, cover: Cover, known_at: datetime) -> list[tuple[str, str, datetime, str]]:
+    def records(self, until: datetime | None) -> Iterator[pd.DataFrame]:
+        """The records of scrapes up to `until`, None for all, the newest first; see `records_backwards`."""
+        return records_backwards(self.archive, until=until)
+
+    def price_scrapes(self, cover: Cover, known_at: datetime | None) -> list[tuple[str, str, datetime, str]]:
         """For each of `cover` the newest scrape that covers it, those that reached the cache first: its source row."""
         found: dict[tuple[str, str], tuple[str, str, datetime, str]] = {}
         unpublished = dict(found)
-        for frame in records_backwards(self.archive, until=known_at) if cover else ():
+        for frame in self.records(known_at) if cover else ():
             for row in rows_of(frame, SPOT_PRICES):
                 key = (row["scraped_region"], row["family"])
                 asked = cover.get(key)
@@ -203,11 +200,11 @@ class MarketHistory:
             if found.keys() == cover.keys():
                 break
         found = unpublished | found
+        when = "" if known_at is None else f" at or before {known_at.isoformat()}"
         for region, family in cover:
             if (region, family) not in found:
                 raise NotFound(
-                    f"The archive {self.archive.url} has no scrape of all wanted prices of {family} in {region} at or"
-                    f" before {known_at.isoformat()}.",
+                    f"The archive {self.archive.url} has no scrape of all wanted prices of {family} in {region}{when}.",
                     remedy="Materialise spot_prices, or ask for a later time.",
                 )
         return [found[key] for key in cover]
@@ -225,6 +222,18 @@ class MarketHistory:
     def _catalogue(self, known_at: datetime | None) -> Document:
         document = self.document(INSTANCE_CATALOGUE, known_at=known_at)
         return replace(document, frame=_by(document.frame, "instance_type"))
+
+
+def cover_of(wanted: Wanted) -> Cover:
+    """The families that are wanted, with the types and products of each."""
+    return {
+        (region, family): (
+            tuple(name for name in wanted.types[region] if name.partition(".")[0] == family),
+            wanted.products[region],
+        )
+        for region, families in wanted.families.items()
+        for family in families
+    }
 
 
 def covered(changes: Changes, cover: Cover) -> Changes:

@@ -15,6 +15,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.interruptions import record_interruptions
+from spotlab_pipelines.accounts.past import remember_past
 from spotlab_pipelines.accounts.registry import get_account
 from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.accounts.spot_requests import RUNNING_CODES, read_spot_requests_and_refusals
@@ -47,7 +48,8 @@ def scrape_observations(
     archive: Archive,
     account_id: str,
 ) -> ScrapeReport:
-    """Read the account's Spot requests: interruptions go on record, what they say of pools to archive and Redis.
+    """Read the account's Spot requests: interruptions and past instances go on record, what they say of pools to
+    archive and Redis.
 
     All regions are read before anything is written. Of a region one scrape at a time writes, so that the value in Redis
     is what the archive says; an interruption is one row of `interruption_events`, however often it is read.
@@ -63,6 +65,7 @@ def scrape_observations(
         since = record.fetched_at - timedelta(days=HISTORY_DAYS)
         observed = observed[observed["observed_at"] > pd.Timestamp(since)]
         interruptions = record_interruptions(engine, account_id, requests)
+        remember_past(engine, account_id, requests)
         regions = sorted({*account.regions, *observed["region"]})
         with database_errors(), engine.begin() as connection:
             for region in regions:

@@ -87,7 +87,7 @@ def run_alone(settings: Settings, market: Path | None, *, keep_up: bool) -> int:
             aws = stage.start_local_aws(servers, folder)
         success = False
         try:
-            success = evaluate_everything(screen, get_settings(), aws, folder)
+            success = evaluate_everything(screen, get_settings(), aws, folder, past_windows=stage.PAST_WINDOWS)
         except SpotLabError as error:
             if not keep_up:
                 raise
@@ -118,8 +118,11 @@ def settings_for(market: Path | None) -> Settings:
     return get_settings()
 
 
-def evaluate_everything(screen: Console, settings: Settings, aws: LocalAwsClient, folder: Path) -> bool:
-    """Register accounts and models, evaluate every account but the lax one through Dagster, print what was decided.
+def evaluate_everything(
+    screen: Console, settings: Settings, aws: LocalAwsClient, folder: Path, *, past_windows: int
+) -> bool:
+    """Register accounts and models, evaluate every account but the lax one, first its past, then the present through
+    Dagster, print what was decided.
 
     Returns:
         Whether every account that is evaluated came through.
@@ -161,6 +164,9 @@ def evaluate_everything(screen: Console, settings: Settings, aws: LocalAwsClient
                 f"      {model.version or model.family} ({model.role}): {model.note}", highlight=False, markup=False
             )
         stage.steer(engine, accounts, next((model.version for model in models if model.role == "challenger"), None))
+        with show.told(screen, f"{past_windows} past windows of each account, 6 hours apart, in one process") as say:
+            past = stage.past_windows(settings, engine, accounts, say, count=past_windows)
+        show.print_past(screen, past)
         for account in accounts:
             with show.told(screen, f"Dagster: evaluation of {account.account_id} {account.name}") as say:
                 outcome = evaluate_account(instance, defs, account.account_id, progress=say)

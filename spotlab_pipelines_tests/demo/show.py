@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +21,7 @@ from rich.text import Text
 from spotlab_pipelines.accounts.registry import Account
 from spotlab_pipelines.accounts.report import AccessReport
 from spotlab_pipelines.defs.run import RunOutcome
+from spotlab_pipelines.experiments.as_of import PastEvaluation
 from spotlab_pipelines.experiments.queries import latest_decisions
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines.terminal import visible
@@ -84,6 +85,22 @@ def print_decisions(screen: Console, engine: sa.Engine, account: Account, outcom
         screen.print("", decisions_table(title, decisions, watched=account.environment == "PROD"))
     else:
         screen.print(f"\n[red]{escape(title)}: {escape(str(outcome.failure()))}[/]", highlight=False)
+
+
+def print_past(screen: Console, past: Sequence[PastEvaluation]) -> None:
+    """A line about the past windows, and what stood in for what was not known then."""
+    if not past:
+        screen.print("      The accounts have a past from an earlier demo.", highlight=False)
+        return
+    accounts = len({each.account_id for each in past})
+    rows, since = sum(each.rows_written for each in past), min(each.window_start for each in past)
+    stood_in = ", ".join(sorted({source for each in past for source in each.first_known}))
+    screen.print(
+        f"      {len(past)} windows of {accounts} accounts since {since:%Y-%m-%d %H:%M} UTC,"
+        f" {rows:,} rows in the log; not known then, so the first scrape stood in: {stood_in or 'nothing'}.",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def print_stores(screen: Console, settings: Settings, before: Holdings, now: Holdings) -> None:

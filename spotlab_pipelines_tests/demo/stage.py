@@ -6,6 +6,7 @@ that is the product's own doing.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -24,7 +26,11 @@ from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.accounts.steering import assign_version, set_shadow
 from spotlab_pipelines.accounts.users import add_user
 from spotlab_pipelines.database.redis import connect_redis
+from spotlab_pipelines.errors import AccessDenied
+from spotlab_pipelines.experiments.as_of import PastEvaluation, bring_past, evaluate_past
+from spotlab_pipelines.experiments.queries import list_experiments
 from spotlab_pipelines.inference.registry import ModelRegistry
+from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.settings import Settings, get_settings
 from spotlab_pipelines.training.first_models import FirstModel, register_first_models
 from spotlab_pipelines_tests.demo.servers import Servers
@@ -49,6 +55,9 @@ OWNERS = {
 }
 LEGACY_ID, LEGACY_NAME, LEGACY_OWNER = "555555555555", "ben-legacy", "ben@example.com"
 """The account whose role was made by hand, without a condition on the external id: SpotLab refuses to enter it."""
+PAST_EVERY = timedelta(hours=6)
+PAST_WINDOWS = 30
+"""How far apart the demo's past windows are, and how many: the last week."""
 
 
 def market_folder(settings: Settings, market: Path | None) -> Path:
@@ -167,6 +176,30 @@ def steer(engine: sa.Engine, accounts: list[Account], challenger: str | None) ->
         set_shadow(engine, account.account_id, instance_ids[-1:], shadow=True)
         if challenger is not None and account.environment == "LAB":
             assign_version(engine, account.account_id, instance_ids[::3], challenger)
+
+
+def past_windows(
+    settings: Settings, engine: sa.Engine, accounts: list[Account], say: Callable[[str, str], None], *, count: int
+) -> list[PastEvaluation]:
+    """Evaluate the accounts' last days, so that MLflow's charts begin with lines; those that have a past are left out.
+
+    What a fresh laboratory did not know then, its first scrapes stand in for. An account that cannot be read has no
+    past to show: its own evaluation will say why.
+    """
+    sessions, archive = AccountSessions(engine), Archive(settings.archive_location)
+    latest = datetime.now(UTC).timestamp() // PAST_EVERY.total_seconds() * PAST_EVERY.total_seconds()
+    instants = [datetime.fromtimestamp(latest, UTC) - number * PAST_EVERY for number in range(count)]
+    fresh = []
+    for account in accounts:
+        say(f"the past of {account.account_id}", "reading")
+        if list_experiments(engine, account.account_id, 1).empty:
+            with contextlib.suppress(AccessDenied):
+                bring_past(settings, engine, sessions, archive, [account.account_id], instants)
+                fresh.append(account.account_id)
+    if not fresh:
+        return []
+    registry = ModelRegistry(engine, settings)
+    return evaluate_past(settings, engine, archive, registry, fresh, instants, first_known=True, progress=say)
 
 
 def first_models(settings: Settings, engine: sa.Engine, say: Callable[[str, str], None]) -> list[FirstModel]:

@@ -72,9 +72,9 @@ def _role_of_user(laboratory: Laboratory) -> None:
 
 
 def _run_of_version(laboratory: Laboratory) -> None:
-    each = VersionMetrics("old/1", "old", "none", "LAB", None, {}, "no reference")
+    each = VersionMetrics("old/1", "old", "none", "LAB", None, {}, {})
     client: Any = None
-    _Tracker(client, laboratory.pipeline, KEY, "0", 1)._run_of(each, None)
+    _Tracker(client, laboratory.pipeline, ACCOUNT, "0")._run_of(each)
 
 
 def _accounts_of_user(laboratory: Laboratory) -> None:

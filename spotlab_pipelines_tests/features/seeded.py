@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -17,11 +18,15 @@ from spotlab_pipelines.market.observations import publish_observations
 from spotlab_pipelines.market.parse_advisor import advisor_frame
 from spotlab_pipelines.market.publish import Envelope, publish_advisor, publish_catalogue
 from spotlab_pipelines.market.publish_prices import publish_prices
+from spotlab_pipelines.market.reading import new_facts
+from spotlab_pipelines.market.records import RecordEntry
+from spotlab_pipelines.market.scrapes import ScrapeRecord
 from spotlab_pipelines_tests.features.examples import LINUX
 
 if TYPE_CHECKING:
     import redis as redis_client
 
+    from spotlab_pipelines.market.archive import Archive
     from spotlab_pipelines.settings import Settings
 
 REGION = "us-east-1"
@@ -121,6 +126,29 @@ def publish_seen(
     """Put observations of the seeded region into Redis as their scrape would."""
     envelope = Envelope("pool_observations", "00000000-0000-0000-0000-000000000001", fetched_at)
     publish_observations(redis, observations, envelope, ttl_s=ttl_s, regions=[REGION])
+
+
+def archived(archive: Archive, market: SeededMarket, *, fetched_at: datetime, prices: bool = True) -> None:
+    """Archive a market as the scrapes of one moment would; with `prices` what had changed by then."""
+
+    def keep(source: str, frame: pd.DataFrame, entries: Sequence[RecordEntry] = ()) -> None:
+        record = ScrapeRecord(source, fetched_at=fetched_at)
+        record.keep(archive, frame)
+        if entries:
+            record.covers(archive, entries)
+        record.close()
+
+    names = market.types["instance_type"]
+    keep("instance_catalogue", market.types.merge(market.on_demand, on="instance_type", how="left"))
+    keep("spot_advisor", market.advisor)
+    if prices:
+        entries = [
+            RecordEntry(REGION, 0, family=str(family), types=tuple(members), products=(LINUX,), zones=market.zones)
+            for family, members in names.groupby(family_of(names))
+        ]
+        changes = market.changes[market.changes["changed_at"] <= fetched_at]
+        new = new_facts(archive, "spot_prices", changes)
+        keep("spot_prices", new, entries)
 
 
 def seed_account(engine: sa.Engine, market: SeededMarket, *, instances: int, environment: str = "LAB") -> None:

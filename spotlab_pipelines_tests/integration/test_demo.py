@@ -18,6 +18,7 @@ import pytest
 from rich.console import Console
 
 from spotlab_pipelines.errors import SourceMalformed
+from spotlab_pipelines.inference.mlflow_store import mlflow_client
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.local import down, status, up
 from spotlab_pipelines.local.processes import gone, wait_until
@@ -55,7 +56,7 @@ class Demo:
         return subprocess.run(
             self.command(*arguments),
             env={**self.environment, **environment},
-            cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=150, check=False,
+            cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=280, check=False,
         )  # fmt: skip
 
     def processes(self) -> list[psutil.Process]:
@@ -120,7 +121,7 @@ def check_second(output: str) -> None:
     """A second evaluation of each account, and not a second copy of anything."""
     check_shown(output)
     added = line_of("Postgres", output)
-    for said in ("5 accounts", "3 users", "8 (+4) evaluations", "2 model_registry"):
+    for said in ("5 accounts", "3 users", "128 (+4) evaluations", "2 model_registry"):
         assert f" {said}" in added
     assert "2 models, 2 versions" in line_of("MLflow", output)
 
@@ -137,10 +138,25 @@ def first(demo: Demo) -> str:
 def test_a_demo_shows_everything_and_leaves_nothing_running(demo: Demo, first: str) -> None:
     check_shown(first)
     added = line_of("Postgres", first)
-    for said in ("5 (+5) accounts", "3 (+3) users", "4 (+4) evaluations", "2 (+2) model_registry"):
+    for said in ("5 (+5) accounts", "3 (+3) users", "124 (+124) evaluations", "2 (+2) model_registry"):
         assert said in added
+    assert "120 windows of 4 accounts since" in first
     assert [store.state for store in status(demo.settings)] == ["stopped", "stopped"]
     assert demo.processes() == []
+
+
+def check_lines(demo: Demo) -> None:
+    """The run of each (account, version) in MLflow is a line: a point for each past window, and one for now."""
+    settings = Settings(data_dir=demo.directory / "data", mlruns_dir=demo.directory / "mlruns")
+    client = mlflow_client(settings)
+    [experiment] = [each for each in client.search_experiments() if each.name == "evaluations"]
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 8
+    for run in runs:
+        points = client.get_metric_history(run.info.run_id, "instances/decided")
+        assert [point.step for point in points][:31] == list(range(1, 32))
+        times = [point.timestamp for point in points]
+        assert times == sorted(set(times))
 
 
 @pytest.mark.timeout(300)
@@ -164,6 +180,7 @@ def test_a_second_one_adds_an_evaluation_and_ctrl_c_ends_what_it_started_and_not
         assert up_or_over, log.read_text()
         assert runner.poll() is None, log.read_text()
         check_second(log.read_text())
+        check_lines(demo)
         for port in ports.values():
             assert f"http://127.0.0.1:{port}" in log.read_text()
         begun = psutil.Process(runner.pid).children(recursive=True)
@@ -214,7 +231,7 @@ def evaluate(
     screen = Console(width=172, record=True, force_terminal=False)
 
     def run() -> tuple[bool, str]:
-        success = evaluate_everything(screen, laboratory.settings, laboratory.aws, market_dir)
+        success = evaluate_everything(screen, laboratory.settings, laboratory.aws, market_dir, past_windows=1)
         return success, screen.export_text()
 
     return run
@@ -261,4 +278,4 @@ def test_a_recording_without_interruptions_is_evaluated_with_what_there_is(
     assert "Not fitted: " in line
     assert "advisor-rate/1 (champion)" in shown
     assert "challenger" not in shown.split("PROD, owned by", 1)[1]
-    assert "4 (+4) evaluations" in line_of("Postgres", shown)
+    assert "8 (+8) evaluations" in line_of("Postgres", shown)

@@ -40,7 +40,9 @@ def test_every_account_is_evaluated_and_logged_at_the_plans_grain(scraped: Labor
         decisions = latest_decisions(scraped.engine, account.account_id, outcome.window_start)
         decided.append(decisions.assign(environment=account.environment))
 
-        [(instances,)] = scraped.rows("select count(*) from instances where account_id = :a", a=account.account_id)
+        [(instances,)] = scraped.rows(
+            "select count(*) from instances where account_id = :a and state = 'running'", a=account.account_id
+        )
         [(rows,)] = scraped.rows("select count(*) from experiment_logs where account_id = :a", a=account.account_id)
         assert rows == instances * 2 * 3, "one row per instance, version and horizon"
 
@@ -90,7 +92,9 @@ def test_a_version_that_needs_no_prices_is_scored_beside_the_champion(scraped: L
     assert saw[history] == set(SPECS["v2-history"].names)
     assert {features["history_missing"] for version, features in rows if version == history} == {0.0}, "they run there"
     [(logged,)] = scraped.rows("select count(*) from experiment_logs where model_version = :v", v=history)
-    [(instances,)] = scraped.rows("select count(*) from instances where account_id = :a", a=account)
+    [(instances,)] = scraped.rows(
+        "select count(*) from instances where account_id = :a and state = 'running'", a=account
+    )
     assert logged == 3 * instances
     query = "select id, instance_id from interruption_events where account_id = :a"
     events = set(scraped.rows(query, a=account))

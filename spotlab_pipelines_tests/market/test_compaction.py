@@ -91,7 +91,7 @@ def answers(archive: Archive) -> list[Any]:
         wanted = {key: (*asked, ("use1-az1",)) for key, asked in COVER.items()}
         told.append(covered_until(archive, wanted, until=instant, since=at(-99)))
         if instant >= at(-6):
-            told.append(history._price_scrapes(COVER, instant))
+            told.append(history.price_scrapes(COVER, instant))
             document = history.document(SPOT_ADVISOR, known_at=instant)
             told.append((document.origin, document.frame.drop(columns="fetched_at").to_dict("list")))
     return told

@@ -130,9 +130,9 @@ def test_a_family_that_was_not_scraped_by_then_is_named(archive: Archive):
     scrape(archive, 1, at(0), [("m5.large", "use1-az1", -1, 0.05)])
     cover = {**COVER, (REGION, "c5"): (("c5.large",), (PRODUCT,))}
     with pytest.raises(NotFound, match="no scrape of all wanted prices of c5 in us-east-1"):
-        MarketHistory(archive)._price_scrapes(cover, at(1))
+        MarketHistory(archive).price_scrapes(cover, at(1))
     with pytest.raises(NotFound, match="of m5 in us-east-1 at or before 2026-11-02T11:00"):
-        MarketHistory(archive)._price_scrapes(COVER, at(-1))
+        MarketHistory(archive).price_scrapes(COVER, at(-1))
     wanted = Wanted(types={}, families={}, products={})
     with pytest.raises(NotFound, match="no scrape of spot_advisor"):
         MarketHistory(archive).market_at(wanted, t=at(0), window=WINDOW)
