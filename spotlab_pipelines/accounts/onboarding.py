@@ -26,6 +26,31 @@ from spotlab_pipelines.accounts.registry import Account, trust_document
 from spotlab_pipelines.accounts.rules import ACCOUNT_ID, ROLE_ARN, check_principal
 from spotlab_pipelines.errors import InvalidInput
 
+PARAMETERS = {
+    "EnableSwitching": {
+        "Type": "String",
+        "Default": "false",
+        "AllowedValues": ["true", "false"],
+        "Description": "Let SpotLab launch instances, and terminate those with the tag"
+        f" {MANAGED_TAG}=true; without it SpotLab only reads.",
+    },
+    "InstanceRoleArns": {
+        "Type": "CommaDelimitedList",
+        "Default": "",
+        "Description": "ARNs of the roles in the instance profiles of those instances, which new ones keep."
+        " SpotLab can act with their permissions: list no others. None: such instances are not replaced.",
+    },
+}
+CONDITIONS = {
+    "Switching": {"Fn::Equals": [{"Ref": "EnableSwitching"}, "true"]},
+    "Passing": {
+        "Fn::And": [
+            {"Condition": "Switching"},
+            {"Fn::Not": [{"Fn::Equals": [{"Fn::Join": ["", {"Ref": "InstanceRoleArns"}]}, ""]}]},
+        ]
+    },
+}
+
 
 def onboarding_template(account: Account, principal: str) -> str:
     """A CloudFormation template of the account's role.
@@ -52,30 +77,8 @@ def onboarding_template(account: Account, principal: str) -> str:
     template = {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": "The role that SpotLab assumes in this account: it reads, and switches only if you enable it.",
-        "Parameters": {
-            "EnableSwitching": {
-                "Type": "String",
-                "Default": "false",
-                "AllowedValues": ["true", "false"],
-                "Description": "Let SpotLab launch instances, and terminate those with the tag"
-                f" {MANAGED_TAG}=true; without it SpotLab only reads.",
-            },
-            "InstanceRoleArns": {
-                "Type": "CommaDelimitedList",
-                "Default": "",
-                "Description": "ARNs of the roles in the instance profiles of those instances, which new ones keep."
-                " SpotLab can act with their permissions: list no others. None: such instances are not replaced.",
-            },
-        },
-        "Conditions": {
-            "Switching": {"Fn::Equals": [{"Ref": "EnableSwitching"}, "true"]},
-            "Passing": {
-                "Fn::And": [
-                    {"Condition": "Switching"},
-                    {"Fn::Not": [{"Fn::Equals": [{"Fn::Join": ["", {"Ref": "InstanceRoleArns"}]}, ""]}]},
-                ]
-            },
-        },
+        "Parameters": PARAMETERS,
+        "Conditions": CONDITIONS,
         "Resources": {
             "SpotLabRole": {
                 "Type": "AWS::IAM::Role",

@@ -125,41 +125,13 @@ def get_account(engine: sa.Engine, account_id: str) -> Account:
     """
     found = _select(engine, tables.Account.account_id == account_id)
     if not found:
-        raise _not_registered(account_id)
+        raise not_registered(account_id)
     return found[0]
 
 
 def list_accounts(engine: sa.Engine, state: str | None = "active") -> list[Account]:
     """Accounts by account id, those in `state` or, with None, all."""
     return _select(engine, sa.true() if state is None else tables.Account.state == state)
-
-
-def set_environment(engine: sa.Engine, account_id: str, environment: str, *, actor: str | None = None) -> Account:
-    """Make a LAB account PROD or the other way round, which of all users admins alone may.
-
-    Raises:
-        InvalidInput: another environment than LAB or PROD.
-        NotAllowed: the actor is a user who is no admin.
-        NotFound: the account is not registered.
-    """
-    check_environment(environment)
-    account = tables.Account
-    this = sa.select(account.environment).where(account.account_id == account_id).with_for_update()
-    with acting(engine, "change_environment", actor=actor, account_id=account_id, after=environment) as connection:
-        before = connection.scalar(this)
-        if before is None:
-            raise _not_registered(account_id)
-        connection.execute(sa.update(account).where(account.account_id == account_id).values(environment=environment))
-        record(
-            connection,
-            "change_environment",
-            actor=actor,
-            account_id=account_id,
-            subject=environment,
-            before=before,
-            after=environment,
-        )
-    return get_account(engine, account_id)
 
 
 def trust_policy(account: Account, principal: str) -> str:
@@ -226,7 +198,8 @@ def _registered_already(account_id: str) -> InvalidInput:
     )
 
 
-def _not_registered(account_id: str) -> NotFound:
+def not_registered(account_id: str) -> NotFound:
+    """The error of an account that there is not."""
     return NotFound(f"Account {account_id} is not registered.", remedy="`spotlab accounts list` shows those that are.")
 
 

@@ -13,6 +13,8 @@ Needs = Literal["own LAB account", "self", "lab", "admin"]
 
 RIGHTS: dict[str, Needs] = {
     "add_account": "own LAB account",
+    "disable_account": "own LAB account",
+    "enable_account": "own LAB account",
     "assign_version": "own LAB account",
     "set_mode": "own LAB account",
     "set_shadow": "own LAB account",

@@ -31,6 +31,10 @@ LISTED = {
 }  # fmt: skip
 """The columns of `accounts list` in a terminal, and the fields that they show."""
 
+Principal = Annotated[
+    str | None, typer.Option(help="ARN of the role that SpotLab runs as. Default: its whole AWS account.")
+]
+
 app = typer.Typer(no_args_is_help=True, help="AWS accounts that are evaluated.", epilog=EXIT_CODES)
 
 
@@ -52,6 +56,7 @@ def accounts_add(
     validate: Annotated[
         bool, typer.Option(help="Then try out the role at AWS; it can be deployed and validated later as well.")
     ] = True,
+    principal: Principal = None,
     as_user: As = None,
     as_json: Json = False,
 ) -> None:
@@ -60,6 +65,7 @@ def accounts_add(
     The account stays registered whatever AWS says; runs skip one whose access is lax or broken.
     """
     from spotlab_pipelines.accounts.registry import add_account, trust_policy
+    from spotlab_pipelines.accounts.rules import check_principal
     from spotlab_pipelines.accounts.sessions import AccountSessions
     from spotlab_pipelines.accounts.users import add_user
     from spotlab_pipelines.errors import NotFound
@@ -74,7 +80,11 @@ def accounts_add(
     with database(settings) as engine:
         values["actor"] = acting_as(engine, as_user)
         # Asked first: once the account is in, nothing may come between it and its external id, which is shown only now.
-        principal, unknown_because = own_principal(settings, region)
+        unknown_because = None
+        if principal is None:
+            principal, unknown_because = own_principal(settings, region)
+        else:
+            check_principal(principal)
         try:
             account = add_account(engine, **values)
         except NotFound:
@@ -114,11 +124,8 @@ def accounts_list(
     rows = [{name: value for name, value in vars(account).items() if name != "external_id"} for account in accounts]
     if not as_json:
         # A terminal's width: the whole rows are for scripts.
-        columns = LISTED | ({"state": "state"} if every else {})
-        rows = [
-            {heading: row[field] for heading, field in columns.items()} | {"regions": "\n".join(row["regions"])}
-            for row in rows
-        ]
+        columns = LISTED | ({"state": "state"} if every else {}) | {"regions": "regions"}
+        rows = [{heading: row[field] for heading, field in columns.items()} for row in rows]
     print_rows(
         rows,
         as_json=as_json,
@@ -129,9 +136,7 @@ def accounts_list(
 @app.command("onboarding")
 def accounts_onboarding(
     account: AccountId,
-    principal: Annotated[
-        str | None, typer.Option(help="ARN of the role that SpotLab runs as. Default: its whole AWS account.")
-    ] = None,
+    principal: Principal = None,
 ) -> None:
     """Print the CloudFormation template of the role to deploy in the account, for its owner only: it holds the id."""
     from spotlab_pipelines.accounts.onboarding import onboarding_template
@@ -175,8 +180,28 @@ def accounts_set_environment(
     as_user: As = None,
 ) -> None:
     """Make a LAB account PROD, or back; of all users, admins alone may."""
-    from spotlab_pipelines.accounts.registry import set_environment
+    from spotlab_pipelines.accounts.standing import set_environment
 
     with database(read_settings()) as engine:
         changed = set_environment(engine, account, environment, actor=acting_as(engine, as_user))
     print(f"Account {account} is now {changed.environment}.")
+
+
+@app.command("disable")
+def accounts_disable(account: AccountId, as_user: As = None) -> None:
+    """Enter an account no more: no session, no evaluation. What is on record stays."""
+    from spotlab_pipelines.accounts.standing import disable_account
+
+    with database(read_settings()) as engine:
+        disable_account(engine, account, actor=acting_as(engine, as_user))
+    print(f"Account {account} is disabled.")
+
+
+@app.command("enable")
+def accounts_enable(account: AccountId, as_user: As = None) -> None:
+    """Take a disabled account up again."""
+    from spotlab_pipelines.accounts.standing import enable_account
+
+    with database(read_settings()) as engine:
+        enable_account(engine, account, actor=acting_as(engine, as_user))
+    print(f"Account {account} is active.")

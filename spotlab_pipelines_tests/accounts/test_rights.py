@@ -9,8 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.acting import acting, actor_of
-from spotlab_pipelines.accounts.registry import get_account, set_environment
+from spotlab_pipelines.accounts.registry import get_account
 from spotlab_pipelines.accounts.rights import RIGHTS, ActedUpon, refusal
+from spotlab_pipelines.accounts.standing import disable_account, enable_account, set_environment
 from spotlab_pipelines.accounts.steering import assign_version, set_mode, set_shadow
 from spotlab_pipelines.accounts.users import Person, add_user, disable_user, get_user, set_password, set_role
 from spotlab_pipelines.database.tables import AUDIT_ACTIONS, ROLES
@@ -31,7 +32,7 @@ UPON = {
     "nothing that exists": ActedUpon(),
     "oneself": ActedUpon(own=True),
 }
-STEERING = {"assign_version", "set_mode", "set_shadow", "add_account"}
+STEERING = {"assign_version", "set_mode", "set_shadow", "add_account", "disable_account", "enable_account"}
 ADMINS_ALONE = {
     "change_environment", "approve_model", "promote_model", "retire_model", "add_user", "disable_user", "set_role",
 }  # fmt: skip
@@ -125,6 +126,11 @@ ACTS: list[tuple[str, str, Act]] = [
     *(
         (act, upon, lambda w, do=do, account=account, value=value: do(w.engine, account, ["i-1"], value, actor=w.actor))
         for act, do, value in STEER
+        for upon, account in (("own LAB account", OWN), ("own PROD account", PROD), ("another's LAB account", OTHERS))
+    ),
+    *(
+        (act, upon, lambda w, do=do, account=account: do(w.engine, account, actor=w.actor))
+        for act, do in (("disable_account", disable_account), ("enable_account", enable_account))
         for upon, account in (("own LAB account", OWN), ("own PROD account", PROD), ("another's LAB account", OTHERS))
     ),
     ("change_environment", "own PROD account", lambda w: set_environment(w.engine, PROD, "LAB", actor=w.actor)),

@@ -7,8 +7,9 @@ import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.acting import actor_of
 from spotlab_pipelines.accounts.fleet import load_fleet, sync_fleet
-from spotlab_pipelines.accounts.registry import get_account, set_environment
+from spotlab_pipelines.accounts.registry import get_account
 from spotlab_pipelines.accounts.sessions import AccountSessions
+from spotlab_pipelines.accounts.standing import set_environment
 from spotlab_pipelines.accounts.steering import assign_version, set_mode, set_shadow
 from spotlab_pipelines.accounts.users import add_user, get_user
 from spotlab_pipelines.errors import InvalidInput, ModelUnknown, NotFound

@@ -18,7 +18,9 @@ import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.access import skipped_accounts, store_verdict
 from spotlab_pipelines.accounts.registry import Account
+from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.cli import accounts as cli_accounts
+from spotlab_pipelines.errors import AccountSkipped
 from spotlab_pipelines.settings import get_settings
 from spotlab_pipelines_tests.accounts.registering import audit_rows, register
 from spotlab_pipelines_tests.cli.conftest import Answer, Spotlab
@@ -214,6 +216,32 @@ def test_an_environment_is_changed_and_on_record(spotlab: Spotlab, engine: sa.En
     assert spotlab("accounts", "set-environment", ONE, "TEST").code == 1
     (row,) = audit_rows(engine, "change_environment")
     assert (row["details"], row["actor"][:4]) == ({"before": "LAB", "after": "PROD"}, "cli:")
+
+
+def test_a_disabled_account_is_not_entered_until_it_is_enabled(
+    spotlab: Spotlab, engine: sa.Engine, local_aws: LocalAws
+) -> None:
+    local_aws.add_account(ONE, external_id=add(spotlab, ONE)["external_id"])
+    sessions = AccountSessions(engine)
+    assert spotlab("accounts", "disable", ONE).code == 0
+    with pytest.raises(AccountSkipped, match=f"spotlab accounts enable {ONE}"):
+        sessions.get_ec2_client(ONE, "us-east-1")
+    assert spotlab("accounts", "list", "--json").json == []
+    assert spotlab("accounts", "enable", ONE).out == f"Account {ONE} is active.\n"
+    sessions.get_ec2_client(ONE, "us-east-1").describe_instances()
+    told = [(row["action"], row["details"]) for row in audit_rows(engine) if row["action"].endswith("able_account")]
+    assert told == [
+        ("disable_account", {"before": "active", "after": "disabled"}),
+        ("enable_account", {"before": "disabled", "after": "active"}),
+    ]
+    assert spotlab("accounts", "disable", OTHER).code == 1
+
+
+def test_the_trust_policy_names_the_principal_that_is_asked_for(spotlab: Spotlab, engine: sa.Engine) -> None:
+    ours = "arn:aws:iam::123456789012:role/SpotLabPipeline"
+    policy = add(spotlab, ONE, "--no-validate", "--principal", ours)["trust_policy"]
+    assert policy["Statement"][0]["Principal"] == {"AWS": ours}
+    assert spotlab(*ADD_ONE[:-1], "eu-west-1", "--principal", "everybody").code == 1
 
 
 @pytest.mark.timeout(600)  # two processes that load Dagster and MLflow anew

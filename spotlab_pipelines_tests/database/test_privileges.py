@@ -11,7 +11,8 @@ from sqlalchemy.exc import ProgrammingError
 
 from spotlab_pipelines.accounts.access import note_denied
 from spotlab_pipelines.accounts.logins import close_login, open_login
-from spotlab_pipelines.accounts.registry import get_account, set_environment
+from spotlab_pipelines.accounts.registry import get_account
+from spotlab_pipelines.accounts.standing import set_environment
 from spotlab_pipelines.accounts.users import set_password, verify_password
 from spotlab_pipelines.database.engine import acting_for, connect, disconnect
 from spotlab_pipelines.database.migrate import require_current

@@ -1,0 +1,67 @@
+"""The domain tables of Postgres, the only record. Queries live in the rooms that ask them; DDL in migrations/; what
+each index is for in indexes.py.
+
+Two keys identify everything: an account is its 12-digit id, an evaluation is (account_id, window_start). Exactly-once
+comes from unique keys on such logical ids, never from a run id.
+"""
+
+from spotlab_pipelines.database.tables.base import (
+    ACCESS_STATES,
+    ACCOUNT_STATES,
+    AUDIT_ACTIONS,
+    AUDIT_OUTCOMES,
+    DECISIONS,
+    ENVIRONMENTS,
+    EVALUATION_STATES,
+    EVENT_SOURCES,
+    INSTANCE_STATES,
+    LIFECYCLES,
+    MODEL_ROLES,
+    MODEL_STATUSES,
+    PIPELINE_MODES,
+    REQUEST_SOURCES,
+    REQUEST_STATES,
+    ROLES,
+    Base,
+)
+from spotlab_pipelines.database.tables.laboratory import (
+    Evaluation,
+    EvaluationRequest,
+    ExperimentLog,
+    ModelVersion,
+    TrackingRun,
+)
+from spotlab_pipelines.database.tables.market import Instance, InterruptionEvent, Scrape
+from spotlab_pipelines.database.tables.people import Account, AuditEntry, Login, User
+
+__all__ = (
+    "ACCESS_STATES",
+    "ACCOUNT_STATES",
+    "AUDIT_ACTIONS",
+    "AUDIT_OUTCOMES",
+    "DECISIONS",
+    "ENVIRONMENTS",
+    "EVALUATION_STATES",
+    "EVENT_SOURCES",
+    "INSTANCE_STATES",
+    "LIFECYCLES",
+    "MODEL_ROLES",
+    "MODEL_STATUSES",
+    "PIPELINE_MODES",
+    "REQUEST_SOURCES",
+    "REQUEST_STATES",
+    "ROLES",
+    "Account",
+    "AuditEntry",
+    "Base",
+    "Evaluation",
+    "EvaluationRequest",
+    "ExperimentLog",
+    "Instance",
+    "InterruptionEvent",
+    "Login",
+    "ModelVersion",
+    "Scrape",
+    "TrackingRun",
+    "User",
+)
