@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -168,13 +168,11 @@ def instant(text: str) -> datetime:
     """An instant from the command line: ISO 8601 with a time zone."""
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
-        found = None
-    if found is None or found.utcoffset() is None:
-        raise typer.BadParameter(
-            f"Expected an ISO 8601 time with a zone, such as 2026-01-31T12:00:00+00:00; got {text!r}."
-        )
-    return found
+        if found.utcoffset() is not None:
+            return found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise typer.BadParameter(f"Expected an ISO 8601 time with a zone, such as 2026-01-31T12:00:00+00:00; got {text!r}.")
 
 
 def instants(first: str, every: str, count: int) -> list[datetime]:
@@ -183,7 +181,11 @@ def instants(first: str, every: str, count: int) -> list[datetime]:
     if found is None:
         raise typer.BadParameter(f"Expected a distance such as 30m, 6h or 1d; got {every!r}.")
     unit = {"m": "minutes", "h": "hours", "d": "days"}[found[2]]
-    return [instant(first) + number * timedelta(**{unit: int(found[1])}) for number in range(count)]
+    start, step = instant(first), timedelta(**{unit: int(found[1])})
+    try:
+        return [start + number * step for number in range(count)]
+    except OverflowError:
+        raise typer.BadParameter(f"{count} instants, {every} apart, lead beyond all calendars.") from None
 
 
 def evaluate_as_of(account: str, at: list[datetime], *, scrape: bool, first_known: bool) -> list[PastEvaluation]:
@@ -198,12 +200,7 @@ def evaluate_as_of(account: str, at: list[datetime], *, scrape: bool, first_know
         archive, registry = Archive(settings.archive_location), ModelRegistry(engine, settings)
         if scrape:
             progress("what AWS still tells of the past", "started")
-            sessions = AccountSessions(
-                engine,
-                denials_max=settings.access_denials_max,
-                retry_s=settings.access_retry_s,
-                max_pages=settings.max_pages,
-            )
+            sessions = AccountSessions.of(settings, engine)
             bring_past(settings, engine, sessions, archive, [account], at)
         return evaluate_past(
             settings, engine, archive, registry, [account], at, first_known=first_known, progress=progress

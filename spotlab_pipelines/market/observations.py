@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from spotlab_pipelines.settings import Settings
 
 REQUESTS = "spot requests"
-SETTLE = timedelta(hours=1)
 
 
 def scrape_observations(
@@ -70,7 +69,7 @@ def scrape_observations(
         with database_errors(), engine.begin() as connection:
             for region in regions:
                 connection.execute(LOCK, {"name": f"spotlab/pool_observations/{region}"})
-            stays = whole_scrapes(archive, now=record.fetched_at, settle=SETTLE)
+            stays = whole_scrapes(archive, now=record.fetched_at, settle=settings.archive_settle)
             facts = observed.rename(columns={"kind": "observation"})
             new = new_facts(archive, SOURCE, facts, counts=lambda file: file.fetched_at > since and stays(file))
             record.keep(archive, new)

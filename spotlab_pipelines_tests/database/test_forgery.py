@@ -120,13 +120,19 @@ def test_somebody_disabled_or_unproven_writes_no_audit_entry(api: sa.Engine, peo
 ASKED = {"account_id": ACCOUNT_ID, "window_start": "2026-03-15", "requested_by": "{ana}", "source": "api"}
 
 
-def test_an_evaluation_is_asked_for_in_ones_own_name(api: sa.Engine, people: People, logins: Logins) -> None:
+def test_an_evaluation_is_asked_for_in_ones_own_name(
+    api: sa.Engine, owner: sa.Engine, people: People, logins: Logins
+) -> None:
     values = {name: value.format(**people) for name, value in ASKED.items()}
     with acting_for(api, logins["ana"]) as connection:
         connection.execute(sa.text(f"insert into evaluation_requests {columns(values)}"), values)
     with acting_for(api, logins["root"]) as connection:
         values |= {"requested_by": str(people["root"]), "account_id": PROD_ID}
         connection.execute(sa.text(f"insert into evaluation_requests {columns(values)}"), values)
+    with owner.connect() as connection:
+        query = "select account_id, requested_by, state from evaluation_requests where window_start = '2026-03-15'"
+        asked = connection.execute(sa.text(query)).all()
+    assert set(asked) == {(ACCOUNT_ID, people["ana"], "pending"), (PROD_ID, people["root"], "pending")}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from spotlab_pipelines_tests.demo.servers import Servers
 from spotlab_pipelines_tests.integration.conftest import Laboratory
 
 REPOSITORY = {"repositoryLocationName": "spotlab_pipelines", "repositoryName": "__repository__"}
-ASSETS = """{ assetNodes { assetKey { path } } }"""
+ASSETS = """{ assetNodes { assetKey { path } assetChecksOrError { ... on AssetChecks { checks {
+    name canExecuteIndividually } } } } }"""
 LAUNCH_RUN = """
 mutation($params: ExecutionParams!) {
   launchPipelineExecution(executionParams: $params) {
@@ -95,10 +96,19 @@ def failures(laboratory: Laboratory) -> list[str]:
 
 @pytest.mark.timeout(400)
 def test_materialize_all_succeeds_on_one_account_and_on_several(laboratory: Laboratory, ui: Ui) -> None:
-    keys = [node["assetKey"] for node in ui.ask(ASSETS)["assetNodes"]]
-    assert len(keys) == 9
+    nodes = ui.ask(ASSETS)["assetNodes"]
+    keys = [node["assetKey"] for node in nodes]
+    assert len(keys) == 11
+    # As the UI does: the checks that run only with their asset are asked for with it.
+    checks = [
+        {"assetKey": node["assetKey"], "name": check["name"]}
+        for node in nodes
+        for check in node["assetChecksOrError"].get("checks", [])
+        if check["canExecuteIndividually"] == "REQUIRES_MATERIALIZATION"
+    ]
+    assert [check["name"] for check in checks] == ["feature_drift"]
     account, other = laboratory.accounts[0].account_id, laboratory.accounts[1].account_id
-    selector = {**REPOSITORY, "pipelineName": "__ASSET_JOB", "assetSelection": keys, "assetCheckSelection": []}
+    selector = {**REPOSITORY, "pipelineName": "__ASSET_JOB", "assetSelection": keys, "assetCheckSelection": checks}
     params = {
         "mode": "default",
         "runConfigData": {},

@@ -111,10 +111,18 @@ def regions_of(count: int, types: int) -> Any:
     return parse_advisor(whole_feed({f"us-east-{n}": {"Linux": names} for n in range(count)}))
 
 
-def test_losing_as_much_as_the_share_is_taken():
-    refuse_loss(regions_of(9, 10), regions_of(10, 10), max_share=0.1, since="t")
-    refuse_loss(regions_of(10, 9), regions_of(10, 10), max_share=0.1, since="t")
+@pytest.mark.parametrize(("regions", "types"), [(9, 10), (10, 9)])
+def test_losing_as_much_as_the_share_is_taken_and_not_a_bit_more(regions, types):
+    new, good = regions_of(regions, types), regions_of(10, 10)
+    refuse_loss(new, good, max_share=0.1, since="t")
+    with pytest.raises(SourceMalformed):
+        refuse_loss(new, good, max_share=0.0999, since="t")
+
+
+def test_what_grows_has_lost_nothing():
     refuse_loss(regions_of(20, 20), regions_of(10, 10), max_share=0.0, since="t")
+    with pytest.raises(SourceMalformed):
+        refuse_loss(regions_of(10, 10), regions_of(20, 20), max_share=0.0, since="t")
 
 
 @pytest.mark.parametrize(
