@@ -241,7 +241,10 @@ def test_the_trust_policy_names_the_principal_that_is_asked_for(spotlab: Spotlab
     ours = "arn:aws:iam::123456789012:role/SpotLabPipeline"
     policy = add(spotlab, ONE, "--no-validate", "--principal", ours)["trust_policy"]
     assert policy["Statement"][0]["Principal"] == {"AWS": ours}
-    assert spotlab(*ADD_ONE[:-1], "eu-west-1", "--principal", "everybody").code == 1
+    refused = spotlab(*(word.replace(ONE, OTHER) for word in ADD_ONE), "--no-validate", "--principal", "everybody")
+    assert refused.code == 1
+    assert "everybody" in refused.err
+    assert listed(spotlab)["account_id"] == ONE, "what is refused is not registered"
 
 
 @pytest.mark.timeout(600)  # two processes that load Dagster and MLflow anew
