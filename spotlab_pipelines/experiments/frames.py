@@ -14,15 +14,17 @@ if TYPE_CHECKING:
 PROBABILITIES = tuple(f"p_{pool}_{horizon}h" for pool in ("current", "target") for horizon in HORIZONS_H)
 """The wide form of the log's probabilities: p_current_1h … p_target_12h."""
 
+LARGEST_AMOUNT = 1e9
+"""Prices, costs and gains beyond this are no market's, and their sums would overflow once they are in the log."""
+
 
 @lru_cache(maxsize=1)
 def decisions_schema() -> DataFrameSchema:
-    """Decisions: one row per (instance, version), unknown numbers NaN, no infinity anywhere."""
-    import numpy as np
+    """Decisions: one row per (instance, version), unknown numbers NaN, none infinite or absurd."""
     import pandera.pandas as pa
 
     text = pa.Column("str", pa.Check.str_length(min_value=1))
-    amount = pa.Column("float64", pa.Check(np.isfinite, name="finite"), nullable=True)
+    amount = pa.Column("float64", pa.Check.in_range(-LARGEST_AMOUNT, LARGEST_AMOUNT), nullable=True)
     probability = pa.Column("float64", pa.Check.in_range(0.0, 1.0), nullable=True)
     return pa.DataFrameSchema(
         {

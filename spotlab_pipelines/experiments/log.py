@@ -22,7 +22,6 @@ from spotlab_pipelines.database.tables import Evaluation
 from spotlab_pipelines.errors import IntegrityError, NotFound
 from spotlab_pipelines.experiments.copying import COPY, CREATE, INSERT, to_csv
 from spotlab_pipelines.experiments.frames import decisions_schema
-from spotlab_pipelines.experiments.metrics import evaluation_metrics
 from spotlab_pipelines.settings import HORIZONS_H
 
 if TYPE_CHECKING:
@@ -89,8 +88,6 @@ def log_evaluation(engine: sa.Engine, archive: Archive, key: EvaluationKey) -> L
                 return _already_logged(key, found)
             written = _write(connection, key, evaluated)
             _mark_logged(connection, key, evaluated)
-            # What cannot be summed up must not stay: the log would say that it went well, the step that it failed.
-            evaluation_metrics(connection, key)
     except DatabaseIntegrityError as error:
         detail = getattr(getattr(error.orig, "diag", None), "message_primary", None)
         raise IntegrityError(

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.exc import DataError
 
 from spotlab_pipelines.database.evaluations import EvaluationKey, begin_evaluation, fail_evaluation
 from spotlab_pipelines.database.tables import Evaluation, ExperimentLog
@@ -251,7 +250,7 @@ def test_rows_that_an_unlogged_evaluation_already_has_are_an_error(
 def test_what_cannot_be_summed_up_is_not_logged(engine: sa.Engine, archive: Archive) -> None:
     register(engine)
     decided(engine, archive, frame=decisions(3).assign(from_cost_usd_per_hour=1.7e308))
-    with pytest.raises(DataError, match="out of range"):
+    with pytest.raises(SourceMalformed, match="from_cost_usd_per_hour"):
         log_evaluation(engine, archive, KEY)
     assert_nothing_written(engine)
 
