@@ -27,6 +27,7 @@ from spotlab_pipelines_tests.bench import (
     hot_queries,
     scrape,
     startup,
+    verdicts,
 )
 from spotlab_pipelines_tests.bench.measure import Section, of_figures
 
@@ -45,6 +46,7 @@ SECTIONS: dict[str, Callable[[], Section]] = {
     "archive": lambda: of_figures(archive.figures()),
     "scrape": lambda: of_figures(scrape.figures()),
     "hot_queries": hot_queries.section,
+    "verdicts": verdicts.section,
 }
 
 
