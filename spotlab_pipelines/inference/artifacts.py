@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from spotlab_pipelines.inference.estimators import HorizonEstimator
 
 TRUSTED_TYPES = [
+    "spotlab_pipelines.inference.boosting.BoostingModel",
+    "spotlab_pipelines.inference.calibration.CalibratedModel",
     "spotlab_pipelines.inference.estimators.AdvisorRateModel",
     "spotlab_pipelines.inference.estimators.LogisticModel",
+    "spotlab_pipelines.inference.rates.BaseRateModel",
+    "spotlab_pipelines.inference.rates.HazardModel",
 ]
 """The only types beyond skops' own (numpy, scikit-learn) that an artifact may hold."""
 

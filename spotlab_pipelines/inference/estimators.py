@@ -28,6 +28,26 @@ class HorizonEstimator(BaseEstimator):
         """The interruption probabilities of X, (n, k) in the order of `feature_names`, as (n, n_horizons)."""
         raise NotImplementedError
 
+    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
+        """Learn from X (n, k) and labels y (n, n_horizons): 1 interrupted, 0 survived, NaN censored (left out)."""
+        raise NotImplementedError
+
+
+def known_rows(labels: np.ndarray, column: int, *, horizon_h: int, what: str) -> np.ndarray:
+    """Which rows (n,) are labelled at a horizon, the `column`-th of `labels` (n, n_horizons).
+
+    Raises:
+        NotEnoughData: they do not hold both outcomes; `what` cannot be fitted.
+    """
+    known = ~np.isnan(labels[:, column])
+    outcomes = np.unique(labels[known, column])
+    if len(outcomes) < 2:
+        raise NotEnoughData(
+            f"{what} at {horizon_h} h needs interruptions and survivals; {int(known.sum())}"
+            f" labelled examples hold only {outcomes.tolist()}."
+        )
+    return known
+
 
 class AdvisorRateModel(HorizonEstimator):
     """The Spot Advisor's monthly rate, read as a constant hazard.
@@ -98,13 +118,7 @@ class LogisticModel(HorizonEstimator):
         standardised = (matrix - self.mean_) / self.scale_
         coefficients, intercepts = [], []
         for column, horizon in enumerate(self.horizons_h):
-            known = ~np.isnan(labels[:, column])
-            outcomes = np.unique(labels[known, column])
-            if len(outcomes) < 2:
-                raise NotEnoughData(
-                    f"A logistic regression at {horizon} h needs interruptions and survivals; {int(known.sum())}"
-                    f" labelled examples hold only {outcomes.tolist()}."
-                )
+            known = known_rows(labels, column, horizon_h=horizon, what="A logistic regression")
             fitted = LogisticRegression(C=self.C, max_iter=1000).fit(standardised[known], labels[known, column])
             coefficients.append(fitted.coef_[0])
             intercepts.append(fitted.intercept_[0])
