@@ -21,7 +21,15 @@ from spotlab_pipelines.accounts.registry import list_accounts
 from spotlab_pipelines.database.audit import command_line_user
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import Scrape
-from spotlab_pipelines.errors import NotFound, SettingsError, SourceMalformed, SourceUnavailable, StoreUnavailable
+from spotlab_pipelines.errors import (
+    ArchiveTooNew,
+    IntegrityError,
+    NotFound,
+    SettingsError,
+    SourceMalformed,
+    SourceUnavailable,
+    StoreUnavailable,
+)
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.cache import risk_key
 from spotlab_pipelines.market.canonical import content_id
@@ -110,12 +118,18 @@ def scrape_advisor(
 
 
 def last_good(archive: Archive) -> Document | None:
-    """What the newest scrape that ended well found; None if there is none, or the archive has lost it."""
+    """What the newest scrape that ended well found; None if there is none, or the archive has lost it.
+
+    Raises:
+        ArchiveTooNew: a newer SpotLab wrote it.
+    """
     try:
         document = MarketHistory(archive).document(SOURCE)
         return replace(document, frame=check_advisor(document.frame[list(ADVISOR_COLUMNS)]))
-    except (NotFound, KeyError, SourceMalformed):
-        # Never scraped, deleted, or written by another version of this code: a whole feed will take its place.
+    except ArchiveTooNew:
+        raise
+    except (NotFound, KeyError, SourceMalformed, IntegrityError):
+        # Never scraped, deleted, damaged, or written by another version of this code: a whole feed takes its place.
         return None
 
 

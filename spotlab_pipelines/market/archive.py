@@ -6,8 +6,9 @@ business of the room that writes it, and what was known when that of history.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +16,6 @@ import orjson
 import pandas as pd
 import pyarrow as pa
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
 from spotlab_pipelines.database.evaluations import EvaluationKey
 from spotlab_pipelines.errors import IntegrityError, InvalidInput
@@ -31,6 +31,7 @@ from spotlab_pipelines.market.parquet import (
     encode,
     group_ranges,
     metadata_of,
+    open_file,
     to_table,
     write_table,
 )
@@ -109,18 +110,17 @@ class Archive(FileStore):
 
         Raises:
             FileNotFoundError: it is gone, as compaction merged it meanwhile: list the files anew.
-            ArchiveTooNew, IntegrityError: its schema is not one that this code reads.
+            ArchiveTooNew, IntegrityError: its schema is not one that this code reads, or it is damaged.
         """
 
-        def read(filesystem: pafs.FileSystem, root: str) -> pa.Table:
-            with filesystem.open_input_file(f"{root}/{file.path}") as source:
-                parquet = pq.ParquetFile(source, read_dictionary=list(dictionaries))
-                check_version(parquet.metadata.metadata, f"{self.url}/{file.path}")
-                if wanted is None:
-                    return parquet.read(columns)
-                return parquet.read_row_groups([n for n, ranges in group_ranges(parquet) if wanted(ranges)], columns)
-
-        return self.attempt("be read", read)
+        # Whole, as its checksum is: what one scrape or one day brought is small.
+        data = self.read_file(file.path)
+        with self._whole(file.path):
+            parquet = open_file(data, dictionaries=dictionaries)
+            check_version(parquet.metadata.metadata, f"{self.url}/{file.path}")
+            if wanted is None:
+                return parquet.read(columns)
+            return parquet.read_row_groups([n for n, ranges in group_ranges(parquet) if wanted(ranges)], columns)
 
     def write_table(
         self, table: str, key: EvaluationKey, frame: pd.DataFrame, metadata: dict[str, Any] | None = None
@@ -142,23 +142,40 @@ class Archive(FileStore):
 
         Raises:
             NotFound: the table was not written for this evaluation.
+            IntegrityError: its file is damaged.
         """
         path = _table_path(table, key)
         if path in self._recent:
             return self._recent[path][0].copy(deep=False)
-        return decode(self.read_bytes(path, f"Table {table!r} of evaluation {key}"))
+        data = self.read_bytes(path, f"Table {table!r} of evaluation {key}")
+        with self._whole(path):
+            return decode(data)
 
     def read_metadata(self, table: str, key: EvaluationKey) -> dict[str, Any]:
         """Read the metadata that `write_table` was given, without the rows.
 
         Raises:
             NotFound: the table was not written for this evaluation.
+            IntegrityError: its file is damaged.
         """
         path = _table_path(table, key)
         if path in self._recent:
             return self._recent[path][1]
         data = self.read_bytes(path, f"Table {table!r} of evaluation {key}")
-        return metadata_of(data)
+        with self._whole(path):
+            return metadata_of(data)
+
+    @contextmanager
+    def _whole(self, path: str) -> Iterator[None]:
+        """Say of what is not what we wrote which file it is, and that trying again does not help."""
+        try:
+            yield
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            raise IntegrityError(
+                f"Expected {self.url}/{path} as SpotLab wrote it; it is not: {type(error).__name__},"
+                f" {str(error).rstrip('.')}.",
+                remedy="Restore it from a backup.",
+            ) from error
 
     def write_snapshot(self, frames: dict[str, pd.DataFrame], metadata: dict[str, Any]) -> str:
         """Freeze `frames` and JSON-able `metadata`; return the snapshot's id, the hash of that content.

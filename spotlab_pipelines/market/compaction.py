@@ -55,8 +55,10 @@ def compact_archive(archive: Archive, *, settle: timedelta, now: datetime | None
 
     Raises:
         StoreUnavailable: the archive does not answer; what was merged stays merged.
-        ArchiveTooNew, IntegrityError: a file is not one that this code reads; nothing of its partition was touched.
+        ArchiveTooNew, IntegrityError: a file is damaged, or not one that this code reads; nothing of its partition was
+            touched, and all others are merged.
     """
+    refused: list[IntegrityError] = []
     settled = (now or datetime.now(UTC)) - settle
     partitions = files_merged = rows = repeats = young = 0
     for kind in KINDS:
@@ -72,9 +74,14 @@ def compact_archive(archive: Archive, *, settle: timedelta, now: datetime | None
             except FileNotFoundError:
                 # Another run merged them meanwhile.
                 continue
+            except IntegrityError as error:
+                refused.append(error)
+                continue
             partitions, files_merged = partitions + 1, files_merged + len(old)
             rows, repeats = rows + kept, repeats + dropped
     leftovers = archive.remove_leftovers("scrapes", before=settled)
+    if refused:
+        raise refused[0]
     return CompactionReport(partitions, files_merged, rows, repeats, leftovers, young)
 
 

@@ -82,19 +82,23 @@ class FileStore:
         info = self.attempt("be searched", lambda fs, root: fs.get_file_info(f"{root}/{path}"))
         return info.type == pafs.FileType.File
 
+    def read_file(self, path: str) -> pa.Buffer:
+        """Read a file; one that is not there is a FileNotFoundError."""
+
+        def read(filesystem: pafs.FileSystem, root: str) -> pa.Buffer:
+            with filesystem.open_input_file(f"{root}/{path}") as file:
+                return file.read_buffer()
+
+        return self.attempt("be read", read)
+
     def read_bytes(self, path: str, what: str) -> pa.Buffer:
         """Read a file; `what` it is, for the message.
 
         Raises:
             NotFound: it is not there.
         """
-
-        def read(filesystem: pafs.FileSystem, root: str) -> pa.Buffer:
-            with filesystem.open_input_file(f"{root}/{path}") as file:
-                return file.read_buffer()
-
         try:
-            return self.attempt("be read", read)
+            return self.read_file(path)
         except FileNotFoundError:
             raise NotFound(
                 f"{what} is not in the archive {self.url} (looked for {path}).",

@@ -1,11 +1,14 @@
 """How a frame becomes Parquet and comes back: floats bit for bit, objects as JSON text, and the schema's version.
 
-Bytes in, bytes out: where they lie is archive.py's business, what a table means that of the room that writes it.
+Bytes in, bytes out: where they lie is archive.py's business, what a table means that of the room that writes it. A file
+carries a checksum of itself, because Parquet takes most changed bits of a column for other numbers, and some of a
+footer end the process: it lies between data and footer, where no reader looks that follows the footer's offsets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +23,13 @@ from spotlab_pipelines.market.canonical import utc_ticks
 METADATA_KEY = b"spotlab"
 JSON_COLUMNS_KEY = b"spotlab.json_columns"
 VERSION_KEY = b"schema_version"
-SCHEMA_VERSION = "1.0"
-"""Of the archived scrapes, major.minor: a minor adds columns, a major changes what is there."""
+SCHEMA_VERSION = "1.1"
+"""Of the archived scrapes, major.minor: a minor adds something, a major changes what is there. 1.1 added the seal."""
+SEAL = b"spotlab\x01"
+"""What stands before the checksum: four bytes, CRC-32 of all bytes but these twelve."""
+SEALED_SINCE = (1, 1)
+FOOTER_END = 8
+"""Bytes after a footer: its length, and Parquet's mark."""
 
 DENSE: dict[str, Any] = {"compression": "zstd", "row_group_size": 131_072, "store_schema": False}
 """How scrapes are stored: they are large and many, and stay. Row groups are small enough to be skipped by type, and
@@ -59,13 +67,31 @@ def write_table(
         if not storage.get("store_schema", True):
             # A file without Arrow's schema has lost the metadata that came with it.
             writer.add_key_value_metadata({name.decode(): value.decode() for name, value in keys.items()})
-    return sink.getvalue()
+    return _sealed(sink.getvalue())
+
+
+def open_file(data: pa.Buffer, *, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
+    """Open a file that `write_table` made, after looking whether it still is what was written.
+
+    Args:
+        dictionaries: text columns to be read as codes.
+
+    Raises:
+        ValueError: its bytes are not those that were written.
+        pa.ArrowException, OSError: it is no Parquet file.
+    """
+    is_sealed = _check_seal(data)
+    # Opened as one file, not as a data set: else the path's `table=…` folders would turn into columns.
+    parquet = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(dictionaries))
+    version = (parquet.metadata.metadata or {}).get(VERSION_KEY, b"").decode()
+    if not is_sealed and tuple(int(part) for part in version.split(".") if part.isdigit()) >= SEALED_SINCE:
+        raise ValueError(f"it has schema_version {version} and no checksum")
+    return parquet
 
 
 def decode(data: pa.Buffer) -> pd.DataFrame:
-    """The frame of a Parquet file that `encode` made."""
-    # Opened as one file, not as a data set: else the path's `table=…` folders would turn into columns.
-    return to_frame(pq.ParquetFile(pa.BufferReader(data)).read())
+    """The frame of a Parquet file that `encode` made; errors as in `open_file`."""
+    return to_frame(open_file(data).read())
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
@@ -78,8 +104,8 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
 
 
 def metadata_of(data: pa.Buffer) -> dict[str, Any]:
-    """The metadata that `encode` was given."""
-    stored = pq.read_schema(pa.BufferReader(data)).metadata or {}
+    """The metadata that `encode` was given; errors as in `open_file`."""
+    stored = open_file(data).metadata.metadata or {}
     return orjson.loads(stored.get(METADATA_KEY, b"{}"))
 
 
@@ -119,6 +145,33 @@ def group_ranges(parquet: pq.ParquetFile) -> Iterator[tuple[int, GroupRange]]:
             return (statistics.min, statistics.max) if statistics is not None and statistics.has_min_max else None
 
         yield number, ranges
+
+
+def _seal_place(view: memoryview) -> int:
+    """Where the footer begins, and so where a seal ends."""
+    return len(view) - FOOTER_END - int.from_bytes(view[-FOOTER_END:-4], "little")
+
+
+def _sealed(data: pa.Buffer) -> pa.Buffer:
+    view = memoryview(data)
+    place = _seal_place(view)
+    return pa.py_buffer(b"".join([view[:place], SEAL, zlib.crc32(view).to_bytes(4, "little"), view[place:]]))
+
+
+def _check_seal(data: pa.Buffer) -> bool:
+    """Whether there is a seal.
+
+    Raises:
+        ValueError: there is, and it is broken.
+    """
+    view = memoryview(data)
+    end = _seal_place(view)
+    begin = end - len(SEAL) - 4
+    if begin < 0 or view[begin : end - 4] != SEAL:
+        return False
+    if zlib.crc32(view[end:], zlib.crc32(view[:begin])) != int.from_bytes(view[end - 4 : end], "little"):
+        raise ValueError("its checksum is not that of its bytes")
+    return True
 
 
 def _to_arrow(column: pd.Series) -> pa.Array:

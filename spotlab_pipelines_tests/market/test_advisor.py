@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from spotlab_pipelines.database.tables import Scrape
 from spotlab_pipelines.errors import MarketDataStale, SettingsError, SourceMalformed, SourceUnavailable
-from spotlab_pipelines.market import fetch
+from spotlab_pipelines.market import fetch, parquet
 from spotlab_pipelines.market.advisor import last_good, scrape_advisor
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.cache import lacking_sources, risk_key
@@ -198,14 +198,17 @@ def test_validators_are_of_their_url_alone(feed):
     assert "If-None-Match" not in feed.asked[-1]
 
 
-@pytest.mark.parametrize("lost", ["the files", "a column"])
+@pytest.mark.parametrize("lost", ["the files", "a column", "a bit"])
 def test_an_archive_that_lost_the_last_good_feed_is_given_it_again(scrape, archive, feed, lost):
     scrape()
     for path in files(archive):
         if lost == "the files":
             path.unlink()
+        elif lost == "a column":
+            table = pq.ParquetFile(path).read().drop_columns("bucket")
+            path.write_bytes(parquet.write_table(table, {}, parquet.DENSE, json_columns=[]))
         else:
-            pq.write_table(pq.ParquetFile(path).read().drop_columns("bucket"), path)
+            path.write_bytes(path.read_bytes().replace(b"PAR1", b"PAR0"))
     assert last_good(archive) is None
     again = scrape()
     assert "If-None-Match" not in feed.asked[-1]

@@ -1,5 +1,7 @@
 """The archive: bit for bit, whole or not at all, and a snapshot's id is its content."""
 
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -148,7 +150,7 @@ def test_a_column_that_the_path_would_hide_is_refused(archive):
 @pytest.mark.parametrize(
     ("version", "error", "says"),
     [
-        ("2.0", ArchiveTooNew, r"schema_version 2\.0; this SpotLab reads up to 1\.0.*Upgrade SpotLab"),
+        ("2.0", ArchiveTooNew, r"schema_version 2\.0; this SpotLab reads up to 1\.1.*Upgrade SpotLab"),
         ("", IntegrityError, "Expected a schema_version in the metadata of .*spot_prices"),
         ("1.7", None, ""),
     ],
@@ -165,6 +167,53 @@ def test_a_newer_schema_is_refused_by_name_and_a_newer_minor_is_read(archive, mo
     else:
         with pytest.raises(error, match=says):
             archive.read_scrape(file)
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "any bit": lambda data: data,
+    "cut off": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "without its checksum": lambda data: data[: (at := data.index(parquet.SEAL))] + data[at + len(parquet.SEAL) + 4 :],
+    "something else": lambda data: b"no parquet " * 50,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_an_error_that_names_it_and_never_other_numbers(archive, tmp_path, damage):
+    """Parquet itself takes half of all changed bits for other prices, and ends the process at some."""
+    archive.write_scrape(
+        kind="spot_prices", region="us-east-1", fetched_at=SCRAPED_AT, scrape_id=SCRAPE, frame=facts("use1-az1")
+    )
+    (scrape,) = archive.scrape_files("spot_prices")
+    table = archive.write_table("features", KEY, example(), {"k": 1})
+    fresh = Archive(archive.url)
+    ways = {
+        scrape.path: [lambda: fresh.read_scrape(scrape)],
+        table: [lambda: fresh.read_table("features", KEY), lambda: fresh.read_metadata("features", KEY)],
+    }
+    for path, reads in ways.items():
+        file = tmp_path / "archive" / path
+        whole = file.read_bytes()
+        step = max(len(whole) // 100, 1) if damage == "any bit" else len(whole)
+        for place in range(0, len(whole), step):
+            bad = bytearray(DAMAGES[damage](whole))
+            if damage == "any bit":
+                bad[place] ^= 1 << place % 8
+            file.write_bytes(bad)
+            for read in reads:
+                with pytest.raises(IntegrityError, match=re.escape(path)):
+                    read()
+        file.write_bytes(whole)
+        for read in reads:
+            read()
+
+
+def test_a_file_from_before_there_were_checksums_is_read(archive, monkeypatch):
+    monkeypatch.setattr(parquet, "SCHEMA_VERSION", "1.0")
+    monkeypatch.setattr(parquet, "_sealed", lambda data: data)
+    archive.write_table("features", KEY, example())
+    monkeypatch.undo()
+    pd.testing.assert_frame_equal(Archive(archive.url).read_table("features", KEY), example())
 
 
 def test_what_is_no_scrape_of_ours_is_not_listed(archive, tmp_path):

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from spotlab_pipelines.errors import IntegrityError
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.compaction import compact_archive
 from spotlab_pipelines.market.history import MarketHistory
@@ -155,6 +156,18 @@ def test_a_process_that_is_killed_at_any_point_changes_nothing_that_was_known(ar
     assert counts(archive)[SPOT_PRICES] == 2
     assert answers(archive) == before
     assert not every_row(archive).duplicated(SORTED).any()
+
+
+def test_a_damaged_file_is_named_and_only_its_own_partition_is_left_as_it_is(archive: Archive):
+    whole = counts(archive)
+    first = next(file for file in archive.scrape_files(SPOT_ADVISOR))
+    path = Path(archive.url) / first.path
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(IntegrityError, match=first.path):
+        compact_archive(archive, settle=SETTLE, now=at(50))
+    assert path.exists()
+    assert (counts(archive)[SPOT_PRICES], counts(archive)[RECORDS]) == (2, 2)
+    assert 4 < counts(archive)[SPOT_ADVISOR] < whole[SPOT_ADVISOR]
 
 
 def test_what_a_killed_writer_left_is_removed_and_read_by_nobody(archive: Archive):
