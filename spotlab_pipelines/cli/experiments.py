@@ -116,6 +116,8 @@ def experiments_show(
     if as_json:
         print_json({"evaluation": evaluation, "rows": records(found)})
         return
+    for version, why in evaluation["details"].get("failed_versions", {}).items():
+        print(f"failed: {version}: {visible(why)}")
     for name, value in evaluation.items():
         if value not in (None, {}):
             print(f"{name}: {visible(str(value))}")

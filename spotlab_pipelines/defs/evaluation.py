@@ -117,7 +117,7 @@ def for_each_account(
     *,
     first: bool = False,
     last: bool = False,
-    check: Callable[[dict[str, Any]], dg.AssetCheckResult] | None = None,
+    checks: Callable[[dict[str, Any]], list[dg.AssetCheckResult]] | None = None,
 ) -> dg.MaterializeResult:
     """Call `work` for every account of this run and report what it returned.
 
@@ -131,7 +131,7 @@ def for_each_account(
         work: does one account's part; returns a report, a dataclass that `defs/metadata.py` can show.
         first: this step begins the evaluations.
         last: this step ends them.
-        check: the asset's check of all reports by account; it warns and never blocks.
+        checks: the asset's checks of all reports by account; they warn and never block.
     """
     step = context.asset_key.path[-1]
     with translated():
@@ -171,7 +171,7 @@ def for_each_account(
             + " | ".join(f"{account}: {error}" for account, error in sorted(failures.items())),
             allow_retries=False,
         )
-    return dg.MaterializeResult(metadata=metadata, check_results=[] if check is None else [check(reports)])
+    return dg.MaterializeResult(metadata=metadata, check_results=[] if checks is None else checks(reports))
 
 
 def _reopen(database: sa.Engine, keys: list[EvaluationKey], *, step: str, run_id: str) -> dict[str, str]:

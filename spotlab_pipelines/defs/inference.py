@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from spotlab_pipelines.inference.scoring import ScoringReport
 
 DRIFT = "feature_drift"
+SCORED = "versions_scored"
 
 
 @account_asset(
@@ -25,7 +26,12 @@ DRIFT = "feature_drift"
             DRIFT,
             asset="interruption_predictions",
             description="Features against those that each version was fitted on. It warns and never blocks.",
-        )
+        ),
+        dg.AssetCheckSpec(
+            SCORED,
+            asset="interruption_predictions",
+            description="Every version that should have predicted did. A failed challenger harms nothing else.",
+        ),
     ],
 )
 def interruption_predictions(
@@ -42,7 +48,22 @@ def interruption_predictions(
         context,
         database,
         lambda key: score_evaluation(model_registry, archive, key),
-        check=lambda reports: drift_check(reports, psi_warn=settings.drift_psi_warn),
+        checks=lambda reports: [drift_check(reports, psi_warn=settings.drift_psi_warn), scored_check(reports)],
+    )
+
+
+def scored_check(reports: Mapping[str, "ScoringReport"]) -> dg.AssetCheckResult:
+    """Whether any version failed for any account; that of a champion fails its evaluation, and is not here."""
+    failed = [
+        f"{account}, {version}: {why}" for account, report in reports.items() for version, why in report.failed.items()
+    ]
+    asked = sum(len(report.versions) for report in reports.values())
+    return dg.AssetCheckResult(
+        check_name=SCORED,
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(failed)} of {asked} times that a version was asked it failed.",
+        metadata={"failed": dg.MetadataValue.json(failed)},
     )
 
 

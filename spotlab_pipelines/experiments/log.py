@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 EVALUATED_TABLES = ("features", "predictions", "decisions")
 """The tables of an evaluation whose metadata names its snapshot and timings."""
-DETAILS = ("drift", "retrospective", "first_known", "backfilled")
+DETAILS = ("failed_versions", "drift", "retrospective", "first_known", "backfilled")
 """What of that metadata the evaluation's row keeps, so that Postgres alone tells it."""
 
 

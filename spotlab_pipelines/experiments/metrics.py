@@ -112,7 +112,10 @@ def evaluation_metrics(connection: sa.Connection, key: EvaluationKey) -> tuple[i
             role=rows[each.version]["model_role"],
             environment=evaluation.environment,
             model_id=each.mlflow_model_id,
-            metrics=_numbers(rows[each.version]) | _numbers(shared) | _drift(evaluation.details, each.version),
+            metrics=_numbers(rows[each.version])
+            | _numbers(shared)
+            | _drift(evaluation.details, each.version)
+            | {"scoring/failed": float(each.version in evaluation.details.get("failed_versions", {}))},
             tags=_tags(evaluation.details, each.version),
         )
         for each in registered
@@ -122,6 +125,10 @@ def evaluation_metrics(connection: sa.Connection, key: EvaluationKey) -> tuple[i
 def _tags(details: dict[str, Any], version: str) -> dict[str, str]:
     compared = (details.get("drift") or {}).get(version) is not None
     tags = {"spotlab.drift": "compared" if compared else "no reference"}
+    failed = details.get("failed_versions", {}).get(version)
+    if failed is not None:
+        # It stays on the run: in which windows it failed, the metric scoring/failed says.
+        tags["spotlab.failed"] = failed
     # It stays on the run: among its windows are some for which a later scrape stood in.
     return tags | ({"spotlab.first_known": ", ".join(details["first_known"])} if details.get("first_known") else {})
 

@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from spotlab_pipelines.database.evaluations import EvaluationKey
-from spotlab_pipelines.errors import FeatureVersionMismatch, IntegrityError, ModelTampered, ModelUnknown, NotFound
+from spotlab_pipelines.errors import IntegrityError, ModelTampered, ModelUnknown, NotFound
 from spotlab_pipelines.experiments.frames import PROBABILITIES
 from spotlab_pipelines.experiments.queries import logged_row, logged_rows
 from spotlab_pipelines.features.snapshot import recompute
-from spotlab_pipelines.inference.scoring import predict
+from spotlab_pipelines.inference.batch import predict
 from spotlab_pipelines.placement.decide import scored_versions
 from spotlab_pipelines.placement.linear import Evaluated, Rules, decide_linear
 from spotlab_pipelines.settings import HORIZONS_H
@@ -106,14 +106,19 @@ def _recompute(
     decided, scored_by = (archive.read_metadata(table, key) for table in ("decisions", "predictions"))
     frozen = recompute(archive, decided["snapshot_id"])
     recorded = {entry["version"]: entry for entry in scored_by["versions"]}
-    predictions, unopened = [], {}
-    for version in versions:
+    # A version that failed predicted nothing then, whatever it would say now.
+    again = [version for version in versions if "failed" not in recorded.get(version, {})]
+    predictions, unopened = [predict(registry, [], frozen.tables.by_spec).frame], {}
+    for version in again:
         try:
-            pinned = _pinned(registry, version, recorded)
-            predictions.append(predict(registry, [pinned], frozen.tables.by_spec))
-        except (FeatureVersionMismatch, ModelTampered, ModelUnknown) as error:
+            # Of no role: there is no champion among them, one by one.
+            pinned = replace(_pinned(registry, version, recorded), role="none")
+            predicted = predict(registry, [pinned], frozen.tables.by_spec)
+            predictions.append(predicted.frame)
+            unopened |= predicted.failed
+        except (ModelTampered, ModelUnknown) as error:
             unopened[version] = str(error)
-    if not predictions:
+    if set(versions) == set(unopened):
         return pd.DataFrame(columns=[*ROW, *COMPARED]), unopened
     evaluated = Evaluated(
         instances=frozen.instances,

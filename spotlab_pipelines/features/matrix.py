@@ -1,8 +1,8 @@
-"""From a frame of features to the matrix that a model takes: nothing missing, nothing out of its range. Pure."""
+"""From a frame of features to the matrices that a model takes: nothing missing, nothing out of its range. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 SHOWN_ROWS = 5
 """How many offending rows an error names."""
+BLOCK_VALUES = 2**18
+"""Values of a block: 2 MB."""
 LARGEST = float(np.finfo(np.float64).max)
 
 
-def feature_matrix(frame: pd.DataFrame, spec: FeatureSpec) -> np.ndarray:
-    """The spec's columns of `frame` as an (n, k) float64 array, each value finite and within its range.
+def feature_columns(frame: pd.DataFrame, spec: FeatureSpec) -> list[np.ndarray]:
+    """The spec's columns of `frame`, each (n,) float64, finite and within its range.
 
     Raises:
         FeatureMissing: a column is not there.
@@ -31,11 +33,23 @@ def feature_matrix(frame: pd.DataFrame, spec: FeatureSpec) -> np.ndarray:
         raise FeatureMissing(
             f"Feature spec {spec.version} needs the columns {', '.join(spec.names)}; missing: {', '.join(missing)}."
         )
-    matrix = np.empty((len(frame), len(spec.names)))
-    for column, name in enumerate(spec.names):
-        matrix[:, column] = frame[name].to_numpy(dtype=float, na_value=np.nan)
-    check_ranges(matrix, spec, name_row=lambda row: frame.index[row])
-    return matrix
+    columns = {name: frame[name].to_numpy(dtype=float, na_value=np.nan) for name in spec.names}
+    check_columns(columns, spec, name_row=lambda row: frame.index[row])
+    return list(columns.values())
+
+
+def row_blocks(columns: Sequence[np.ndarray]) -> Iterator[tuple[slice, np.ndarray]]:
+    """Matrices of some rows at a time, (≤ n, k) and not to be written to, as small as a processor's cache.
+
+    One block even of no rows. Whoever predicts in blocks gets, for a row, the bits that the same blocks gave before.
+    """
+    rows, step = len(columns[0]), max(BLOCK_VALUES // len(columns), 1)
+    for start in range(0, max(rows, 1), step):
+        block = np.empty((min(step, rows - start), len(columns)))
+        for place, column in enumerate(columns):
+            block[:, place] = column[start : start + step]
+        block.flags.writeable = False
+        yield slice(start, start + len(block)), block
 
 
 def check_ranges(matrix: np.ndarray, spec: FeatureSpec, *, name_row: Callable[[int], object] = int) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spotlab_pipelines.errors import FeatureMissing, FeatureVersionMismatch, ModelError
-from spotlab_pipelines.features.matrix import check_ranges, feature_matrix
+from spotlab_pipelines.features.matrix import check_ranges, feature_columns, row_blocks
 from spotlab_pipelines.features.specs import FeatureSpec, get_spec
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ class BaseModelAdapter:
         self._estimator = estimator
         self._spec: FeatureSpec = get_spec(feature_version).subset(tuple(estimator.feature_names))
 
+    @property
+    def spec(self) -> FeatureSpec:
+        """The features the model reads, in the order of its columns, with their ranges."""
+        return self._spec
+
     def get_feature_version(self) -> str:
         """The feature spec that the model was fitted on."""
         return self._spec.version
@@ -65,8 +70,9 @@ class BaseModelAdapter:
 
     def predict(self, features: Mapping[str, float]) -> dict[int, float]:
         """One pool's interruption probability by horizon in hours, non-decreasing over the horizons."""
-        probabilities = self._guarded(self.preprocess(features))[0]
-        return {horizon: float(p) for horizon, p in zip(self.horizons_h, probabilities, strict=True)}
+        probabilities = np.empty((len(self.horizons_h), 1))
+        self.predict_into(self.preprocess(features), probabilities)
+        return {horizon: float(p) for horizon, p in zip(self.horizons_h, probabilities[:, 0], strict=True)}
 
     def predict_with_validation(self, features: Mapping[str, float], feature_version: str) -> dict[int, float]:
         """`predict`, refused if the features were computed by another spec than the model's.
@@ -92,7 +98,36 @@ class BaseModelAdapter:
             ModelError: the model itself gave something that is no probability.
         """
         self._check_version(feature_version)
-        return self._guarded(feature_matrix(frame, self._spec))
+        columns = feature_columns(frame, self._spec)
+        out = np.empty((len(self.horizons_h), len(frame)))
+        for rows, block in row_blocks(columns):
+            self.predict_into(block, out[:, rows])
+        return out.T
+
+    def predict_into(self, matrix: np.ndarray, out: np.ndarray) -> None:
+        """The probabilities of a matrix that was checked already: scoring checks once for all versions that read it.
+
+        Args:
+            matrix: (n, k), each column within the range of its feature; not to be written to.
+            out: (n_horizons, n), which is filled.
+
+        Raises:
+            ModelError: the model itself gave something that is no probability.
+        """
+        found = np.asarray(self.predict_matrix(matrix), dtype=float)
+        expected = (len(matrix), len(self.horizons_h))
+        # NaN makes both extremes NaN, so that neither comparison holds.
+        lowest, highest = np.min(found, initial=np.inf), np.max(found, initial=-np.inf)
+        if found.shape != expected or not (len(found) == 0 or (lowest >= 0 and highest <= 1)):
+            raise ModelError(
+                f"{self.version} must give {expected} probabilities in [0, 1]; got shape {found.shape}"
+                f" from {lowest:g} to {highest:g}.",
+                remedy="Retire this version.",
+            )
+        out[0] = found[:, 0]
+        # Horizons are fitted one by one; being interrupted within 1 h is being interrupted within 6 h.
+        for column in range(1, len(out)):
+            np.maximum(out[column - 1], found[:, column], out=out[column])
 
     def predict_matrix(self, matrix: np.ndarray) -> np.ndarray:
         """The model itself: a valid (n, k) matrix to (n, n_horizons)."""
@@ -103,15 +138,3 @@ class BaseModelAdapter:
             raise FeatureVersionMismatch(
                 f"{self.version} was fitted on feature spec {self._spec.version}; got features of {feature_version!r}."
             )
-
-    def _guarded(self, matrix: np.ndarray) -> np.ndarray:
-        probabilities = np.asarray(self.predict_matrix(matrix), dtype=float)
-        expected = (len(matrix), len(self.horizons_h))
-        if probabilities.shape != expected or not ((probabilities >= 0) & (probabilities <= 1)).all():
-            raise ModelError(
-                f"{self.version} must give {expected} probabilities in [0, 1]; got shape {probabilities.shape}"
-                f" from {np.min(probabilities, initial=np.inf):g} to {np.max(probabilities, initial=-np.inf):g}.",
-                remedy="Retire this version.",
-            )
-        # Horizons are fitted one by one; being interrupted within 1 h is being interrupted within 6 h.
-        return np.maximum.accumulate(probabilities, axis=1)

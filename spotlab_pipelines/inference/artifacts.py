@@ -69,7 +69,7 @@ def _read(folder: Path) -> dict[str, bytes]:
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths if path.is_file()}
     if not files or any(path.is_symlink() for path in (folder, *paths)):
         raise ModelTampered(
-            f"Expected a model's files, and no links, in {folder}; found {len(files)} files.",
+            f"Expected a model's files, and no links, in {Path(*folder.parts[-2:])}; found {len(files)} files.",
             remedy="Restore the folder, or run `spotlab models bootstrap` to fit and register anew.",
         )
     return files

@@ -91,7 +91,7 @@ def read_evaluated(archive: Archive, key: EvaluationKey) -> tuple[Evaluated, dic
     scored_by = archive.read_metadata("predictions", key)
     frozen = archive.read_metadata("features", key)
     scored = scored_versions(scored_by)
-    more_specs = {one.spec for one in scored} - {MARKET_SPEC}
+    more_specs = {one.spec for one in scored if not one.failed} - {MARKET_SPEC}
     instances = archive.read_table("instances", key)
     missing = set(instances["assigned_version"].dropna()) - {one.version for one in scored}
     if missing or frozen["snapshot_id"] != scored_by["snapshot_id"]:
@@ -114,7 +114,10 @@ def read_evaluated(archive: Archive, key: EvaluationKey) -> tuple[Evaluated, dic
 
 def scored_versions(metadata: Mapping[str, Any]) -> list[Scored]:
     """The versions that the metadata of predictions names, the champion first."""
-    return [Scored(entry["version"], entry["role"], entry.get("spec", MARKET_SPEC)) for entry in metadata["versions"]]
+    return [
+        Scored(entry["version"], entry["role"], entry.get("spec", MARKET_SPEC), entry.get("failed", ""))
+        for entry in metadata["versions"]
+    ]
 
 
 def _ms(seconds: float) -> float:

@@ -20,7 +20,7 @@ from spotlab_pipelines.placement.reasons import KIND, reasons
 
 GROUP = ("region", "instance_type", "product")
 """Instances that share these have the same candidates and on-demand price."""
-DECISION_OF_KIND = ["SWITCH", "STAY", "FALLBACK_ON_DEMAND", "SKIP", "SKIP", "SKIP", "SKIP"]
+DECISION_OF_KIND = ["SWITCH", "STAY", "FALLBACK_ON_DEMAND", "SKIP", "SKIP", "SKIP", "SKIP", "SKIP"]
 """The decision that each kind of reason in reasons.py belongs to."""
 
 
@@ -40,12 +40,13 @@ class Rules:
 class Scored:
     """One version's part in an evaluation: champion, challenger or none (only for instances assigned to it).
 
-    `spec` is the feature spec that it predicted on.
+    `spec` is the feature spec that it predicted on; `failed` says why it predicted nothing, "" if it did.
     """
 
     version: str
     role: str
     spec: str = MARKET_SPEC
+    failed: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Evaluated:
         features, exclusions: what the feature engine gave of MARKET_SPEC.
         predictions: pool key, model_version, p_<H>h.
         fits: own_type, instance_type: which type may stand in for which.
-        scored: the versions that predicted, the champion first.
+        scored: the versions that predicted or failed to, the champion first.
         more_features: the features of the other specs that versions saw, by spec.
     """
 
@@ -96,7 +97,8 @@ def decide_linear(evaluated: Evaluated, rules: Rules) -> pd.DataFrame:
 
     With gain = (cost now − cost of the best) / on-demand price of the current type: SWITCH if the gain is at least
     `minimum_gain` and above 0; else STAY if the current pool is safe or the instance on-demand; else
-    FALLBACK_ON_DEMAND. SKIP if it cannot be weighed: no features or prediction for its pool, or a mode but LINEAR.
+    FALLBACK_ON_DEMAND. SKIP if it cannot be weighed: its version failed, no features or prediction for its pool, or a
+    mode but LINEAR.
 
     Returns:
         One row per (instance, version); experiments/frames.py checks its shape. `gain` is that of the best candidate
@@ -170,8 +172,10 @@ def _decide(cases: _Cases, evaluated: Evaluated, market: MarketArrays, best: Bes
     gain = (cost - target_cost) / cases.on_demand
     safe = ~spot | (_at(market.safe.astype(float), pool) == 1)
     switch = (gain >= rules.minimum_gain) & (gain > 0)
+    failed = np.array([one.failed for one in evaluated.scored], dtype=object)[version]
     kind = np.select(
         [
+            failed != "",
             ~cases.linear,
             np.isnan(cases.on_demand) & ~spot,
             spot & (pool == NONE),
@@ -179,7 +183,9 @@ def _decide(cases: _Cases, evaluated: Evaluated, market: MarketArrays, best: Bes
             switch,
             safe,
         ],
-        [KIND["cluster"], KIND["unpriced"], KIND["excluded"], KIND["unpredicted"], KIND["switch"], KIND["stay"]],
+        [
+            *(KIND[name] for name in ("failed", "cluster", "unpriced", "excluded", "unpredicted", "switch", "stay")),
+        ],
         KIND["fallback"],
     )
     decision = pd.array(DECISION_OF_KIND, dtype="str").take(kind)
@@ -191,6 +197,7 @@ def _decide(cases: _Cases, evaluated: Evaluated, market: MarketArrays, best: Bes
         "here": cases.here.to_numpy(dtype=object),
         "mode": evaluated.instances["pipeline_mode"].to_numpy(dtype=object)[cases.instance],
         "why": _why(evaluated.exclusions, cases.here),
+        "failed": failed,
         "best": names[target],
         "candidates": count,
         "gain": gain,
@@ -280,9 +287,11 @@ def _why(exclusions: pd.DataFrame, here: pd.Index) -> np.ndarray:
 
 def _features_seen(evaluated: Evaluated, market: MarketArrays, version: np.ndarray, pool: np.ndarray) -> np.ndarray:
     """(n,) the feature values that each case's version saw of its pool, by name; None where it has none."""
-    specs = np.array([one.spec for one in evaluated.scored], dtype=object)[version]
+    # A version that failed may have failed for want of its features.
+    seen = ["" if one.failed else one.spec for one in evaluated.scored]
+    specs = np.array(seen, dtype=object)[version]
     result = np.empty(len(pool), dtype=object)
-    for spec in {one.spec for one in evaluated.scored}:
+    for spec in set(seen) - {""}:
         rows = np.flatnonzero(specs == spec)
         if spec == MARKET_SPEC:
             result[rows] = _feature_dicts(evaluated.features, get_spec(spec).names, pool[rows])

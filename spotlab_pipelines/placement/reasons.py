@@ -11,12 +11,14 @@ import numpy as np
 class Case(NamedTuple):
     """What a sentence may say of a case: `best` is a pool's id, "" if there is none; money in USD per hour.
 
-    `why` says why its pool was excluded; `rate_max` is the upper end of the Advisor's bucket.
+    `why` says why its pool was excluded, `failed` why its version predicted nothing; `rate_max` is the upper end of the
+    Advisor's bucket.
     """
 
     here: str
     mode: str
     why: str
+    failed: str
     best: str
     candidates: int
     gain: float
@@ -90,6 +92,10 @@ def _unpredicted(case: Case, limits: dict[str, str]) -> str:
     return f"Its pool {case.here} has no prediction by this version."
 
 
+def _failed(case: Case, limits: dict[str, str]) -> str:
+    return f"This version failed: {case.failed}"
+
+
 KINDS: dict[str, Callable[[Case, dict[str, str]], str]] = {
     "switch": _switch,
     "stay": _stay,
@@ -98,5 +104,6 @@ KINDS: dict[str, Callable[[Case, dict[str, str]], str]] = {
     "unpriced": _unpriced,
     "excluded": _excluded,
     "unpredicted": _unpredicted,
+    "failed": _failed,
 }
 KIND = {name: number for number, name in enumerate(KINDS)}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from spotlab_pipelines.errors import FeatureMissing, FeatureOutOfRange, FeatureVersionMismatch
 from spotlab_pipelines.features.engine import compute_features
 from spotlab_pipelines.features.frames import features_schema, pools_schema
-from spotlab_pipelines.features.matrix import check_ranges, feature_matrix
+from spotlab_pipelines.features.matrix import check_ranges, feature_columns, row_blocks
 from spotlab_pipelines.features.specs import V1, get_spec
 from spotlab_pipelines.features.windows import price_windows
 from spotlab_pipelines_tests.features.examples import NOW, WEEK, changes, pools
@@ -155,9 +155,22 @@ def test_a_matrix_with_a_bad_value_names_feature_and_row(bad: float):
 
 def test_a_missing_column_is_named():
     features, _ = compute_features(pools({}), open_bucket_rate=OPEN_RATE)
-    assert feature_matrix(features, V1).shape == (1, 4)
+    assert len(feature_columns(features, V1)) == 4
     with pytest.raises(FeatureMissing, match="missing: discount_depth"):
-        feature_matrix(features.drop(columns="discount_depth"), V1)
+        feature_columns(features.drop(columns="discount_depth"), V1)
+
+
+@pytest.mark.parametrize(("rows", "blocks"), [(0, 1), (1, 1), (5, 1), (6, 2), (11, 3)])
+def test_blocks_are_the_rows_in_order_and_cannot_be_written_to(rows: int, blocks: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("spotlab_pipelines.features.matrix.BLOCK_VALUES", 10)
+    columns = [np.arange(rows, dtype=float), -np.arange(rows, dtype=float)]
+    found = list(row_blocks(columns))
+    assert len(found) == blocks
+    np.testing.assert_array_equal(np.concatenate([block for _, block in found]), np.column_stack(columns))
+    for place, block in found:
+        np.testing.assert_array_equal(columns[0][place], block[:, 0])
+        with pytest.raises(ValueError, match="read-only"):
+            block[:, 0] = 1.0
 
 
 def test_the_empty_frame_has_the_same_shape():
@@ -212,6 +225,6 @@ def test_order_changes_no_bit_and_every_value_is_in_its_range(frame: pd.DataFram
     pd.testing.assert_frame_equal(shuffled[0], features, check_exact=True)
     pd.testing.assert_frame_equal(shuffled[1], exclusions)
     assert len(features) + len(exclusions) == len(frame)
-    check_ranges(feature_matrix(features, V1), V1)
+    feature_columns(features, V1)
     pools_schema().validate(frame)
     features_schema().validate(features)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from spotlab_pipelines.errors import FeatureMissing, FeatureOutOfRange, InvalidInput
 from spotlab_pipelines.features.engine import compute_features
-from spotlab_pipelines.features.matrix import check_ranges, feature_matrix
+from spotlab_pipelines.features.matrix import feature_columns
 from spotlab_pipelines.features.past import Past
 from spotlab_pipelines.features.specs import V2_HISTORY
 from spotlab_pipelines.features.timeline import Timeline
@@ -112,7 +112,7 @@ def test_a_value_out_of_range_names_feature_and_row(bad: float):
     features = features_of(places(*ZONES), observations((ZONES[1], 1, False)), as_of=NOW)
     features.loc[1, "log_losses_per_hour_6h"] = bad
     with pytest.raises(FeatureOutOfRange, match=rf"log_losses_per_hour_6h.*got row 1 = {bad:g}"):
-        feature_matrix(features, V2_HISTORY)
+        feature_columns(features, V2_HISTORY)
 
 
 def obvious(seen: pd.DataFrame, zone: str, at: datetime) -> dict[str, float]:
@@ -153,7 +153,7 @@ def obvious(seen: pd.DataFrame, zone: str, at: datetime) -> dict[str, float]:
 def test_agrees_with_the_obvious_way(seen: pd.DataFrame, back: int):
     at = NOW - back * HOUR / 2
     features = features_of(places(*ZONES), seen, as_of=at)
-    check_ranges(feature_matrix(features, V2_HISTORY), V2_HISTORY)
+    feature_columns(features, V2_HISTORY)
     for row in features.to_dict("records"):
         for name, value in obvious(seen, row["az_id"], at).items():
             assert row[name] == pytest.approx(value, abs=1e-12), name

@@ -227,12 +227,14 @@ def test_the_way_from_redis_to_the_log(
     assert (logged.written, logged.snapshot_id) == (120, report.snapshot_id)
 
 
-def test_an_unknown_or_missing_version_stops_before_anything_is_predicted(
+def test_without_a_champion_nothing_is_predicted_and_a_retired_version_skips_its_instances(
     world: World, engine: sa.Engine, key: EvaluationKey, registry: ModelRegistry, archive: Archive
 ):
     freeze_snapshot(*world, key)
     with pytest.raises(ModelUnknown, match="spotlab models bootstrap"):
         score_evaluation(registry, archive, key)
+    with pytest.raises(NotFound):
+        archive.read_table("predictions", key)
     register_both(registry)
     register(registry, "logistic", logistic(5))
     registry.approve("logistic/2")
@@ -240,10 +242,11 @@ def test_an_unknown_or_missing_version_stops_before_anything_is_predicted(
         connection.execute(sa.update(Instance).values(assigned_version="logistic/2"))
     registry.retire("logistic/2")
     freeze_snapshot(*world, key)
-    with pytest.raises(ModelUnknown, match="logistic/2 is retired"):
-        score_evaluation(registry, archive, key)
-    with pytest.raises(NotFound):
-        archive.read_table("predictions", key)
+    assert score_evaluation(registry, archive, key).failed == {
+        "logistic/2": "logistic/2 is retired; only approved versions are served."
+    }
+    acting = decide_evaluation(world[0], engine, archive, key).acting
+    assert acting == {"SKIP": 20}
 
 
 def test_predictions_of_another_try_are_not_decided_on(

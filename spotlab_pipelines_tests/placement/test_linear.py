@@ -171,6 +171,24 @@ def test_an_instance_that_cannot_be_weighed_is_skipped_with_the_reason():
     assert unpriced["reason"] == "There is no on-demand price to weigh x1.large:use1-az1:Linux/UNIX with."
 
 
+def test_a_version_that_failed_skips_its_instances_with_the_reason_and_no_others():
+    scored = [Scored(CHAMPION, "champion"), Scored(CHALLENGER, "challenger", spec="v2", failed="it raised.")]
+    fleet = [
+        instance("i-1"),
+        instance("i-2", assigned_version=CHALLENGER),
+        instance("i-3", assigned_version=CHALLENGER, lifecycle="on-demand"),
+    ]
+    pools = [pool("m5.large", p={CHAMPION: 0.01}), pool("m5.large", "use1-az2", p={CHAMPION: 0.01})]
+    rows = decide_linear(evaluated(fleet, pools, scored=scored), rules())
+    alone = decide_linear(evaluated(fleet[:1], pools), rules())
+    failed = rows[rows["model_version"] == CHALLENGER]
+    assert failed["acting"].tolist() == [False, True, True]
+    assert set(failed["decision"]) == {"SKIP"}
+    assert set(failed["reason"]) == {"This version failed: it raised."}
+    assert failed[["p_current_6h", "gain", "features"]].isna().all(axis=None)
+    pd.testing.assert_frame_equal(rows.iloc[:1], alone)
+
+
 def test_without_any_pool_everything_is_skipped():
     found = only(evaluated([instance("i-1")], []))
     assert found["decision"] == "SKIP"
