@@ -270,6 +270,30 @@ CREATE TABLE public.interruption_events (
 
 ALTER TABLE ONLY public.interruption_events FORCE ROW LEVEL SECURITY;
 
+CREATE TABLE public.interruption_outcomes (
+    account_id text NOT NULL,
+    window_start timestamp with time zone NOT NULL,
+    instance_id text NOT NULL,
+    region text NOT NULL,
+    instance_type text NOT NULL,
+    az_id text NOT NULL,
+    product text NOT NULL,
+    interrupted_at timestamp with time zone,
+    watched_until timestamp with time zone NOT NULL,
+    ended_by text,
+    source text NOT NULL,
+    event_id uuid,
+    settled boolean NOT NULL,
+    resolved_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT ck_interruption_outcomes_ended_by CHECK ((ended_by = ANY (ARRAY['owner'::text, 'switch'::text]))),
+    CONSTRAINT ck_interruption_outcomes_event_id CHECK (((event_id IS NULL) = (interrupted_at IS NULL))),
+    CONSTRAINT ck_interruption_outcomes_interrupted_at CHECK (((interrupted_at > window_start) AND (watched_until <= interrupted_at))),
+    CONSTRAINT ck_interruption_outcomes_settled CHECK ((settled OR ((interrupted_at IS NULL) AND (ended_by IS NULL)))),
+    CONSTRAINT ck_interruption_outcomes_source CHECK ((source = ANY (ARRAY['fleet'::text, 'spot_request'::text, 'state_reason'::text, 'eventbridge'::text, 'import'::text])))
+);
+
+ALTER TABLE ONLY public.interruption_outcomes FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE public.logins (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     user_id uuid NOT NULL,
@@ -366,20 +390,75 @@ CREATE VIEW public.v_active_instances WITH (security_invoker='true') AS
      JOIN public.accounts a USING (account_id))
   WHERE ((i.state = 'running'::text) AND (a.state = 'active'::text));
 
+CREATE VIEW public.v_labelled_predictions WITH (security_invoker='true') AS
+ SELECT l.account_id,
+    a.environment,
+    l.window_start,
+    l.instance_id,
+    l.region,
+    split_part(l.from_pool, '.'::text, 1) AS family,
+    split_part(l.from_pool, ':'::text, 1) AS instance_type,
+    split_part(l.from_pool, ':'::text, 2) AS az_id,
+    split_part(l.from_pool, ':'::text, 3) AS product,
+    l.model_version,
+    l.model_role,
+    l.acting,
+    l.shadow,
+    l.pipeline_mode,
+    l.horizon_h,
+    l.p_current,
+    l.p_target,
+    l.decision,
+    l.to_pool,
+    l.from_price_usd_per_hour,
+    l.to_price_usd_per_hour,
+    l.from_cost_usd_per_hour,
+    l.to_cost_usd_per_hour,
+    l.gain,
+    y.outcome,
+    ((y.outcome <> 'censored'::text) OR COALESCE(o.settled, false)) AS final,
+    o.interrupted_at,
+    o.watched_until,
+    o.ended_by,
+    o.source,
+    COALESCE((e.details @> '{"retrospective": true}'::jsonb), false) AS retrospective
+   FROM ((((public.experiment_logs l
+     JOIN public.accounts a ON ((a.account_id = l.account_id)))
+     LEFT JOIN public.evaluations e ON (((e.account_id = l.account_id) AND (e.window_start = l.window_start))))
+     LEFT JOIN public.interruption_outcomes o ON (((o.account_id = l.account_id) AND (o.window_start = l.window_start) AND (o.instance_id = l.instance_id))))
+     CROSS JOIN LATERAL ( SELECT
+                CASE
+                    WHEN (o.interrupted_at <= (l.window_start + make_interval(hours => (l.horizon_h)::integer))) THEN 'interrupted'::text
+                    WHEN (o.watched_until > (l.window_start + make_interval(hours => (l.horizon_h)::integer))) THEN 'survived'::text
+                    ELSE 'censored'::text
+                END AS outcome) y)
+  WHERE (l.p_current IS NOT NULL);
+
 CREATE VIEW public.v_model_performance WITH (security_invoker='true') AS
- SELECT account_id,
-    model_version,
-    model_role,
-    horizon_h,
+ SELECT l.account_id,
+    l.model_version,
+    l.model_role,
+    l.horizon_h,
     count(*) AS predictions,
-    count(DISTINCT window_start) AS windows,
-    avg(p_current) AS mean_p_current,
-    count(*) FILTER (WHERE (decision = 'SWITCH'::text)) AS switches,
-    count(*) FILTER (WHERE (decision = 'FALLBACK_ON_DEMAND'::text)) AS fallbacks,
-    avg(gain) FILTER (WHERE (decision = 'SWITCH'::text)) AS mean_gain_of_switches
-   FROM public.experiment_logs l
-  WHERE (window_start > (now() - '30 days'::interval))
-  GROUP BY account_id, model_version, model_role, horizon_h;
+    count(DISTINCT l.window_start) AS windows,
+    avg(l.p_current) AS mean_p_current,
+    count(*) FILTER (WHERE (l.decision = 'SWITCH'::text)) AS switches,
+    count(*) FILTER (WHERE (l.decision = 'FALLBACK_ON_DEMAND'::text)) AS fallbacks,
+    avg(l.gain) FILTER (WHERE (l.decision = 'SWITCH'::text)) AS mean_gain_of_switches,
+    count(y.interrupted) AS resolved,
+    COALESCE(sum(y.interrupted), (0)::bigint) AS interrupted,
+    avg(((l.p_current - (y.interrupted)::double precision) ^ (2)::double precision)) AS brier
+   FROM ((public.experiment_logs l
+     LEFT JOIN public.interruption_outcomes o ON (((o.account_id = l.account_id) AND (o.window_start = l.window_start) AND (o.instance_id = l.instance_id))))
+     CROSS JOIN LATERAL ( SELECT
+                CASE
+                    WHEN (l.p_current IS NULL) THEN NULL::integer
+                    WHEN (o.interrupted_at <= (l.window_start + make_interval(hours => (l.horizon_h)::integer))) THEN 1
+                    WHEN (o.watched_until > (l.window_start + make_interval(hours => (l.horizon_h)::integer))) THEN 0
+                    ELSE NULL::integer
+                END AS interrupted) y)
+  WHERE (l.window_start > (now() - '30 days'::interval))
+  GROUP BY l.account_id, l.model_version, l.model_role, l.horizon_h;
 
 CREATE VIEW public.v_recent_experiments WITH (security_invoker='true') AS
  SELECT e.account_id,
@@ -427,6 +506,9 @@ ALTER TABLE ONLY public.instances
 
 ALTER TABLE ONLY public.interruption_events
     ADD CONSTRAINT pk_interruption_events PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.interruption_outcomes
+    ADD CONSTRAINT pk_interruption_outcomes PRIMARY KEY (account_id, window_start, instance_id);
 
 ALTER TABLE ONLY public.logins
     ADD CONSTRAINT pk_logins PRIMARY KEY (id);
@@ -548,6 +630,12 @@ ALTER TABLE ONLY public.instances
 ALTER TABLE ONLY public.interruption_events
     ADD CONSTRAINT fk_interruption_events_account_id FOREIGN KEY (account_id) REFERENCES public.accounts(account_id) ON DELETE RESTRICT;
 
+ALTER TABLE ONLY public.interruption_outcomes
+    ADD CONSTRAINT fk_interruption_outcomes_account_id FOREIGN KEY (account_id) REFERENCES public.accounts(account_id) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY public.interruption_outcomes
+    ADD CONSTRAINT fk_interruption_outcomes_event_id FOREIGN KEY (event_id) REFERENCES public.interruption_events(id) ON DELETE RESTRICT;
+
 ALTER TABLE ONLY public.logins
     ADD CONSTRAINT fk_logins_user_id FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
 
@@ -578,6 +666,8 @@ ALTER TABLE public.instances ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.interruption_events ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE public.interruption_outcomes ENABLE ROW LEVEL SECURITY;
+
 CREATE POLICY login ON public.logins TO spotlab_login USING (true) WITH CHECK (true);
 
 CREATE POLICY login_reads ON public.users FOR SELECT TO spotlab_login USING (true);
@@ -599,6 +689,8 @@ CREATE POLICY maintenance ON public.experiment_logs TO spotlab USING (true) WITH
 CREATE POLICY maintenance ON public.instances TO spotlab USING (true) WITH CHECK (true);
 
 CREATE POLICY maintenance ON public.interruption_events TO spotlab USING (true) WITH CHECK (true);
+
+CREATE POLICY maintenance ON public.interruption_outcomes TO spotlab USING (true) WITH CHECK (true);
 
 CREATE POLICY maintenance ON public.logins TO spotlab USING (true) WITH CHECK (true);
 
@@ -622,6 +714,8 @@ CREATE POLICY own ON public.instances FOR SELECT TO spotlab_api USING ((account_
 
 CREATE POLICY own ON public.interruption_events FOR SELECT TO spotlab_api USING ((account_id = ANY (( SELECT public.app_accounts() AS app_accounts)::text[])));
 
+CREATE POLICY own ON public.interruption_outcomes FOR SELECT TO spotlab_api USING ((account_id = ANY (( SELECT public.app_accounts() AS app_accounts)::text[])));
+
 CREATE POLICY own ON public.scrapes FOR SELECT TO spotlab_api USING ((account_id = ANY (( SELECT public.app_accounts() AS app_accounts)::text[])));
 
 CREATE POLICY own ON public.tracking_runs FOR SELECT TO spotlab_api USING ((account_id = ANY (( SELECT public.app_accounts() AS app_accounts)::text[])));
@@ -641,6 +735,8 @@ CREATE POLICY pipeline ON public.experiment_logs TO spotlab_pipeline USING (true
 CREATE POLICY pipeline ON public.instances TO spotlab_pipeline USING (true) WITH CHECK (true);
 
 CREATE POLICY pipeline ON public.interruption_events TO spotlab_pipeline USING (true) WITH CHECK (true);
+
+CREATE POLICY pipeline ON public.interruption_outcomes TO spotlab_pipeline USING (true) WITH CHECK (true);
 
 CREATE POLICY pipeline ON public.scrapes TO spotlab_pipeline USING (true) WITH CHECK (true);
 
@@ -786,6 +882,9 @@ GRANT UPDATE(shadow) ON TABLE public.instances TO spotlab_api;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.interruption_events TO spotlab_pipeline;
 GRANT SELECT ON TABLE public.interruption_events TO spotlab_api;
 
+GRANT SELECT,INSERT,UPDATE ON TABLE public.interruption_outcomes TO spotlab_pipeline;
+GRANT SELECT ON TABLE public.interruption_outcomes TO spotlab_api;
+
 GRANT SELECT,INSERT,DELETE ON TABLE public.logins TO spotlab_login;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE public.model_registry TO spotlab_pipeline;
@@ -825,6 +924,9 @@ GRANT SELECT(password_hash),UPDATE(password_hash) ON TABLE public.users TO spotl
 
 GRANT SELECT ON TABLE public.v_active_instances TO spotlab_pipeline;
 GRANT SELECT ON TABLE public.v_active_instances TO spotlab_api;
+
+GRANT SELECT ON TABLE public.v_labelled_predictions TO spotlab_pipeline;
+GRANT SELECT ON TABLE public.v_labelled_predictions TO spotlab_api;
 
 GRANT SELECT ON TABLE public.v_model_performance TO spotlab_pipeline;
 GRANT SELECT ON TABLE public.v_model_performance TO spotlab_api;

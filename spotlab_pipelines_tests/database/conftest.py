@@ -15,10 +15,10 @@ from spotlab_pipelines_tests.database.filled import ACCOUNT_ID, fill
 
 OTHER_ID = "999922223333"
 PROD_ID = "555522223333"
-VIEWS = ("v_active_instances", "v_recent_experiments", "v_model_performance")
+VIEWS = ("v_active_instances", "v_recent_experiments", "v_model_performance", "v_labelled_predictions")
 OF_AN_ACCOUNT = (
     "accounts", "instances", "evaluations", "experiment_logs", "tracking_runs", "scrapes", "interruption_events",
-    "evaluation_requests", "audit_log",
+    "interruption_outcomes", "evaluation_requests", "audit_log",
 )  # fmt: skip
 
 People = dict[str, UUID]

@@ -26,14 +26,18 @@ insert into instances (account_id, instance_id, region, az_id, instance_type, pr
 insert into scrapes (id, source, fetched_at, row_count) values (gen_random_uuid(), 'advisor', now(), 3);
 insert into evaluations (account_id, window_start, step) values ('111122223333', '2026-03-14T15:00Z', 1);
 insert into experiment_logs (window_start, account_id, instance_id, model_version, horizon_h, model_role, acting,
-    shadow, pipeline_mode, decision, reason, region, from_pool, candidates_considered, snapshot_id, scored_at,
-    timings_ms)
-    values ('2026-03-14T15:00Z', '111122223333', 'i-1', 'logistic/1', 6, 'champion', true, false, 'LINEAR', 'STAY',
-    'cheap enough', 'us-east-1', 'm5.large:use1-az1:Linux/UNIX', 3, repeat('b', 64), now(), '{}');
+    shadow, pipeline_mode, p_current, decision, reason, region, from_pool, candidates_considered, snapshot_id,
+    scored_at, timings_ms)
+    values ('2026-03-14T15:00Z', '111122223333', 'i-1', 'logistic/1', 6, 'champion', true, false, 'LINEAR', 0.1,
+    'STAY', 'cheap enough', 'us-east-1', 'm5.large:use1-az1:Linux/UNIX', 3, repeat('b', 64), now(), '{}');
 insert into interruption_events (account_id, instance_id, region, az_id, instance_type, product, source, status_code,
     occurred_at)
     values ('111122223333', 'i-1', 'us-east-1', 'use1-az1', 'm5.large', 'Linux/UNIX', 'spot_request',
     'instance-terminated-no-capacity', now());
+insert into interruption_outcomes (account_id, window_start, instance_id, region, instance_type, az_id, product,
+    interrupted_at, watched_until, source, event_id, settled)
+    select account_id, '2026-03-14T15:00Z', instance_id, region, instance_type, az_id, product, occurred_at,
+    occurred_at, source, id, true from interruption_events;
 insert into evaluation_requests (account_id, window_start, requested_by, source)
     select '111122223333', '2026-03-14T15:00Z', id, 'api' from users;
 insert into audit_log (actor, action, account_id, outcome) values ('cli:ana', 'add_account', '111122223333', 'done');

@@ -11,6 +11,7 @@ from spotlab_pipelines.database.tables.base import (
     AUDIT_ACTIONS,
     AUDIT_OUTCOMES,
     DECISIONS,
+    ENDED_BY,
     ENVIRONMENTS,
     EVALUATION_STATES,
     EVENT_SOURCES,
@@ -18,6 +19,7 @@ from spotlab_pipelines.database.tables.base import (
     LIFECYCLES,
     MODEL_ROLES,
     MODEL_STATUSES,
+    OUTCOME_SOURCES,
     PIPELINE_MODES,
     REQUEST_SOURCES,
     REQUEST_STATES,
@@ -31,7 +33,7 @@ from spotlab_pipelines.database.tables.laboratory import (
     ModelVersion,
     TrackingRun,
 )
-from spotlab_pipelines.database.tables.market import Instance, InterruptionEvent, Scrape
+from spotlab_pipelines.database.tables.market import Instance, InterruptionEvent, InterruptionOutcome, Scrape
 from spotlab_pipelines.database.tables.people import Account, AuditEntry, Login, User
 
 __all__ = (
@@ -40,6 +42,7 @@ __all__ = (
     "AUDIT_ACTIONS",
     "AUDIT_OUTCOMES",
     "DECISIONS",
+    "ENDED_BY",
     "ENVIRONMENTS",
     "EVALUATION_STATES",
     "EVENT_SOURCES",
@@ -47,6 +50,7 @@ __all__ = (
     "LIFECYCLES",
     "MODEL_ROLES",
     "MODEL_STATUSES",
+    "OUTCOME_SOURCES",
     "PIPELINE_MODES",
     "REQUEST_SOURCES",
     "REQUEST_STATES",
@@ -59,6 +63,7 @@ __all__ = (
     "ExperimentLog",
     "Instance",
     "InterruptionEvent",
+    "InterruptionOutcome",
     "Login",
     "ModelVersion",
     "Scrape",

@@ -10,9 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from spotlab_pipelines.database.tables.base import (
+    ENDED_BY,
     EVENT_SOURCES,
     INSTANCE_STATES,
     LIFECYCLES,
+    OUTCOME_SOURCES,
     PIPELINE_MODES,
     Base,
     new_id,
@@ -84,6 +86,42 @@ class InterruptionEvent(Base):
     spot_request_id: Mapped[str | None]
     occurred_at: Mapped[datetime]
     created_at: Mapped[datetime] = now()
+
+
+class InterruptionOutcome(Base):
+    """What became of an instance after one window in which it was logged, in the pool that it ran in.
+
+    It depends on no version and no horizon: `v_labelled_predictions` says of each prediction whether its horizon ended
+    interrupted, survived or censored. `watched_until` is how long the instance is known to have run undisturbed,
+    `ended_by` who ended it where EC2 did not, `source` what told. A `settled` row will not change any more.
+    """
+
+    __tablename__ = "interruption_outcomes"
+    __table_args__ = (
+        one_of("ended_by", ENDED_BY),
+        one_of("source", OUTCOME_SOURCES),
+        sa.CheckConstraint(
+            "interrupted_at > window_start and watched_until <= interrupted_at",
+            name="interrupted_at",
+        ),
+        sa.CheckConstraint("(event_id is null) = (interrupted_at is null)", name="event_id"),
+        sa.CheckConstraint("settled or (interrupted_at is null and ended_by is null)", name="settled"),
+    )
+
+    account_id: Mapped[str] = mapped_column(sa.ForeignKey("accounts.account_id", ondelete="RESTRICT"), primary_key=True)
+    window_start: Mapped[datetime] = mapped_column(primary_key=True)
+    instance_id: Mapped[str] = mapped_column(primary_key=True)
+    region: Mapped[str]
+    instance_type: Mapped[str]
+    az_id: Mapped[str]
+    product: Mapped[str]
+    interrupted_at: Mapped[datetime | None]
+    watched_until: Mapped[datetime]
+    ended_by: Mapped[str | None]
+    source: Mapped[str]
+    event_id: Mapped[UUID | None] = mapped_column(sa.ForeignKey("interruption_events.id", ondelete="RESTRICT"))
+    settled: Mapped[bool]
+    resolved_at: Mapped[datetime] = now()
 
 
 class Scrape(Base):
