@@ -121,8 +121,8 @@ class Settings(BaseSettings):
         default=0.1,
         ge=0.0,
         le=1.0,
-        description="Share of regions or of entries that the Advisor may lose from one scrape to the next; a feed that"
-        " lost more is refused as truncated.",
+        description="Share of regions, of types or of entries that the Advisor may lose from one scrape to the next; a"
+        " feed that lost more is refused as truncated.",
     )
     catalogue_account_id: str | None = Field(
         default=None,

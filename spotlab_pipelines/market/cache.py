@@ -28,17 +28,11 @@ import numpy as np
 import pandas as pd
 
 from spotlab_pipelines.database.redis import redis_errors
-from spotlab_pipelines.market.decode import (
-    Reader,
-    decode_advisor,
-    decode_catalogue,
-    decode_lists,
-    decode_prices,
-    sources_of,
-)
+from spotlab_pipelines.market.decode import decode_advisor, decode_catalogue, decode_lists, decode_prices
 from spotlab_pipelines.market.fitting import Wanted
 from spotlab_pipelines.market.frames import among
 from spotlab_pipelines.market.pool_history import decode_observations, pool_history_key
+from spotlab_pipelines.market.values import Reader, sources_of
 
 if TYPE_CHECKING:
     import redis as redis_client

@@ -5,96 +5,22 @@ Price histories are columns of numbers and are decoded as arrays; the other valu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from functools import lru_cache
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
-import orjson
 import pandas as pd
 
-from spotlab_pipelines.errors import MarketDataError, MarketDataMissing, MarketDataStale
-from spotlab_pipelines.market.frames import CATALOGUE_COLUMNS, among, text
-from spotlab_pipelines.market.parse_advisor import advisor_frame
-
-Raw = bytes | str | None
-UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
-
-
-@dataclass
-class Reader:
-    """Opens cached values: checks envelope and age against `now`, and counts the scrapes they come from."""
-
-    now: datetime
-    ttl_s: int
-    asset: str
-    counts: dict[tuple[str, str, str, bool, str], int] = field(default_factory=dict)
-
-    def open(self, key: str, raw: Raw) -> dict[str, Any]:
-        """Decode the value of `key`.
-
-        Raises:
-            MarketDataMissing: there is none, or it cannot be read.
-            MarketDataStale: it is older than its time to live.
-        """
-        if raw is None:
-            raise self.missing(
-                f"Redis has no {key}: it was never scraped, has expired (after {self.ttl_s} s) or was evicted."
-            )
-        try:
-            value = orjson.loads(raw)
-            stale, note = value.get("stale", False), value.get("note", "")
-            envelope = (value["source"], value["scrape_id"], value["fetched_at"], bool(stale), str(note))
-            age_s = (self.now - _time(envelope[2])).total_seconds()
-            self.counts[envelope] = self.counts.get(envelope, 0) + 1
-        except UNREADABLE as error:
-            raise self.unreadable(key, error) from error
-        if age_s > self.ttl_s:
-            why = f" It is the last good one, of {envelope[2]}; there is no newer one because: {note}" if stale else ""
-            raise MarketDataStale(
-                f"{key} was fetched {age_s:.0f} s ago by scrape {envelope[1]}; it may be {self.ttl_s} s old.{why}",
-                remedy=f"Materialise {self.asset}, then evaluate again.",
-            )
-        return value
-
-    def is_fresh(self, key: str, raw: Raw) -> bool:
-        """Whether there is a value that `open` would open."""
-        try:
-            self.open(key, raw)
-        except MarketDataError:
-            return False
-        return True
-
-    def missing(self, message: str) -> MarketDataMissing:
-        """The error for something that is not there."""
-        return MarketDataMissing(message, remedy=f"Materialise {self.asset}, then evaluate again.")
-
-    def unreadable(self, key: str, error: Exception) -> MarketDataMissing:
-        """The error for a value of another shape than ours."""
-        return self.missing(f"The value of {key} in Redis cannot be read ({type(error).__name__}: {error}).")
-
-    def sources(self) -> pd.DataFrame:
-        """The scrapes read so far, see `sources_of`."""
-        return sources_of(self)
-
-
-def sources_of(*readers: Reader) -> pd.DataFrame:
-    """The scrapes that these have read, in one frame: source, scrape_id, fetched_at, keys (how many), stale, note."""
-    origins = [origin for reader in readers for origin in reader.counts]
-    columns = list(zip(*origins, strict=True)) or [()] * 5
-    return pd.DataFrame(
-        {
-            "source": text(columns[0]),
-            "scrape_id": text(columns[1]),
-            "fetched_at": pd.to_datetime(list(columns[2]), utc=True, format="ISO8601").as_unit("us"),
-            "keys": np.array([count for reader in readers for count in reader.counts.values()], dtype="int64"),
-            "stale": np.array(columns[3], dtype=bool),
-            "note": text(columns[4]),
-        }
-    )
+from spotlab_pipelines.market.frames import (
+    ADVISOR_OS,
+    CATALOGUE_COLUMNS,
+    PRICE_SOURCES,
+    among,
+    text,
+)
+from spotlab_pipelines.market.parse_advisor import SAVINGS_PCT, advisor_frame
+from spotlab_pipelines.market.values import UNREADABLE, Raw, Reader, prices_of, texts_of, whole_numbers
 
 
 def decode_catalogue(reader: Reader, keyed: Sequence[tuple[str, str, Raw]]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -117,12 +43,12 @@ def decode_catalogue(reader: Reader, keyed: Sequence[tuple[str, str, Raw]]) -> t
         types = pd.DataFrame(
             {
                 "instance_type": text(columns[0]),
-                "vcpus": _whole(columns[1]),
-                "memory_mib": _whole(columns[2]),
-                "architecture": text(columns[3]),
-                "accelerators": text(columns[4]),
-                "current_generation": np.array(columns[5], dtype=bool),
-                "network_performance": text(columns[6]),
+                "vcpus": whole_numbers(columns[1], least=1),
+                "memory_mib": whole_numbers(columns[2], least=1),
+                "architecture": texts_of(columns[3]),
+                "accelerators": texts_of(columns[4]),
+                "current_generation": _flags(columns[5]),
+                "network_performance": texts_of(columns[6]),
             }
         )
         on_demand = pd.DataFrame(
@@ -130,8 +56,8 @@ def decode_catalogue(reader: Reader, keyed: Sequence[tuple[str, str, Raw]]) -> t
                 "region": text(prices[0]),
                 "os": text(prices[1]),
                 "instance_type": text(prices[2]),
-                "on_demand_usd_per_hour": _positive(prices[3]),
-                "price_source": text(prices[4]),
+                "on_demand_usd_per_hour": prices_of(prices[3]),
+                "price_source": texts_of(prices[4], among=PRICE_SOURCES),
             }
         )
     except UNREADABLE as error:
@@ -154,11 +80,9 @@ def decode_advisor(
             raise reader.unreadable(key, error) from error
     columns = list(zip(*rows, strict=True)) or [()] * 5
     try:
-        bucket = _whole(columns[3])
-        if bucket.size and (bucket.min() < 0 or bucket.max() > 4):
-            raise ValueError(f"buckets are 0..4, got {bucket.min()}..{bucket.max()}")
         region, os, name = columns[:3]
-        return advisor_frame(region, os, name, bucket, _whole(columns[4]))
+        bucket, savings_pct = whole_numbers(columns[3], least=0, most=4), whole_numbers(columns[4], *SAVINGS_PCT)
+        return advisor_frame(region, texts_of(os, among=ADVISOR_OS), name, bucket, savings_pct)
     except UNREADABLE as error:
         raise reader.unreadable("spot_risk:*", error) from error
 
@@ -168,7 +92,7 @@ def decode_lists(reader: Reader, keyed: Sequence[tuple[str, str, Raw]]) -> dict[
     listed = {}
     for key, region, raw in keyed:
         try:
-            listed[region] = frozenset(reader.open(key, raw)["types"])
+            listed[region] = frozenset(texts_of(reader.open(key, raw)["types"]))
         except UNREADABLE as error:
             raise reader.unreadable(key, error) from error
     return listed
@@ -194,9 +118,9 @@ def decode_prices(
             _check_cover(reader, key, value, *covers[region])
             part = value["pools"]
             size = len(part["instance_type"])
-            code = np.array(value["changes"]["pool"], dtype="int64")
-            at = np.array(value["changes"]["changed_at_us"], dtype="int64")
-            price = _positive(value["changes"]["spot_price_usd_per_hour"])
+            code = whole_numbers(value["changes"]["pool"])
+            at = whole_numbers(value["changes"]["changed_at_us"])
+            price = prices_of(value["changes"]["spot_price_usd_per_hour"])
             if not size == len(part["az_id"]) == len(part["product"]) or not len(code) == len(at) == len(price):
                 raise ValueError("its columns differ in length")
             if len(code) and (code[0] < 0 or code[-1] >= size or (np.diff(code) < 0).any()):
@@ -254,27 +178,11 @@ def _check_cover(reader: Reader, key: str, value: dict[str, Any], types: set[str
         raise reader.missing(f"{key} does not cover {', '.join(sorted(lacking))}, which the fleet wants.")
 
 
-def _whole(values: Sequence[Any]) -> np.ndarray:
-    # numpy would cut fractions off and read digits out of texts.
-    if not {*map(type, values)} <= {int}:
-        raise ValueError("a number is not whole")
-    return np.array(values, dtype="int64")
-
-
-def _positive(values: Iterable[float]) -> np.ndarray:
-    array = np.array(values, dtype="float64")
-    if not ((array > 0) & (array < np.inf)).all():
-        raise ValueError("a price is not above 0 and finite")
-    return array
-
-
 def _joined(parts: list[np.ndarray], dtype: str) -> np.ndarray:
     return np.concatenate([np.empty(0, dtype), *parts])
 
 
-@lru_cache(maxsize=256)
-def _time(text_: str) -> datetime:
-    time = datetime.fromisoformat(text_)
-    if time.utcoffset() is None:
-        raise ValueError(f"fetched_at {text_!r} has no time zone")
-    return time
+def _flags(values: Sequence[Any]) -> np.ndarray:
+    if not {*map(type, values)} <= {bool}:
+        raise ValueError("a flag is not true or false")
+    return np.array(values, dtype=bool)

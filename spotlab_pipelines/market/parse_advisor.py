@@ -29,7 +29,7 @@ from spotlab_pipelines.market.parse import load_json, malformed, mapping
 SOURCE = "Spot Advisor"
 RANGE_LABELS = ("<5%", "5-10%", "10-15%", "15-20%", ">20%")
 """What the buckets 0..4 mean. `ranges` also has a `max` of 5, 11, 16, 22 and 100, which contradicts them."""
-REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d+")
+REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d+")
 SAVINGS_PCT = (-1000, 100)
 """A saving is a whole percentage. It may be negative: Spot has cost more than on-demand, -62 % in 2025."""
 ENTRY_KEY = ("region", "os", "instance_type")
@@ -87,7 +87,7 @@ def advisor_frame(region: Any, os: Any, instance_type: Any, bucket: Any, savings
 
 
 def refuse_loss(new: pd.DataFrame, last: pd.DataFrame, *, max_share: float, since: str) -> None:
-    """Refuse a feed that has lost more than a share of the regions, or of the entries, of the last good one.
+    """Refuse a feed that has lost more than a share of the regions, the types or the entries of the last good one.
 
     Args:
         new, last: Advisor frames.
@@ -95,18 +95,22 @@ def refuse_loss(new: pd.DataFrame, last: pd.DataFrame, *, max_share: float, sinc
         since: when the last good one was fetched, for the message.
 
     Raises:
-        SourceMalformed: with both figures, and some of what is gone.
+        SourceMalformed: with the figures, and some of what is gone.
     """
-    regions, entries = set(last["region"].unique()), joined(last, ENTRY_KEY)
-    gone_regions = sorted(regions - set(new["region"].unique()))
+    regions, types = (pd.Index(last[name].unique()) for name in ("region", "instance_type"))
+    entries = joined(last, ENTRY_KEY)
+    gone_regions = regions.difference(pd.Index(new["region"].unique()))
+    gone_types = types.difference(pd.Index(new["instance_type"].unique()))
     gone = entries[joined(new, ENTRY_KEY).get_indexer(entries) < 0]
-    if max(len(gone_regions) / len(regions), len(gone) / len(entries)) <= max_share:
+    lost = {"regions": (gone_regions, regions), "types": (gone_types, types), "entries": (gone, entries)}
+    beyond = [names for names, all_names in lost.values() if len(names) / len(all_names) > max_share]
+    if not beyond:
         return
-    named = gone_regions or gone.tolist()
+    named = beyond[0].tolist()
     some = ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else "")
     raise SourceMalformed(
-        f"{SOURCE}: expected at most {max_share:.0%} of the regions and of the entries of the feed of {since} to be"
-        f" gone, got {len(gone_regions)} of {len(regions)} regions and {len(gone)} of {len(entries)} entries gone"
+        f"{SOURCE}: expected at most {max_share:.0%} of the regions, types and entries of the feed of {since} to be"
+        f" gone, got {', '.join(f'{len(names)} of {len(of)} {what}' for what, (names, of) in lost.items())} gone"
         f" ({some}): it is taken for truncated.",
         remedy="If AWS really lists no more than that, accept it with `spotlab market accept-advisor`.",
     )

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from spotlab_pipelines.market.canonical import utc_ticks
-from spotlab_pipelines.market.decode import UNREADABLE, Raw, Reader
 from spotlab_pipelines.market.frames import OBSERVATION_COLUMNS, OBSERVATION_KINDS, POOL_KEY, text
+from spotlab_pipelines.market.values import UNREADABLE, Raw, Reader, texts_of, whole_numbers
 
 NAMED = POOL_KEY[1:]
 
@@ -60,7 +60,7 @@ def decode_observations(
     families = {}
     for key, region, raw in listed:
         try:
-            families[region] = frozenset(reader.open(key, raw)["families"])
+            families[region] = frozenset(texts_of(reader.open(key, raw)["families"]))
         except UNREADABLE as error:
             raise reader.unreadable(key, error) from error
     parts = [_no_observations()]
@@ -77,7 +77,7 @@ def decode_observations(
 
 def _family(region: str, value: dict[str, Any]) -> pd.DataFrame:
     pools, columns = value["pools"], value["observations"]
-    arrays = {name: np.array(columns[name], dtype="int64") for name in columns}
+    arrays = {name: whole_numbers(columns[name]) for name in columns}
     rows = {len(array) for array in arrays.values()}
     sizes = {len(pools[name]) for name in NAMED}
     limits = {

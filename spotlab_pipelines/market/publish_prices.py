@@ -22,6 +22,7 @@ from spotlab_pipelines.errors import StoreUnavailable
 from spotlab_pipelines.market.cache import price_key
 from spotlab_pipelines.market.canonical import utc_ticks
 from spotlab_pipelines.market.frames import POOL_KEY, family_of
+from spotlab_pipelines.market.parse import CLOCK_SKEW
 from spotlab_pipelines.market.publish import Envelope
 
 if TYPE_CHECKING:
@@ -73,13 +74,16 @@ class PriceCover:
     zones: Mapping[str, datetime] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, raw: bytes | None) -> PriceCover | None:
-        """Read it from a value; None if there is no value or it is not one of ours: nothing can be said of it."""
+    def of(cls, raw: bytes | None, *, now: datetime) -> PriceCover | None:
+        """Read it from a value; None if there is no value, or it is not one of ours or one of the future, which no
+        reader takes: nothing can be said of it."""
         try:
             value = orjson.loads(raw or b"")
             fetched_at, since = datetime.fromisoformat(value["fetched_at"]), datetime.fromisoformat(value["since"])
             zones = {name: datetime.fromisoformat(at) for name, at in value.get("zones", {}).items()}
             if any(time.utcoffset() is None for time in (fetched_at, since, *zones.values())):
+                return None
+            if max([fetched_at, *zones.values()]) > now + CLOCK_SKEW:
                 return None
             return cls(fetched_at, since, frozenset(value["types"]), frozenset(value["products"]), zones)
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -117,7 +121,7 @@ def look_up(
             pipeline.zrange(key, 0, -1)
         values, *answers = pipeline.execute()
     wishes = [Wishes.of(members) for members in answers[3::4]]
-    return {pair: (PriceCover.of(raw), wish) for pair, raw, wish in zip(wanted, values, wishes, strict=True)}
+    return {pair: (PriceCover.of(raw, now=now), wish) for pair, raw, wish in zip(wanted, values, wishes, strict=True)}
 
 
 def publish_prices(
@@ -168,8 +172,7 @@ def publish_prices(
         )
         for (region, family), cover in covers.items()
     }
-    oldest = envelope.fetched_at - timedelta(seconds=ttl_s)
-    return _replace_unless_lacking(redis, values, covers, ttl_s=ttl_s, oldest=oldest) if values else []
+    return _replace_unless_lacking(redis, values, covers, ttl_s=ttl_s, now=envelope.fetched_at) if values else []
 
 
 def _replace_unless_lacking(
@@ -178,21 +181,22 @@ def _replace_unless_lacking(
     covers: Mapping[Pair, PriceCover],
     *,
     ttl_s: int,
-    oldest: datetime,
+    now: datetime,
 ) -> list[Pair]:
-    """Set the values in one MULTI, but for the keys whose value was fetched since `oldest` and has what ours lacks.
+    """Set the values in one MULTI, but for the keys whose value is fresh at `now` and has what ours lacks.
 
     The keys and the wishes are watched, so that nothing can come between the look at what is there and the writing.
     """
     from redis.exceptions import WatchError
 
+    oldest = now - timedelta(seconds=ttl_s)
     keys, wish_keys = [price_key(*pair) for pair in values], [wish_key(*pair) for pair in values]
     with redis_errors(), redis.pipeline(transaction=True) as pipeline:
         for _ in range(WATCHED_TRIES):
             try:
                 pipeline.watch(*keys, *wish_keys)
                 found: Any = pipeline.mget(keys)
-                there = {pair: PriceCover.of(raw) for pair, raw in zip(values, found, strict=True)}
+                there = {pair: PriceCover.of(raw, now=now) for pair, raw in zip(values, found, strict=True)}
                 fresh = {pair: cover for pair, cover in there.items() if cover and cover.fetched_at >= oldest}
                 kept = [
                     pair

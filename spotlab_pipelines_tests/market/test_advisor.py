@@ -17,8 +17,8 @@ from spotlab_pipelines.market import fetch, parquet
 from spotlab_pipelines.market.advisor import last_good, scrape_advisor
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.cache import lacking_sources, risk_key
-from spotlab_pipelines.market.decode import Reader
 from spotlab_pipelines.market.fetch import Validators, fetch_document
+from spotlab_pipelines.market.values import Reader
 from spotlab_pipelines_tests.market.feeds import feed_server
 
 TYPES: dict[str, Any] = {f"m5.{size}xlarge": {"s": 60 + size, "r": size % 5} for size in range(1, 11)}
@@ -222,7 +222,9 @@ def test_a_sudden_loss_is_truncation_until_someone_accepts_it(scrape, engine, re
     good = scrape()
     fewer = {region: REGIONS[region] for region in list(REGIONS)[:4]}
     feed.publish(fewer)
-    with pytest.raises(SourceMalformed, match=r"1 of 5 regions and 10 of 50 entries gone.*market accept-advisor"):
+    with pytest.raises(
+        SourceMalformed, match=r"1 of 5 regions, 0 of 10 types, 10 of 50 entries gone.*market accept-advisor"
+    ):
         scrape()
     source, _ = sources(redis, datetime.now(UTC))
     assert (source["scrape_id"], source["stale"]) == (good.scrape_id, True)

@@ -190,7 +190,16 @@ def test_a_truncated_value_is_named(filled, settings, key, asset, kept):
         (["os", "Linux", "bucket"], "1", "spot_risk:us-east-1:m5.large"),
         (["vcpus"], "2", "instance_metadata:m5.large"),
         (["memory_mib"], 8192.5, "instance_metadata:m5.large"),
+        (["vcpus"], 0, "instance_metadata:m5.large"),
+        (["memory_mib"], -8192, "instance_metadata:m5.large"),
+        (["architecture"], None, "instance_metadata:m5.large"),
+        (["current_generation"], "no", "instance_metadata:m5.large"),
         (["on_demand", "us-east-1", "Linux", "usd_per_hour"], -1, "instance_metadata:m5.large"),
+        (["on_demand", "us-east-1", "Linux", "usd_per_hour"], "0.1", "instance_metadata:m5.large"),
+        (["on_demand", "us-east-1", "Linux", "source"], "guess", "instance_metadata:m5.large"),
+        (["os", "Linux", "savings_pct"], 101, "spot_risk:us-east-1:m5.large"),
+        (["os"], {"BeOS": {"bucket": 1, "savings_pct": 5}}, "spot_risk:us-east-1:m5.large"),
+        (["types"], "m5.large", "spot_risk:us-east-1"),
     ],
 )
 def test_figures_that_cannot_be_are_refused(filled, settings, path, new, key):
@@ -245,8 +254,11 @@ def test_values_are_fresh_up_to_their_time_to_live_and_stale_after(filled, setti
         read(filled, settings, now=NOW + timedelta(seconds=86401))
 
 
-def test_a_scrape_after_the_evaluations_window_start_is_fresh(filled, settings):
-    assert len(read(filled, settings, now=NOW - timedelta(hours=5)).prices) == 4
+def test_a_value_of_the_future_is_refused_beyond_clock_skew(filled, settings):
+    """Fetched by a machine whose clock is ahead, it would look fresh for as long as that."""
+    assert len(read(filled, settings, now=NOW - timedelta(minutes=5)).prices) == 4
+    with pytest.raises(MarketDataMissing, match=r"fetched_at 2026-11-02T12:00:00\+00:00 lies after now.*clocks"):
+        read(filled, settings, now=NOW - timedelta(minutes=5, microseconds=1))
 
 
 @pytest.mark.parametrize(
@@ -291,6 +303,8 @@ def alter(value, path, new):
         (["changes", "spot_price_usd_per_hour"], [0.04, None, 0.09, 0.3, 0.07]),
         (["changes", "spot_price_usd_per_hour"], [0.04, "x", 0.09, 0.3, 0.07]),
         (["changes", "spot_price_usd_per_hour"], [0.04]),
+        (["changes", "spot_price_usd_per_hour"], ["0.04"] * 5),
+        (["changes", "changed_at_us"], [0.5] * 5),
         (["changes", "changed_at_us"], ["now"] * 5),
         (["changes", "pool"], [0, 0, 1, 2, 4]),
         (["changes", "pool"], [-1, 0, 1, 2, 3]),
@@ -312,7 +326,7 @@ def test_a_bucket_that_cannot_be_is_refused(filled, settings):
     value = orjson.loads(filled.get(key))
     value["os"]["Linux"]["bucket"] = 5
     filled.set(key, orjson.dumps(value))
-    with pytest.raises(MarketDataMissing, match=r"buckets are 0\.\.4"):
+    with pytest.raises(MarketDataMissing, match="expected 0 … 4, got"):
         read(filled, settings)
 
 
@@ -356,8 +370,10 @@ def test_a_price_history_is_replaced_by_one_that_covers_as_much(filled, cover):
     assert orjson.loads(filled.get(price_key(*M5)))["scrape_id"] == "scrape-2"
 
 
-@pytest.mark.parametrize("there", [b"<html>", b"{}", None])
-def test_what_is_stale_or_unreadable_holds_nothing_up(filled, there):
+@pytest.mark.parametrize("there", [b"<html>", b"{}", None, {"fetched_at": "2026-11-03T12:00:00+00:00"}])
+def test_what_is_stale_unreadable_or_of_the_future_holds_nothing_up(filled, there):
+    if isinstance(there, dict):
+        there = orjson.dumps(orjson.loads(filled.get(price_key(*M5))) | there)
     if there is not None:
         filled.set(price_key(*M5), there)
     later = replace(LATER, fetched_at=NOW + timedelta(seconds=3601))

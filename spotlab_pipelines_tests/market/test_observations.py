@@ -18,7 +18,6 @@ from spotlab_pipelines.errors import AccessDenied, MarketDataMissing
 from spotlab_pipelines.features.engine import compute_features
 from spotlab_pipelines.features.past import Past
 from spotlab_pipelines.market.archive import Archive
-from spotlab_pipelines.market.decode import Reader
 from spotlab_pipelines.market.frames import POOL_KEY, family_of
 from spotlab_pipelines.market.history import MarketHistory
 from spotlab_pipelines.market.layout import HISTORY_DAYS
@@ -26,6 +25,7 @@ from spotlab_pipelines.market.observations import observations_of, publish_obser
 from spotlab_pipelines.market.pool_history import decode_observations, pool_history_key
 from spotlab_pipelines.market.publish import Envelope
 from spotlab_pipelines.market.scrapes import ScrapeReport
+from spotlab_pipelines.market.values import Reader
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines_tests.accounts.registering import register_in_aws
 from spotlab_pipelines_tests.local_aws.accounts import FleetInstance

@@ -128,8 +128,8 @@ def test_what_grows_has_lost_nothing():
 @pytest.mark.parametrize(
     ("new", "figures"),
     [
-        ((8, 10), "2 of 10 regions and 20 of 100 entries gone (us-east-8, us-east-9)"),
-        ((10, 8), "0 of 10 regions and 20 of 100 entries gone (us-east-0/Linux/m5.8xlarge,"),
+        ((8, 10), "2 of 10 regions, 0 of 10 types, 20 of 100 entries gone (us-east-8, us-east-9)"),
+        ((10, 8), "0 of 10 regions, 2 of 10 types, 20 of 100 entries gone (m5.8xlarge, m5.9xlarge)"),
     ],
 )
 def test_losing_more_is_refused_with_the_figures(new, figures):
@@ -138,3 +138,13 @@ def test_losing_more_is_refused_with_the_figures(new, figures):
     assert figures in str(caught.value)
     assert "10% of the regions" in str(caught.value)
     assert "yesterday" in str(caught.value)
+
+
+def test_types_that_few_regions_have_are_not_lost_among_the_many():
+    """A third of the types, in one region of ten: 4 % of the entries."""
+    common = {f"m5.{n}xlarge": {"s": 60, "r": 1} for n in range(10)}
+    rare = {f"p5.{n}xlarge": {"s": 60, "r": 1} for n in range(5)}
+    regions = {f"us-east-{n}": {"Linux": common} for n in range(10)}
+    full = parse_advisor(whole_feed(regions | {"us-east-0": {"Linux": common | rare}}))
+    with pytest.raises(SourceMalformed, match=r"0 of 10 regions, 5 of 15 types, 5 of 105 entries gone.*p5\.0xlarge"):
+        refuse_loss(parse_advisor(whole_feed(regions)), full, max_share=0.1, since="yesterday")

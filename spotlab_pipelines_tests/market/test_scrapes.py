@@ -259,6 +259,7 @@ def test_a_family_is_fetched_again_if_it_is_old_or_does_not_cover(ready, scrape,
         good | {"types": good["types"][1:]},
         good | {"since": good["fetched_at"]},
         good | {"fetched_at": old},
+        good | {"fetched_at": (datetime.now(UTC) + timedelta(hours=1)).isoformat()},
         {"nonsense": True},
     ]
     for value in insufficient:
