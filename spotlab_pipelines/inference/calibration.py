@@ -27,37 +27,42 @@ NO_CURVE: Curve = (IDENTITY, np.zeros(0), np.zeros(0))
 
 
 class CalibratedModel(HorizonEstimator):
-    """A fitted model, and a map for each horizon through which its probabilities go.
+    """One fitted model for each horizon, each with its own columns, and the maps that its probabilities go through.
+
+    It is put together, not fitted: training chooses, fits and calibrates each horizon for itself.
 
     Attributes:
-        curves_: one Curve a horizon. A map never turns the order of two pools around.
+        models: for each horizon a fitted model of that one horizon.
+        curves: for each horizon the maps, the first to be applied first. None turns the order of two pools around.
     """
 
-    curves_: list[Curve]
-
-    def __init__(self, model: HorizonEstimator) -> None:
-        self.model = model
-
-    @property
-    def feature_names(self) -> list[str]:  # type: ignore[override]
-        """Those of the model."""
-        return list(self.model.feature_names)
-
-    @property
-    def horizons_h(self) -> list[int]:  # type: ignore[override]
-        """Those of the model."""
-        return list(self.model.horizons_h)
-
-    def with_curves(self, curves: list[Curve]) -> CalibratedModel:
-        """The same model with these maps."""
-        found = CalibratedModel(self.model)
-        found.curves_ = curves
-        return found
+    def __init__(
+        self,
+        models: list[HorizonEstimator],
+        curves: list[list[Curve]],
+        feature_names: tuple[str, ...] | list[str],
+        horizons_h: tuple[int, ...] | list[int],
+    ) -> None:
+        self.models = models
+        self.curves = curves
+        self.feature_names = feature_names
+        self.horizons_h = horizons_h
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
-        """The model's probabilities (n, n_horizons), each horizon through its map."""
-        raw = self.model.predict(X)
-        return np.column_stack([apply_curve(curve, raw[:, column]) for column, curve in enumerate(self.curves_)])
+        """Probabilities of X (n, k) in the order of `feature_names`, (n, n_horizons)."""
+        matrix, place = np.asarray(X, dtype=float), {name: number for number, name in enumerate(self.feature_names)}
+        found = np.empty((len(matrix), len(self.horizons_h)))
+        for column, (model, curves) in enumerate(zip(self.models, self.curves, strict=True)):
+            said = model.predict(matrix[:, [place[name] for name in model.feature_names]])[:, 0]
+            for curve in curves:
+                said = apply_curve(curve, said)
+            found[:, column] = said
+        return found
+
+    def through(self, curves: list[Curve]) -> CalibratedModel:
+        """The same models with one more map for each horizon."""
+        longer = [[*before, curve] for before, curve in zip(self.curves, curves, strict=True)]
+        return CalibratedModel(self.models, longer, self.feature_names, self.horizons_h)
 
 
 def apply_curve(curve: Curve, probability: np.ndarray) -> np.ndarray:

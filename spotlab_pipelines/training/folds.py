@@ -63,14 +63,13 @@ def blocked_folds(
         embargo_h: the longest horizon.
         groups: pools are dealt out to at most this many groups; with one pool only, days alone are held out.
     """
-    _, day = np.unique(places.at // DAY_US, return_inverse=True)
-    _, pool = np.unique(places.pool, return_inverse=True)
-    if not len(day):
+    if not len(places.at):
         return
-    blocks, groups = min(blocks, int(day.max()) + 1), min(groups, int(pool.max()) + 1)
-    block, group = day * blocks // (int(day.max()) + 1), pool % groups
+    _, pool = np.unique(places.pool, return_inverse=True)
+    groups = min(groups, int(pool.max()) + 1)
+    block, group = day_blocks(places.at, blocks), pool % groups
     embargo = int(embargo_h * HOUR_US)
-    for number in range(blocks):
+    for number in range(int(block.max()) + 1):
         inside = block == number
         times = places.at[inside]
         away = (places.at < times.min() - embargo) | (places.at > times.max() + embargo)
@@ -81,14 +80,17 @@ def blocked_folds(
                 yield Fold(train, test)
 
 
+def day_blocks(at: np.ndarray, blocks: int = DAY_BLOCKS) -> np.ndarray:
+    """The block of consecutive days of each of n instants, 0 to at most `blocks` − 1, as many days in each."""
+    _, day = np.unique(at // DAY_US, return_inverse=True)
+    days = int(day.max(initial=0)) + 1
+    return day * min(blocks, days) // days
+
+
 def walk_forward_folds(places: Places, *, blocks: int = DAY_BLOCKS) -> Iterator[Fold]:
     """Judge each block of days but the first on what came before it; `labels_known_by` censors what was not known."""
-    _, day = np.unique(places.at // DAY_US, return_inverse=True)
-    if not len(day):
-        return
-    blocks = min(blocks, int(day.max()) + 1)
-    block = day * blocks // (int(day.max()) + 1)
-    for number in range(1, blocks):
+    block = day_blocks(places.at, blocks)
+    for number in range(1, int(block.max(initial=0)) + 1):
         yield Fold(np.flatnonzero(block < number), np.flatnonzero(block == number))
 
 

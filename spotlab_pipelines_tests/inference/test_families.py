@@ -49,20 +49,30 @@ def families() -> list[HorizonEstimator]:
 @pytest.mark.parametrize("estimator", families(), ids=lambda each: type(each).__name__)
 def test_every_family_fits_again_alike_and_comes_back_from_its_file(estimator: HorizonEstimator):
     matrix, labels = labelled()
-    columns = [NAMES.index(name) for name in estimator.feature_names]
-    model = clone(estimator).fit(matrix[:, columns], labels)  # type: ignore[union-attr]
-    calibrated = CalibratedModel(model).with_curves(
-        [fit_platt(model.predict(matrix[:, columns])[:, 0], labels[:, 0], np.ones(len(labels))), NO_CURVE, NO_CURVE]
-    )
-    found = calibrated.predict(matrix[:, columns])
-    assert found.shape == (3000, 3)
+    rows = matrix[:, [NAMES.index(name) for name in estimator.feature_names]]
+    models = [clone(estimator).set_params(horizons_h=[hours]) for hours in (1, 6)]  # type: ignore[union-attr]
+    models = [model.fit(rows, labels[:, [column]]) for column, model in enumerate(models)]
+    raw = models[0].predict(rows)[:, 0]
+    curves = [[fit_platt(raw, labels[:, 0], np.ones(len(labels)))], [NO_CURVE]]
+    calibrated = CalibratedModel(models, curves, NAMES, [1, 6])
+    found = calibrated.predict(matrix)
+    assert found.shape == (3000, 2)
     assert ((found >= 0) & (found <= 1)).all()
-    np.testing.assert_array_equal(found[:, 1:], model.predict(matrix[:, columns])[:, 1:])
-    again = clone(estimator).fit(matrix[:, columns], labels)  # type: ignore[union-attr]
-    np.testing.assert_array_equal(again.predict(matrix[:, columns]), model.predict(matrix[:, columns]))
+    np.testing.assert_array_equal(found[:, 0], apply_curve(curves[0][0], raw))
+    np.testing.assert_array_equal(found[:, 1], models[1].predict(rows)[:, 0])
+    again = clone(models[0]).fit(rows, labels[:, :1])  # type: ignore[union-attr]
+    np.testing.assert_array_equal(again.predict(rows)[:, 0], raw)
     opened = skops.io.loads(skops.io.dumps(calibrated), trusted=TRUSTED_TYPES)
-    np.testing.assert_array_equal(opened.predict(matrix[:, columns]), found)
-    assert (opened.feature_names, opened.horizons_h) == (list(estimator.feature_names), [1, 6, 12])
+    np.testing.assert_array_equal(opened.predict(matrix), found)
+    assert (opened.feature_names, opened.horizons_h) == (NAMES, [1, 6])
+
+
+def test_the_order_of_the_columns_is_that_of_the_names():
+    matrix, labels = labelled(500)
+    model = LogisticModel(feature_names=NAMES[:1], horizons_h=[1]).fit(matrix[:, :1], labels[:, :1])
+    straight = CalibratedModel([model], [[]], NAMES, [1]).predict(matrix)
+    turned = CalibratedModel([model], [[]], NAMES[::-1], [1]).predict(matrix[:, ::-1])
+    np.testing.assert_array_equal(straight, turned)
 
 
 @pytest.mark.parametrize("estimator", families(), ids=lambda each: type(each).__name__)
@@ -171,7 +181,9 @@ def test_nothing_is_calibrated_with_nothing():
             fit(np.zeros(0), np.zeros(0), np.zeros(0))
 
 
-def test_advisor_rate_can_be_calibrated():
-    model = CalibratedModel(AdvisorRateModel()).with_curves([(PLATT, np.array([1.0, 2.0]), np.zeros(0))] * 3)
-    raw = AdvisorRateModel().predict(np.array([[0.1]]))
-    np.testing.assert_allclose(log_odds(model.predict(np.array([[0.1]]))), log_odds(raw) + 2.0)
+def test_maps_are_applied_one_after_the_other():
+    halved, raised = (PLATT, np.array([0.5, 0.0]), np.zeros(0)), (PLATT, np.array([1.0, 2.0]), np.zeros(0))
+    base = AdvisorRateModel(horizons_h=[6])
+    model = CalibratedModel([base], [[halved]], base.feature_names, [6]).through([raised])
+    raw = base.predict(np.array([[0.1]]))
+    np.testing.assert_allclose(log_odds(model.predict(np.array([[0.1]]))), 0.5 * log_odds(raw) + 2.0)

@@ -1,0 +1,263 @@
+"""The one way to fit: reproducible, honest about what it was not fitted on, and better than no model."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spotlab_pipelines.errors import InvalidInput, NotEnoughData
+from spotlab_pipelines.experiments.scorecard import scorecard
+from spotlab_pipelines.features.specs import get_spec
+from spotlab_pipelines.inference.calibration import IDENTITY, ISOTONIC, PLATT
+from spotlab_pipelines.inference.estimators import HorizonEstimator
+from spotlab_pipelines.training import families, fitting
+from spotlab_pipelines.training.backtest import (
+    CONSTANT,
+    TRAILING,
+    advisor_forecast,
+    judge,
+    pools_of,
+    recalibrated_forecasts,
+    trailing_share,
+)
+from spotlab_pipelines.training.calibrating import choose_curve
+from spotlab_pipelines.training.families import Candidate, candidates, with_unobserved
+from spotlab_pipelines.training.fingerprint import fit_sha256
+from spotlab_pipelines.training.fitting import Examples, Fitted, fit_family, predict
+from spotlab_pipelines.training.folds import DAY_US, HOUR_US
+from spotlab_pipelines.training.trace_examples import trace_examples
+from spotlab_pipelines_tests.training.traces import START, generated_trace
+
+HORIZONS = (1, 6)
+SPEC = "v2-history"
+CUT_US = (START + pd.Timedelta(days=15)).value // 1000
+TRACE = generated_trace()
+
+
+@lru_cache(maxsize=1)
+def frame() -> pd.DataFrame:
+    return trace_examples(TRACE, feature_spec=SPEC, horizons_h=HORIZONS, open_bucket_rate=0.3)
+
+
+@lru_cache(maxsize=1)
+def parts() -> tuple[Examples, Examples]:
+    everything = Examples.of(frame(), SPEC, HORIZONS)
+    before = np.flatnonzero(everything.places.at < CUT_US)
+    after = np.flatnonzero(everything.places.at >= CUT_US)
+    return everything.take(before).known_by(CUT_US), everything.take(after)
+
+
+@lru_cache(maxsize=4)
+def fitted(family: str) -> Fitted:
+    return fit_family(family, parts()[0])
+
+
+@pytest.mark.parametrize("family", ["time-in-state", "logistic"])
+def test_a_model_of_history_beats_the_trailing_share_and_is_calibrated(family: str):
+    test = parts()[1]
+    pools = pools_of(frame().tail(len(test)))
+    forecasts = {
+        family: predict(fitted(family).model, test),
+        CONSTANT: np.full(test.labels.shape, 0.3),
+        TRAILING: np.tile(trailing_share(TRACE, test.places, pools)[:, None], 2),
+    }
+    found = judge(forecasts, test).set_index(["horizon_h", "forecaster"])
+    at_1h = found.loc[1]
+    auc, skill, ece = (dict(at_1h[name]) for name in ("roc_auc", "brier_skill", "ece"))
+    assert auc[family] > auc[TRAILING] + 0.02
+    assert skill[family] > 0.1
+    assert ece[family] < 0.06
+    assert auc[CONSTANT] == 0.5
+    assert at_1h["skill_over_constant"][CONSTANT] == 0
+    assert at_1h["n"].nunique() == 1
+
+
+def test_what_was_judged_was_not_fitted_on():
+    """Out of fold and walking forward a model is never as good as on the rows that it was fitted on."""
+    train, model = parts()[0], fitted("logistic")
+    known = ~np.isnan(train.labels[:, 0]) & ~np.isnan(model.walked[:, 0])
+    outcome = train.labels[known, 0]
+    inside = scorecard(outcome, predict(model.model, train)[known, 0])
+    blocked, walked = scorecard(outcome, model.blocked[known, 0]), scorecard(outcome, model.walked[known, 0])
+    assert 0.6 < blocked.roc_auc < inside.roc_auc
+    assert walked.log_loss > inside.log_loss
+    # The first days have nothing before them.
+    first = train.places.at < train.places.at.min() + DAY_US
+    assert np.isnan(model.walked[first]).all()
+    assert not np.isnan(model.blocked[first]).any()
+
+
+def test_labels_of_another_week_teach_nothing():
+    """Were anything of the answer in the features, or of a test in what it is judged by, this would find it."""
+    train = parts()[0]
+    generator = np.random.default_rng(0)
+    # Whole days are dealt out anew within each pool, so that the labels stay as clustered as they are.
+    labels = train.labels.copy()
+    for pool in np.unique(train.places.pool):
+        rows = np.flatnonzero(train.places.pool == pool)
+        labels[rows] = np.roll(labels[rows], int(generator.integers(len(rows) // 3, len(rows) // 2)), axis=0)
+    shifted = Examples(train.spec, (1,), train.matrix, labels[:, :1], train.places)
+    found = fit_family("logistic", shifted)
+    known = ~np.isnan(labels[:, 0] + train.labels[:, 0] + found.blocked[:, 0])
+    honest = scorecard(train.labels[known, 0], fitted("logistic").blocked[known, 0]).roc_auc
+    # Not 0.5: stressed weeks follow each other by chance.
+    assert scorecard(labels[known, 0], found.blocked[known, 0]).roc_auc < min(0.62, honest - 0.1)
+
+
+class _PoolMean(HorizonEstimator):
+    """Remembers the share of interruptions at each value of its first column: target encoding."""
+
+    def __init__(self, feature_names: list[str], horizons_h: list[int]) -> None:
+        self.feature_names, self.horizons_h = feature_names, horizons_h
+
+    def fit(self, X, y):  # noqa: N803
+        self.mean = pd.Series(y[:, 0]).groupby(X[:, 0]).mean()
+        self.usual = float(np.nanmean(y))
+        return self
+
+    def predict(self, X) -> np.ndarray:  # noqa: N803
+        return self.mean.reindex(X[:, 0]).fillna(self.usual).to_numpy()[:, None]
+
+
+def test_what_a_model_remembers_of_a_day_or_a_pool_earns_nothing_out_of_fold():
+    """A mean over all rows would leak; a mean inside the folds knows neither the day nor the pool of its test."""
+    train = parts()[0]
+    for number in (train.places.pool, train.places.at // (6 * HOUR_US)):
+        matrix = train.matrix.copy()
+        matrix[:, 0] = number
+        named = Examples(train.spec, train.horizons_h, matrix, train.labels, train.places)
+        way = Candidate(train.spec.names[:1], lambda: _PoolMean(list(train.spec.names[:1]), [1]))
+        told, _ = fitting._out_of_fold(way, named, 1)
+        known = ~np.isnan(train.labels[:, 0])
+        inside = way.make().fit(matrix[:, :1], train.labels[:, :1]).predict(matrix[:, :1])[:, 0]
+        assert scorecard(train.labels[known, 0], inside[known]).roc_auc > 0.55
+        assert scorecard(train.labels[known, 0], told[known]).roc_auc < 0.52
+
+
+def test_the_same_examples_in_any_order_give_the_same_hash_and_others_another():
+    known = frame()[frame()["sampled_at"] < START + pd.Timedelta(days=4)]
+
+    def fit(examples: pd.DataFrame) -> str:
+        return fit_sha256(fit_family("logistic", Examples.of(examples, SPEC, (1,))).model)
+
+    assert fit(known) == fit(known.sample(frac=1.0, random_state=3)) != fit(known.tail(len(known) - 1))
+
+
+def test_the_hash_sees_every_array_of_a_model():
+    model = fitted("logistic").model
+    before = fit_sha256(model)
+    array = model.models[1].coef_  # type: ignore[attr-defined]
+    kept = array[0, 0]
+    try:
+        array[0, 0] = np.nextafter(kept, np.inf)
+        assert fit_sha256(model) != before
+    finally:
+        array[0, 0] = kept
+    assert fit_sha256(model.through(model.curves[0] * 2)) != before
+
+
+def test_too_few_interruptions_are_named():
+    train = parts()[0]
+    few = Examples(train.spec, train.horizons_h, train.matrix, np.zeros(train.labels.shape), train.places)
+    few.labels[:19, 0] = 1.0
+    with pytest.raises(NotEnoughData, match="hold 19 interruptions within 1 h; 20 are needed"):
+        fit_family("logistic", few)
+    with pytest.raises(NotEnoughData, match="at least 20 interruptions"):
+        judge({"any": np.full(few.labels.shape, 0.1)}, few)
+
+
+def test_unknown_families_and_specs_that_lack_what_a_family_reads_are_named():
+    with pytest.raises(InvalidInput, match="base-rate, advisor-rate, time-in-state, logistic, boosting"):
+        candidates("forest", get_spec(SPEC), 1)
+    with pytest.raises(InvalidInput, match="lacks historic_interrupt_rate"):
+        candidates("advisor-rate", get_spec(SPEC), 1)
+
+
+def test_a_pool_that_was_never_observed_is_what_pools_are_on_average():
+    """The neutral values that stand in for its history are not taken at their word."""
+    spec, train = get_spec(SPEC), parts()[0]
+    row = np.array([[feature.neutral if feature.indicator else 0.0 for feature in spec.features]])
+    row[0, spec.names.index("history_missing")] = 1.0
+    rate = float(np.nanmean(train.labels[:, 0]))
+    for family in ("logistic", "time-in-state"):
+        model = fitted(family).model
+        said = model.predict(row[:, train.columns(model.feature_names)])[0, 0]
+        assert said == pytest.approx(rate, abs=0.08)
+
+
+def test_an_indicator_that_varies_by_itself_is_left_alone():
+    spec, train = get_spec(SPEC), parts()[0]
+    more, _ = with_unobserved(train.matrix, train.labels, spec)
+    assert len(more) == len(train) + -(-len(train) // families.UNOBSERVED_EVERY)
+    matrix = train.matrix.copy()
+    matrix[3, spec.names.index("history_missing")] = 1.0
+    assert with_unobserved(matrix, train.labels, spec)[0] is matrix
+
+
+def distorted(n: int, weight: float) -> tuple[np.ndarray, ...]:
+    generator = np.random.default_rng(2)
+    said = generator.uniform(0.02, 0.98, n)
+    outcome = (generator.random(n) < np.where(said > 0.5, 0.9, 0.1)).astype(float)
+    return said, outcome, np.full(n, weight), np.arange(n) * 5 // n
+
+
+def test_steps_are_chosen_only_with_plenty_and_nothing_where_nothing_helps():
+    assert choose_curve(*distorted(20_000, 1.0))[0][0] == ISOTONIC
+    # As many rows, but of few hours.
+    assert choose_curve(*distorted(20_000, 0.01))[0][0] in (IDENTITY, PLATT)
+    generator = np.random.default_rng(3)
+    said = generator.uniform(0.02, 0.98, 5000)
+    honest = (generator.random(5000) < said).astype(float)
+    assert choose_curve(said, honest, np.ones(5000), np.arange(5000) // 1000)[0][0] == IDENTITY
+
+
+def test_recalibration_on_a_short_prefix_mends_a_model_from_elsewhere():
+    test = parts()[1]
+    said = predict(fitted("logistic").model, test)
+    elsewhere = said / (said + 4.0 * (1.0 - said))
+    forecasts = {"elsewhere": elsewhere, **recalibrated_forecasts(elsewhere, test, since_us=CUT_US, days=1.5)}
+    found = judge(forecasts, test).set_index(["horizon_h", "forecaster"]).loc[1]
+    assert list(found.index[1:]) == ["recalibrated on 1.5 days", "recalibrated daily after 1.5 days"]
+    assert (found["ece"].iloc[1:] < 0.7 * found["ece"].iloc[0]).all()
+    assert (found["brier_skill"].iloc[1:] > found["brier_skill"].iloc[0] + 0.02).all()
+
+
+def test_recalibration_knows_no_outcome_before_it_was_known():
+    """Whatever happens from a day on changes nothing of what is said of the days up to it."""
+    test = parts()[1]
+    said = predict(fitted("logistic").model, test)
+    later = CUT_US + 3 * DAY_US
+    labels = np.where((test.places.at + 6 * HOUR_US > later)[:, None], 1.0 - test.labels, test.labels)
+    turned = Examples(test.spec, test.horizons_h, test.matrix, labels, test.places)
+    mine, theirs = (recalibrated_forecasts(said, each, since_us=CUT_US, days=1) for each in (test, turned))
+    before = test.places.at < later
+    for name in mine:
+        np.testing.assert_array_equal(mine[name][before], theirs[name][before])
+    daily = list(mine)[1]
+    assert not np.array_equal(mine[daily], theirs[daily], equal_nan=True)
+
+
+def test_the_trailing_share_by_hand():
+    pool = TRACE[TRACE["instance_type"] == "p0.large"]
+    at = frame()[frame()["instance_type"] == "p0.large"].tail(5)
+    places = Examples.of(at, SPEC, HORIZONS).places
+    for instant, found in zip(at["sampled_at"], trailing_share(TRACE, places, pools_of(at)), strict=True):
+        window = (pool["observed_at"] <= instant) & (pool["observed_at"] > instant - pd.Timedelta(hours=24))
+        assert found == pytest.approx(1 - pool["available"][window].mean())
+
+
+def test_the_advisor_says_nothing_where_it_does_not_list_a_type():
+    pools = pools_of(frame()).drop_duplicates().reset_index(drop=True)
+    advisor = pd.DataFrame(
+        {
+            "region": "us-west-2", "os": "Linux", "instance_type": pools["instance_type"].unique(),
+            "interrupt_rate_min": 0.05, "interrupt_rate_max": 0.10,
+        }
+    ).astype({"region": "str", "os": "str"})  # fmt: skip
+    found = advisor_forecast(advisor, pools, horizons_h=HORIZONS, open_bucket_rate=0.3)
+    assert found is not None
+    np.testing.assert_allclose(found[0], [1 - 0.925 ** (h / 730.5) for h in HORIZONS])
+    assert advisor_forecast(advisor.tail(2), pools, horizons_h=HORIZONS, open_bucket_rate=0.3) is None
