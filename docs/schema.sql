@@ -74,7 +74,7 @@ CREATE FUNCTION public.refuse_change() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
         begin
-            raise exception 'audit_log is append-only' using errcode = 'insufficient_privilege';
+            raise exception '% is append-only', tg_table_name using errcode = 'insufficient_privilege';
         end $$;
 
 CREATE FUNCTION public.set_updated_at() RETURNS trigger
@@ -483,6 +483,34 @@ CREATE VIEW public.v_recent_experiments WITH (security_invoker='true') AS
      JOIN public.experiment_logs l ON (((l.account_id = e.account_id) AND (l.window_start = e.window_start))))
   WHERE ((e.state = 'logged'::text) AND (e.window_start > (now() - '7 days'::interval)) AND (l.window_start > (now() - '7 days'::interval)));
 
+CREATE TABLE public.verdicts (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    champion text NOT NULL,
+    challenger text NOT NULL,
+    day date NOT NULL,
+    look integer NOT NULL,
+    information double precision,
+    predictions integer NOT NULL,
+    events integer NOT NULL,
+    blocks integer NOT NULL,
+    verdict text NOT NULL,
+    why text NOT NULL,
+    brier_gain double precision,
+    brier_gain_low double precision,
+    brier_gain_high double precision,
+    log_loss_gain double precision,
+    log_loss_gain_low double precision,
+    log_loss_gain_high double precision,
+    ece double precision,
+    judged_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT ck_verdicts_challenger CHECK ((champion <> challenger)),
+    CONSTRAINT ck_verdicts_ece CHECK (((ece >= (0)::double precision) AND (ece <= (1)::double precision))),
+    CONSTRAINT ck_verdicts_information CHECK (((information > (0)::double precision) AND (information < 'Infinity'::double precision))),
+    CONSTRAINT ck_verdicts_look CHECK ((look >= 0)),
+    CONSTRAINT ck_verdicts_predictions CHECK (((predictions >= events) AND (events >= 0) AND (blocks >= 0))),
+    CONSTRAINT ck_verdicts_verdict CHECK ((verdict = ANY (ARRAY['promote'::text, 'hold'::text, 'reject'::text, 'insufficient data'::text])))
+);
+
 ALTER TABLE ONLY public.alembic_version
     ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
 
@@ -525,6 +553,9 @@ ALTER TABLE ONLY public.tracking_runs
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT pk_users PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.verdicts
+    ADD CONSTRAINT pk_verdicts PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.accounts
     ADD CONSTRAINT uq_accounts_account_id UNIQUE (account_id);
 
@@ -564,6 +595,9 @@ ALTER TABLE ONLY public.tracking_runs
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT uq_users_email UNIQUE (email);
 
+ALTER TABLE ONLY public.verdicts
+    ADD CONSTRAINT uq_verdicts_champion_challenger_day UNIQUE (champion, challenger, day);
+
 CREATE INDEX ix_accounts_account_id_marked ON public.accounts USING btree (account_id) WHERE (access_state = ANY (ARRAY['lax'::text, 'access_broken'::text]));
 
 CREATE INDEX ix_accounts_owner_id ON public.accounts USING btree (owner_id);
@@ -587,6 +621,8 @@ CREATE INDEX ix_scrapes_source_account_id_fetched_at ON public.scrapes USING btr
 CREATE UNIQUE INDEX uq_model_registry_champion ON public.model_registry USING btree (role) WHERE (role = 'champion'::text);
 
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit_log FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
+
+CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.verdicts FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
 
 CREATE TRIGGER set_updated_at BEFORE UPDATE ON public.accounts FOR EACH ROW WHEN ((old.* IS DISTINCT FROM new.*)) EXECUTE FUNCTION public.set_updated_at();
 
@@ -647,6 +683,12 @@ ALTER TABLE ONLY public.tracking_runs
 
 ALTER TABLE ONLY public.tracking_runs
     ADD CONSTRAINT fk_tracking_runs_model_version FOREIGN KEY (model_version) REFERENCES public.model_registry(version) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY public.verdicts
+    ADD CONSTRAINT fk_verdicts_challenger FOREIGN KEY (challenger) REFERENCES public.model_registry(version) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY public.verdicts
+    ADD CONSTRAINT fk_verdicts_champion FOREIGN KEY (champion) REFERENCES public.model_registry(version) ON DELETE RESTRICT;
 
 ALTER TABLE public.accounts ENABLE ROW LEVEL SECURITY;
 
@@ -933,3 +975,40 @@ GRANT SELECT ON TABLE public.v_model_performance TO spotlab_api;
 
 GRANT SELECT ON TABLE public.v_recent_experiments TO spotlab_pipeline;
 GRANT SELECT ON TABLE public.v_recent_experiments TO spotlab_api;
+
+GRANT SELECT ON TABLE public.verdicts TO spotlab_pipeline;
+GRANT SELECT ON TABLE public.verdicts TO spotlab_api;
+
+GRANT INSERT(champion) ON TABLE public.verdicts TO spotlab_pipeline;
+
+GRANT INSERT(challenger) ON TABLE public.verdicts TO spotlab_pipeline;
+
+GRANT INSERT(day) ON TABLE public.verdicts TO spotlab_pipeline;
+
+GRANT INSERT(look) ON TABLE public.verdicts TO spotlab_pipeline;
+
+GRANT INSERT(information) ON TABLE public.verdicts TO spotlab_pipeline;
+
+GRANT INSERT(predictions) ON TABLE public.verdicts TO spotlab_pipeline;
+
+GRANT INSERT(events) ON TABLE public.verdicts TO spotlab_pipeline;
+
+GRANT INSERT(blocks) ON TABLE public.verdicts TO spotlab_pipeline;
+
+GRANT INSERT(verdict) ON TABLE public.verdicts TO spotlab_pipeline;
+
+GRANT INSERT(why) ON TABLE public.verdicts TO spotlab_pipeline;
+
+GRANT INSERT(brier_gain) ON TABLE public.verdicts TO spotlab_pipeline;
+
+GRANT INSERT(brier_gain_low) ON TABLE public.verdicts TO spotlab_pipeline;
+
+GRANT INSERT(brier_gain_high) ON TABLE public.verdicts TO spotlab_pipeline;
+
+GRANT INSERT(log_loss_gain) ON TABLE public.verdicts TO spotlab_pipeline;
+
+GRANT INSERT(log_loss_gain_low) ON TABLE public.verdicts TO spotlab_pipeline;
+
+GRANT INSERT(log_loss_gain_high) ON TABLE public.verdicts TO spotlab_pipeline;
+
+GRANT INSERT(ece) ON TABLE public.verdicts TO spotlab_pipeline;

@@ -27,7 +27,8 @@ SpotLabError
     │   └── FeatureOutOfRange       NaN, infinite or outside the range of its spec
     ├── ModelError                  a model may not or cannot serve
     │   ├── ModelUnknown            no such version, or none approved
-    │   └── ModelTampered           the artifact's hash is not the one that was approved
+    │   ├── ModelTampered           the artifact's hash is not the one that was approved
+    │   └── NotProven               no verdict says that it beats the champion, or its calibration is too poor
     ├── NotEnoughData               there is too little history to fit or to judge
     └── IntegrityError              stored data contradicts itself
         └── ArchiveTooNew           a file of the archive has a schema that only a newer SpotLab reads
@@ -150,6 +151,10 @@ class ModelUnknown(ModelError):
 
 class ModelTampered(ModelError):
     """The artifact's hash is not the one that was approved."""
+
+
+class NotProven(ModelError):
+    """Not promoted: no verdict says that it beats the champion, or its probabilities are badly calibrated."""
 
 
 class NotEnoughData(PermanentError):

@@ -218,6 +218,20 @@ class Settings(BaseSettings):
         description="What one interruption costs, for accounts that were registered without a figure of their own.",
     )
 
+    # Verdicts
+    promote_ece_max: float = Field(
+        default=0.05,
+        gt=0.0,
+        le=1.0,
+        description="Calibration error (ECE) up to which a version with the verdict promote may become the champion.",
+    )
+    promote_predictions_min: int = Field(
+        default=1000,
+        ge=1,
+        le=1_000_000_000,
+        description="Predictions with a known outcome that a promotion's verdict and calibration must rest on.",
+    )
+
     # The log
     log_months_ahead: int = Field(
         default=3, ge=1, le=24, description="Months for which the experiment log's partitions are made ahead."

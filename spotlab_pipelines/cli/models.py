@@ -58,10 +58,20 @@ def models_approve(
 
 
 @app.command("promote")
-def models_promote(version: Version, as_user: As = None) -> None:
-    """Make an approved version the champion; the champion of before goes on as a challenger."""
+def models_promote(
+    version: Version,
+    override: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="Promote it whatever verdict and calibration say; the reason is audited."),
+    ] = None,
+    as_user: As = None,
+) -> None:
+    """Make an approved version the champion; the champion of before goes on as a challenger.
+
+    The latest verdict against the present champion must be to promote it, and its calibration acceptable.
+    """
     with _registry(as_user) as (registry, actor):
-        row = registry.promote(version, actor=actor)
+        row = registry.promote(version, actor=actor, override=override)
     print(f"{row.version} is the champion.")
 
 

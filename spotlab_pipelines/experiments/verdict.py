@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spotlab_pipelines.database.tables import VERDICTS
 from spotlab_pipelines.experiments.boundaries import level_at
 from spotlab_pipelines.experiments.scorecard import check_pairs
 
-PROMOTE, HOLD, REJECT, INSUFFICIENT = "promote", "hold", "reject", "insufficient data"
-VERDICTS = (PROMOTE, HOLD, REJECT, INSUFFICIENT)
+PROMOTE, HOLD, REJECT, INSUFFICIENT = VERDICTS
 SMALLEST = 1e-15
 """Probabilities are kept this far from 0 and 1 in the log loss, which a certain and wrong one would make infinite."""
 

@@ -22,6 +22,7 @@ from spotlab_pipelines.inference.adapter import BaseModelAdapter
 from spotlab_pipelines.inference.artifacts import artifact_sha256, load_estimator
 from spotlab_pipelines.inference.mlflow_models import keep_model
 from spotlab_pipelines.inference.mlflow_store import mlflow_client, mlflow_errors
+from spotlab_pipelines.inference.promotion import PromotionGate
 from spotlab_pipelines.inference.roles import FIRST_MODELS, change_role
 from spotlab_pipelines.inference.versions import ServingVersion, select_versions
 
@@ -189,16 +190,22 @@ class ModelRegistry:
             raise InvalidInput(f"A version is approved as challenger or none; got {role!r}.", remedy="Use promote.")
         return self._change(version, "approve_model", actor, to=("approved", role))
 
-    def promote(self, version: str, *, actor: str | None = None) -> ServingVersion:
+    def promote(self, version: str, *, actor: str | None = None, override: str | None = None) -> ServingVersion:
         """Make an approved version the champion; the champion of before goes on as a challenger.
 
+        Args:
+            override: why it is promoted without a verdict or with poor calibration; goes on record.
+
         Raises:
+            NotProven: the latest verdict against the champion is not to promote it, or its calibration is too poor.
             ModelUnknown: no such version, or it is not approved.
             InvalidInput: it is the champion.
             ModelTampered: its files are not the ones that were registered.
             NotAllowed: the actor is a user who is no admin.
         """
-        return self._change(version, "promote_model", actor, to=("approved", "champion"))
+        settings = self._settings
+        gate = PromotionGate(settings.promote_ece_max, settings.promote_predictions_min, override)
+        return self._change(version, "promote_model", actor, to=("approved", "champion"), gate=gate)
 
     def retire(self, version: str, *, actor: str | None = None) -> None:
         """Stop serving a version; what it predicted stays on record.
@@ -210,9 +217,13 @@ class ModelRegistry:
         """
         self._change(version, "retire_model", actor, to=("retired", "none"))
 
-    def _change(self, version: str, action: str, actor: str | None, *, to: tuple[str, str]) -> ServingVersion:
+    def _change(
+        self, version: str, action: str, actor: str | None, *, to: tuple[str, str], gate: PromotionGate | None = None
+    ) -> ServingVersion:
         client = mlflow_client(self._settings)
-        return change_role(self._engine, client, version, action, actor=actor, to=to, is_intact=self.is_intact)
+        return change_role(
+            self._engine, client, version, action, actor=actor, to=to, is_intact=self.is_intact, gate=gate
+        )
 
     def _select(self, *where: sa.ColumnElement[bool]) -> list[ServingVersion]:
         with database_errors(), self._engine.connect() as connection:

@@ -6,7 +6,7 @@ Which steps there are is here, and that Postgres and MLflow show the same; who m
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -16,6 +16,7 @@ from spotlab_pipelines.database.tables import ModelVersion
 from spotlab_pipelines.errors import InvalidInput, ModelError, ModelTampered, ModelUnknown
 from spotlab_pipelines.inference.mlflow_models import show_role
 from spotlab_pipelines.inference.mlflow_store import mlflow_errors
+from spotlab_pipelines.inference.promotion import PromotionGate
 from spotlab_pipelines.inference.versions import ServingVersion, select_versions
 
 if TYPE_CHECKING:
@@ -36,15 +37,18 @@ def change_role(
     actor: str | None,
     to: tuple[str, str],
     is_intact: IsIntact,
+    gate: PromotionGate | None = None,
 ) -> ServingVersion:
     """Change a version's row and what MLflow shows of it, on record; all or, if MLflow fails, nothing.
 
     Args:
         action: approve_model, promote_model or retire_model.
         to: the version's new status and role.
+        gate: what taking a champion's place asks for; where there is no champion, nothing is asked.
 
     Raises:
         NotAllowed: the actor is a user who is no admin.
+        NotProven: the gate is shut.
         ModelUnknown, ModelTampered, InvalidInput: it is no step for this version. The refusal is on record.
     """
     try:
@@ -53,16 +57,28 @@ def change_role(
             connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended('spotlab/models', 0))"))
             before = {row.version: row for row in select_versions(connection)}
             _check_step(before.get(version), version, action, is_intact)
+            why = _overruled(connection, before, version, gate)
             _move(connection, client, before, version, to)
             row = before[version]
             was, now = {"status": row.status, "role": row.role}, {"status": to[0], "role": to[1]}
             sha256 = row.artifact_sha256
-            record(connection, action, actor=actor, subject=version, sha256=sha256, before=was, after=now)
+            record(connection, action, actor=actor, subject=version, sha256=sha256, before=was, after=now, **why)
             return select_versions(connection, ModelVersion.version == version)[0]
     except (ModelError, InvalidInput) as error:
         # In a transaction of its own: the other one has ended without a trace.
         record_alone(engine, action, actor=actor, subject=version, outcome="refused", reason=str(error))
         raise
+
+
+def _overruled(
+    connection: sa.Connection, before: dict[str, ServingVersion], version: str, gate: PromotionGate | None
+) -> dict[str, Any]:
+    """What the record says of a gate that was overruled; raises if it is shut."""
+    champion = next((row.version for row in before.values() if row.role == "champion"), None)
+    if gate is None or champion is None:
+        return {}
+    found = gate.overruled(connection, champion=champion, challenger=version)
+    return {} if found is None else {"override": gate.override, "overruled": found}
 
 
 def _check_step(row: ServingVersion | None, version: str, action: str, is_intact: IsIntact) -> None:

@@ -140,7 +140,7 @@ ACTS: list[tuple[str, str, Act]] = [
         lambda w: register_version(w.registry, "logistic", logistic(4), actor=w.actor),
     ),
     ("approve_model", "nothing that exists", lambda w: w.registry.approve("logistic/3", actor=w.actor)),
-    ("promote_model", "nothing that exists", lambda w: w.registry.promote("logistic/2", actor=w.actor)),
+    ("promote_model", "nothing that exists", lambda w: w.registry.promote("logistic/2", actor=w.actor, override="so")),
     ("retire_model", "nothing that exists", lambda w: w.registry.retire("logistic/3", actor=w.actor)),
     ("add_user", "nothing that exists", lambda w: add_user(w.engine, "new@example.com", "admin", actor=w.actor)),
     ("set_role", "nothing that exists", lambda w: set_role(w.engine, "eve@example.com", "admin", actor=w.actor)),

@@ -41,7 +41,10 @@ def test_a_version_goes_its_way_by_hand(spotlab: Spotlab, registry: ModelRegistr
     assert roles(spotlab)["logistic/2"] == ("approved", "none")
     assert "as a challenger" in spotlab("models", "approve", "logistic/2", "--challenger").out
     assert roles(spotlab)["logistic/2"] == ("approved", "challenger")
-    assert spotlab("models", "promote", "logistic/2", "--as", "root@example.org").out == "logistic/2 is the champion.\n"
+    refused = spotlab("models", "promote", "logistic/2", "--as", "root@example.org")
+    assert (refused.code, "none was made yet" in refused.err) == (1, True)
+    overruled = spotlab("models", "promote", "logistic/2", "--as", "root@example.org", "--override", "a test")
+    assert overruled.out == "logistic/2 is the champion.\n"
     assert spotlab("models", "retire", "logistic/1").out == "logistic/1 is retired.\n"
     assert roles(spotlab) == {
         "logistic/2": ("approved", "champion"),
@@ -52,6 +55,7 @@ def test_a_version_goes_its_way_by_hand(spotlab: Spotlab, registry: ModelRegistr
     assert kept == [
         ("approve_model", "logistic/2", "cli"),
         ("approve_model", "logistic/2", "cli"),
+        ("promote_model", "logistic/2", "user"),
         ("promote_model", "logistic/2", "user"),
         ("retire_model", "logistic/1", "cli"),
     ]

@@ -44,6 +44,11 @@ insert into audit_log (actor, action, account_id, outcome) values ('cli:ana', 'a
 insert into logins (user_id, token_sha256, expires_at)
     select id, repeat('c', 64), now() + interval '1 hour' from users;
 insert into tracking_runs (account_id, model_version, mlflow_run_id) values ('111122223333', 'logistic/1', 'r1');
+insert into model_registry (version, family, number, feature_spec, horizons_h, artifact_uri, artifact_sha256,
+    mlflow_run_id, registered_by)
+    values ('hazard/1', 'hazard', 1, 'v1', '{1,6,12}', 'file:h', repeat('d', 64), 'r', 'cli');
+insert into verdicts (champion, challenger, day, look, information, predictions, events, blocks, verdict, why)
+    values ('logistic/1', 'hazard/1', '2026-03-13', 1, 250.0, 2000, 60, 24, 'hold', 'No difference is shown.');
 """
 
 

@@ -98,6 +98,7 @@ def test_there_is_one_champion(owner: sa.Engine) -> None:
         "insert into model_registry (version, family, number, feature_spec, horizons_h, artifact_uri, artifact_sha256,"
         " mlflow_run_id, registered_by, status, role) select 'logistic/2', family, 2, feature_spec, horizons_h,"
         " artifact_uri, artifact_sha256, mlflow_run_id, registered_by, status, {role} from model_registry"
+        " where family = 'logistic'"
     )
     with pytest.raises(IntegrityError, match="uq_model_registry_champion"), owner.begin() as connection:
         connection.exec_driver_sql(second.format(role="role"))

@@ -96,7 +96,7 @@ def test_it_is_identical_whatever_has_changed_since_and_nothing_is_written(
     logged.change("update instances set state = 'terminated', assigned_version = null, shadow = true")
     register(logged.registry, "logistic", logistic(5))
     logged.registry.approve("logistic/2")
-    logged.registry.promote("logistic/2")
+    logged.registry.promote("logistic/2", override="a test")
     logged.registry.retire("advisor-rate/1")
     for name, value in {"minimum_gain": "0.9", "open_bucket_rate": "0.9", "price_window_days": "2"}.items():
         monkeypatch.setenv(f"SPOTLAB_{name.upper()}", value)

@@ -83,7 +83,7 @@ def test_promoting_moves_the_alias_and_keeps_the_old_champion_as_challenger(
     registry: ModelRegistry, settings: Settings
 ):
     register_both(registry)
-    assert registry.promote("logistic/1").role == "champion"
+    assert registry.promote("logistic/1", override="a test").role == "champion"
     assert [(row.version, row.role) for row in registry.serving()] == [
         ("logistic/1", "champion"),
         ("advisor-rate/1", "challenger"),
@@ -172,7 +172,7 @@ def test_who_approved_promoted_and_retired_what_is_on_record(registry: ModelRegi
     champion, challenger = register_both(registry)
     root = actor_of(add_user(engine, "root@example.com", "admin").id)
     before = len(audit_rows(engine))
-    registry.promote(challenger, actor=root)
+    registry.promote(challenger, actor=root, override="a test")
     registry.retire(champion, actor=root)
     candidate = register(registry, "logistic", logistic(), actor=root)
     registry.approve(candidate.version, role="challenger", actor=root)

@@ -70,7 +70,7 @@ def test_both_families_are_fitted_once_and_again_when_their_files_are_gone(labor
         ("logistic/1", "challenger", "Already registered."),
     ]
 
-    registry.promote("logistic/1")
+    registry.promote("logistic/1", override="a test")
     assert [one.role for one in register_first_models(*laboratory)] == ["challenger", "champion"]
 
     shutil.rmtree(laboratory[0].mlruns_dir)

@@ -24,6 +24,7 @@ from spotlab_pipelines.database.tables.base import (
     REQUEST_SOURCES,
     REQUEST_STATES,
     ROLES,
+    VERDICTS,
     Base,
 )
 from spotlab_pipelines.database.tables.laboratory import (
@@ -35,6 +36,7 @@ from spotlab_pipelines.database.tables.laboratory import (
 )
 from spotlab_pipelines.database.tables.market import Instance, InterruptionEvent, InterruptionOutcome, Scrape
 from spotlab_pipelines.database.tables.people import Account, AuditEntry, Login, User
+from spotlab_pipelines.database.tables.verdicts import VersionVerdict
 
 __all__ = (
     "ACCESS_STATES",
@@ -55,6 +57,7 @@ __all__ = (
     "REQUEST_SOURCES",
     "REQUEST_STATES",
     "ROLES",
+    "VERDICTS",
     "Account",
     "AuditEntry",
     "Base",
@@ -69,4 +72,5 @@ __all__ = (
     "Scrape",
     "TrackingRun",
     "User",
+    "VersionVerdict",
 )

@@ -54,6 +54,7 @@ AUDIT_ACTIONS = (
     "disable_account",
     "enable_account",
 )
+VERDICTS = ("promote", "hold", "reject", "insufficient data")
 DECISIONS = ("STAY", "SWITCH", "FALLBACK_ON_DEMAND", "SKIP")
 
 

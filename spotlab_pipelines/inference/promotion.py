@@ -1,0 +1,85 @@
+"""What a version must have shown to become the champion: the latest verdict against the present one, and calibration.
+
+Verdicts are made by experiments/judging.py and read here from their table. A step of a version's way is roles.py's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from spotlab_pipelines.database.tables import VersionVerdict
+from spotlab_pipelines.errors import InvalidInput, NotProven
+
+REASON_MAX = 500
+
+
+@dataclass(frozen=True)
+class PromotionGate:
+    """The rules of a promotion, and somebody's reason to overrule them.
+
+    Attributes:
+        ece_max: largest calibration error; setting promote_ece_max.
+        predictions_min: predictions that verdict and calibration must rest on; setting promote_predictions_min.
+        override: why it is promoted all the same; None if it is not.
+
+    Raises:
+        InvalidInput: the reason is empty, too long or not one line of text.
+    """
+
+    ece_max: float
+    predictions_min: int
+    override: str | None = None
+
+    def __post_init__(self) -> None:
+        reason = self.override
+        if reason is not None and not (reason.strip() and len(reason) <= REASON_MAX and reason.isprintable()):
+            raise InvalidInput(
+                f"Expected a reason of 1 to {REASON_MAX} printable characters for the override, got {reason[:50]!r}."
+            )
+
+    def overruled(self, connection: sa.Connection, *, champion: str, challenger: str) -> str | None:
+        """What the override overrules; None if the rules are met.
+
+        Raises:
+            NotProven: they are not met, and nobody overrules them.
+        """
+        found = refusal(connection, champion=champion, challenger=challenger, gate=self)
+        if found is not None and self.override is None:
+            raise NotProven(
+                found,
+                remedy=f"`spotlab models compare {champion} {challenger}` shows both; an admin may overrule it:"
+                f" `spotlab models promote {challenger} --override REASON`.",
+            )
+        return found
+
+
+def refusal(connection: sa.Connection, *, champion: str, challenger: str, gate: PromotionGate) -> str | None:
+    """Why the challenger may not take the champion's place, in a sentence; None if it may."""
+    row = latest_verdict(connection, champion=champion, challenger=challenger)
+    if row is None:
+        return f"Expected a verdict that {challenger} beats the champion {champion}; none was made yet."
+    if row.verdict != "promote":
+        return (
+            f"Expected the verdict promote for {challenger} against the champion {champion}; that of {row.day} is"
+            f" {row.verdict}: {row.why}"
+        )
+    shown = f"The verdict of {row.day} is promote: {row.why}"
+    if row.predictions < gate.predictions_min:
+        return f"{shown} But it rests on {row.predictions} predictions; {gate.predictions_min} are asked for."
+    if row.ece is None or row.ece > gate.ece_max:
+        told = "unknown" if row.ece is None else f"{row.ece:.4f}"
+        return f"{shown} But its calibration error (ECE) is {told}; at most {gate.ece_max:g} is asked for."
+    return None
+
+
+def latest_verdict(connection: sa.Connection, *, champion: str, challenger: str) -> sa.Row | None:
+    """The newest look at a pair: day, look, verdict, why, predictions, ece; None if there was none."""
+    table = VersionVerdict
+    return connection.execute(
+        sa.select(table.day, table.look, table.verdict, table.why, table.predictions, table.ece)
+        .where(table.champion == champion, table.challenger == challenger)
+        .order_by(table.day.desc())
+        .limit(1)
+    ).one_or_none()
