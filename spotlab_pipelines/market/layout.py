@@ -21,18 +21,20 @@ PARTITIONED_BY = ("kind", "region", "date")
 
 SPOT_PRICES = "spot_prices"
 POOL_OBSERVATIONS = "pool_observations"
+POOL_TRACES = "pool_traces"
 SPOT_ADVISOR = "spot_advisor"
 INSTANCE_CATALOGUE = "instance_catalogue"
 RECORDS = "scrape_records"
 """One row for each region, and for prices each family, of a scrape: written last, it says that the scrape is whole."""
 
-KINDS = (SPOT_PRICES, POOL_OBSERVATIONS, SPOT_ADVISOR, INSTANCE_CATALOGUE, RECORDS)
+KINDS = (SPOT_PRICES, POOL_OBSERVATIONS, POOL_TRACES, SPOT_ADVISOR, INSTANCE_CATALOGUE, RECORDS)
 HISTORY_DAYS = 30
 """How many days of pool observations the cache keeps and features look at; older ones are not scraped either."""
 
 FACTS: Mapping[str, tuple[str, ...]] = {
     SPOT_PRICES: ("instance_type", "az_id", "product", "changed_at", "spot_price_usd_per_hour"),
     POOL_OBSERVATIONS: ("instance_type", "az_id", "product", "observed_at", "observation", "available", "source"),
+    POOL_TRACES: ("trace", "instance_type", "az_id", "product", "observed_at", "observation", "available"),
 }
 """Kinds whose rows are facts, each stored once, with what identifies a fact in a region and sorts its files.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -17,10 +18,13 @@ from spotlab_pipelines.accounts.users import Person, add_user, disable_user, get
 from spotlab_pipelines.database.tables import AUDIT_ACTIONS, ROLES
 from spotlab_pipelines.errors import NotAllowed
 from spotlab_pipelines.inference.registry import ModelRegistry
+from spotlab_pipelines.market.archive import Archive
+from spotlab_pipelines.market.traces import import_trace
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines_tests.accounts.registering import audit_rows, register
 from spotlab_pipelines_tests.inference.models import logistic
 from spotlab_pipelines_tests.inference.models import register as register_version
+from spotlab_pipelines_tests.market.trace_examples import STATEMENT, probes_file
 
 OWN, PROD, OTHERS, NOWHERE = "111122223333", "222233334444", "333344445555", "999999999999"
 NEW = "444455556666"
@@ -33,6 +37,7 @@ UPON = {
     "oneself": ActedUpon(own=True),
 }
 STEERING = {"assign_version", "set_mode", "set_shadow", "add_account", "disable_account", "enable_account"}
+LABS = {"register_model", "import_trace"}
 ADMINS_ALONE = {
     "change_environment", "approve_model", "promote_model", "retire_model", "add_user", "disable_user", "set_role",
 }  # fmt: skip
@@ -46,7 +51,7 @@ def expected(role: str, act: str, upon: str) -> bool:
         return upon == "own LAB account"
     if act == "set_password":
         return UPON[upon].own
-    return role == "lab" and act == "register_model"
+    return role == "lab" and act in LABS
 
 
 @pytest.mark.parametrize("upon", UPON)
@@ -59,7 +64,7 @@ def test_the_matrix(role: str, act: str, upon: str) -> None:
 def test_each_act_of_a_person_has_a_rule_and_what_has_none_is_open_to_nobody() -> None:
     machines = {"assume_role", "validate_access", "access_broken"}
     assert set(RIGHTS) == set(AUDIT_ACTIONS) - machines
-    assert {*STEERING, *ADMINS_ALONE, "set_password", "register_model"} == set(RIGHTS)
+    assert {*STEERING, *ADMINS_ALONE, *LABS, "set_password"} == set(RIGHTS)
     with pytest.raises(KeyError):
         refusal("admin", "fly", ActedUpon())
 
@@ -71,6 +76,7 @@ class World:
     engine: sa.Engine
     registry: ModelRegistry
     me: Person
+    probes: Path
 
     @property
     def actor(self) -> str:
@@ -88,7 +94,9 @@ def engine(owner: sa.Engine) -> sa.Engine:
 
 
 @pytest.fixture
-def make_world(engine: sa.Engine, owner: sa.Engine, settings: Settings, mlflow_database: str) -> Callable[[str], World]:
+def make_world(
+    engine: sa.Engine, owner: sa.Engine, settings: Settings, mlflow_database: str, tmp_path: Path
+) -> Callable[[str], World]:
     def make(role: str) -> World:
         me = add_user(engine, "me@example.com", role)
         add_user(engine, "root@example.com", "admin")
@@ -108,7 +116,7 @@ def make_world(engine: sa.Engine, owner: sa.Engine, settings: Settings, mlflow_d
                 "state, launched_at) select account_id, 'i-1', 'us-east-1', 'use1-az1', 'm5.large', 'Linux/UNIX', "
                 "'spot', 'running', now() from accounts"
             )
-        return World(engine, registry, me)
+        return World(engine, registry, me, probes_file(tmp_path))
 
     return make
 
@@ -139,6 +147,12 @@ ACTS: list[tuple[str, str, Act]] = [
         "register_model", "nothing that exists",
         lambda w: register_version(w.registry, "logistic", logistic(4), actor=w.actor),
     ),
+    (
+        "import_trace", "nothing that exists",
+        lambda w: import_trace(
+            w.engine, Archive(str(w.probes.parent / "archive")), w.probes, "probes", STATEMENT, actor=w.actor
+        ),
+    ),
     ("approve_model", "nothing that exists", lambda w: w.registry.approve("logistic/3", actor=w.actor)),
     ("promote_model", "nothing that exists", lambda w: w.registry.promote("logistic/2", actor=w.actor, override="so")),
     ("retire_model", "nothing that exists", lambda w: w.registry.retire("logistic/3", actor=w.actor)),
@@ -155,7 +169,8 @@ CHANGED = """
 select (select jsonb_agg(to_jsonb(a) order by account_id) from accounts a)::text,
        (select jsonb_agg(to_jsonb(u) order by email) from users u)::text,
        (select jsonb_agg(to_jsonb(m) order by version) from model_registry m)::text,
-       (select jsonb_agg(to_jsonb(i) order by account_id) from instances i)::text
+       (select jsonb_agg(to_jsonb(i) order by account_id) from instances i)::text,
+       (select count(*) from scrapes)::text
 """
 
 

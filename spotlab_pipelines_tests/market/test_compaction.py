@@ -109,6 +109,7 @@ def test_each_partition_becomes_one_file_and_nothing_that_was_known_changes(arch
     assert counts(archive) == {
         SPOT_PRICES: 2,
         "pool_observations": 0,
+        "pool_traces": 0,
         SPOT_ADVISOR: 4,
         "instance_catalogue": 0,
         RECORDS: 2,

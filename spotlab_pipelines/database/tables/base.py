@@ -53,6 +53,7 @@ AUDIT_ACTIONS = (
     "register_model",
     "disable_account",
     "enable_account",
+    "import_trace",
 )
 VERDICTS = ("promote", "hold", "reject", "insufficient data")
 DECISIONS = ("STAY", "SWITCH", "FALLBACK_ON_DEMAND", "SKIP")

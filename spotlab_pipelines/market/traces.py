@@ -1,0 +1,208 @@
+"""Public traces of pools, as labelled history: imported once each, on record, and kept apart from live observations.
+
+A trace lies in the archive like a scrape, under the kind `pool_traces`, its name in each row. What its columns mean is
+stated by whoever imports it (trace_statement.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import sqlalchemy as sa
+
+from spotlab_pipelines.accounts.acting import acting, check_rights
+from spotlab_pipelines.database.audit import record as put_on_record
+from spotlab_pipelines.errors import InvalidInput, NotFound
+from spotlab_pipelines.market.archive import Archive
+from spotlab_pipelines.market.canonical import content_id
+from spotlab_pipelines.market.frames import OBSERVATION_COLUMNS, POOL_KEY, check_observations, text
+from spotlab_pipelines.market.layout import POOL_TRACES, ScrapeFile
+from spotlab_pipelines.market.parquet import to_frame
+from spotlab_pipelines.market.reading import read_files, read_listed
+from spotlab_pipelines.market.scrapes import recorded
+from spotlab_pipelines.market.trace_files import read_rows
+from spotlab_pipelines.market.trace_statement import TraceStatement, observations_from
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LOCK = sa.text("select pg_advisory_xact_lock(hashtextextended('spotlab/pool_traces', 0))")
+LISTED = ("trace", "content_id", "rows", "pools", "failed", "first", "last", "imported_at")
+
+
+@dataclass(frozen=True)
+class TraceReport:
+    """What `import_trace` did; a trace that was there already has `stored` False.
+
+    Attributes:
+        content_id: the hash of its observations, whatever the file looked like.
+        first, last: the times of its first and last observation.
+    """
+
+    name: str
+    content_id: str
+    stored: bool
+    rows: int
+    pools: int
+    available: int
+    failed: int
+    first: datetime
+    last: datetime
+
+
+def import_trace(
+    engine: sa.Engine,
+    archive: Archive,
+    path: Path,
+    name: str,
+    statement: TraceStatement,
+    *,
+    columns: Sequence[str] = (),
+    actor: str | None = None,
+) -> TraceReport:
+    """Store a file's observations as the trace `name`, once: the same ones again are not stored again.
+
+    Args:
+        columns: the names of a CSV file's columns, if it has no line that names them.
+        actor: who imports it; None for the person at the command line.
+
+    Raises:
+        NotAllowed: the actor may not.
+        NotFound: there is no such file.
+        InvalidInput: the statement does not fit the file, or the name is that of another trace, or the trace has
+            another name.
+        SourceMalformed: rows cannot be read. In all these cases nothing is stored.
+        StoreUnavailable: a store does not answer.
+    """
+    if not NAME.fullmatch(name):
+        raise InvalidInput(f"Expected a name of letters, digits, dot, dash and underscore; got {name!r}.")
+    check_rights(engine, "import_trace", actor=actor, subject=name)
+    # Before a row in the database or a file in the archive: what cannot be read leaves nothing.
+    now = datetime.now(UTC)
+    frame = observations_from(read_rows(path, columns=columns), statement, name=name, now=now)
+    found = content_id({"observations": frame.drop(columns="source")}, {})
+    details = {"file": path.name, "content_id": found, "rows": len(frame), "statement": _told(statement)}
+    stored = False
+    # One import at a time: two of the same trace at once are one.
+    with acting(engine, "import_trace", actor=actor, subject=name) as connection:
+        connection.execute(LOCK)
+        if not _is_there(archive, name, found):
+            with recorded(engine, POOL_TRACES) as scrape:
+                scrape.provenance = {"trace": name, **details}
+                rows = frame.drop(columns="source").rename(columns={"kind": "observation"})
+                identity = {column: text([value]).repeat(len(rows)).array for column, value in _named(name, found)}
+                scrape.keep(archive, rows.assign(**identity))
+                put_on_record(connection, "import_trace", actor=actor, subject=name, **details)
+            stored = True
+    return TraceReport(
+        name=name,
+        content_id=found,
+        stored=stored,
+        rows=len(frame),
+        pools=len(frame[[*POOL_KEY]].drop_duplicates()),
+        available=int(frame["available"].sum()),
+        failed=int((~frame["available"]).sum()),
+        first=frame["observed_at"].min().to_pydatetime(),
+        last=frame["observed_at"].max().to_pydatetime(),
+    )
+
+
+def read_trace(archive: Archive, name: str) -> pd.DataFrame:
+    """The observations of a trace, each once, sorted by pool and time.
+
+    Returns:
+        Pool observations frame with `known_at`, which is `observed_at`: a trace is history, whenever it was imported.
+
+    Raises:
+        NotFound: there is no such trace.
+    """
+    frame = _read(archive, name)
+    if frame.empty:
+        known = ", ".join(list_traces(archive)["trace"]) or "none"
+        raise NotFound(f"There is no trace {name!r}; there are: {known}.", remedy="`spotlab outcomes import` adds one.")
+    frame = frame.rename(columns={"observation": "kind"}).assign(source=text([f"trace {name}"] * len(frame)))
+    frame = frame[list(OBSERVATION_COLUMNS)].drop_duplicates()
+    frame = check_observations(frame.sort_values(list(OBSERVATION_COLUMNS), ignore_index=True), f"Trace {name}")
+    return frame.assign(known_at=frame["observed_at"])
+
+
+def list_traces(archive: Archive) -> pd.DataFrame:
+    """The imported traces by name.
+
+    Returns:
+        Frame of LISTED, one row a trace: how many rows and pools, how many rows failed, first and last observation,
+        when it was imported.
+    """
+    frame = _read(archive)
+    pool = frame[[*POOL_KEY]].agg("/".join, axis=1) if len(frame) else text([])
+    by_trace = frame.assign(pool=pool, failed=~frame["available"].astype(bool)).groupby(["trace", "content_id"])
+    listed = by_trace.agg(
+        rows=("failed", "size"),
+        pools=("pool", "nunique"),
+        failed=("failed", "sum"),
+        first=("observed_at", "min"),
+        last=("observed_at", "max"),
+        imported_at=("fetched_at", "min"),
+    )
+    return listed.reset_index()[list(LISTED)]
+
+
+def _read(archive: Archive, name: str | None = None) -> pd.DataFrame:
+    """The archived rows of one trace, or of all."""
+
+    def read(files: list[ScrapeFile]) -> list[tuple[str, pa.Table]]:
+        regions = [file.region for file in files]
+        return list(zip(regions, read_files(archive, files), strict=True))
+
+    found = read_listed(archive, POOL_TRACES, None, read)
+    parts = [_of_trace(to_frame(table), name).assign(region=region) for region, table in found]
+    frame = pd.concat([_nothing(), *parts], ignore_index=True)
+    return frame.astype(dict.fromkeys((*POOL_KEY, "trace", "content_id"), "str"))
+
+
+def _of_trace(frame: pd.DataFrame, name: str | None) -> pd.DataFrame:
+    return frame if name is None else frame[frame["trace"] == name]
+
+
+def _nothing() -> pd.DataFrame:
+    texts = dict.fromkeys((*POOL_KEY, "observation", "trace", "content_id"), "str")
+    times = dict.fromkeys(("observed_at", "fetched_at"), "datetime64[us, UTC]")
+    dtypes = texts | times | {"available": "bool"}
+    return pd.DataFrame({column: pd.Series([], dtype=dtype) for column, dtype in dtypes.items()})
+
+
+def _is_there(archive: Archive, name: str, found: str) -> bool:
+    """Whether this very trace is there under this name.
+
+    Raises:
+        InvalidInput: it is there under another name, or another one has this name.
+    """
+    for trace, content in list_traces(archive)[["trace", "content_id"]].itertuples(index=False):
+        if (trace == name) != (content == found):
+            what = f"another one, of content {content[:12]}" if trace == name else f"this one, named {trace!r}"
+            raise InvalidInput(
+                f"Expected a trace that is not there yet; {what}, is.",
+                remedy="Give another name." if trace == name else f"Use {trace!r}.",
+            )
+        if trace == name:
+            return True
+    return False
+
+
+def _named(name: str, found: str) -> tuple[tuple[str, str], ...]:
+    return ("trace", name), ("content_id", found)
+
+
+def _told(statement: TraceStatement) -> dict[str, Any]:
+    """A statement for the record."""
+    told = {name: value for name, value in vars(statement).items() if value not in (None, (), {})}
+    for name in ("region", "zone", "instance_type", "product"):
+        told[name] = {key: value for key, value in vars(told[name]).items() if value is not None}
+    return told | ({} if statement.start is None else {"start": statement.start.isoformat()})

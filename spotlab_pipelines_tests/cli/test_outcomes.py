@@ -1,0 +1,50 @@
+"""`spotlab outcomes`: traces are imported as they are stated, by people who may."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from spotlab_pipelines.accounts.users import add_user
+from spotlab_pipelines_tests.cli.conftest import Spotlab
+from spotlab_pipelines_tests.market.trace_examples import EVENTS, probes_file
+
+OF_PROBES = (
+    "--name", "probes", "--time-column", "ts", "--region-column", "region", "--zone-column", "az",
+    "--type-column", "instance_type", "--product", "Linux/UNIX",
+)  # fmt: skip
+POLARITY = ("--available-when", "available=1", "--failed-when", "available=0")
+
+
+def test_a_trace_is_imported_as_stated_listed_and_refused_without_polarity(
+    spotlab: Spotlab, owner: sa.Engine, tmp_path: Path
+) -> None:
+    path = str(probes_file(tmp_path))
+    assert "No trace" in spotlab("outcomes", "traces").out
+    assert spotlab("outcomes", "import", path, *OF_PROBES).code == 2, "polarity is never guessed"
+    assert spotlab("outcomes", "import", path, *OF_PROBES, *POLARITY[:2]).code == 2
+    partly = spotlab("outcomes", "import", path, *OF_PROBES, *POLARITY[:2], "--failed-when", "available=no")
+    assert (partly.code, "'0' (2 rows, first row 9)" in partly.err) == (1, True)
+    assert spotlab("outcomes", "import", path, *OF_PROBES, *POLARITY[:3], "available").code == 2
+    for stored in (True, False):
+        (told,) = spotlab("outcomes", "import", path, *OF_PROBES, *POLARITY, "--json").json
+        assert (told["stored"], told["rows"], told["failed"]) == (stored, 12, 2)
+    (listed,) = spotlab("outcomes", "traces", "--json").json
+    assert (listed["trace"], listed["pools"]) == ("probes", 2)
+    add_user(owner, "ana@example.com")
+    refused = spotlab("outcomes", "import", path, *OF_PROBES, *POLARITY, "--as", "ana@example.com")
+    assert (refused.code, "role lab" in refused.err) == (1, True)
+
+
+def test_kinds_follow_the_values_that_tell_what_happened(spotlab: Spotlab, owner: sa.Engine, tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text(EVENTS)
+    (told,) = spotlab(
+        "outcomes", "import", str(path), "--name", "events", "--time-column", "ts", "--region", "us-east-1",
+        "--zone-column", "az", "--type-column", "instance_type", "--product", "Linux/UNIX",
+        "--available-when", "event=created", "--available-when", "event=running", "--failed-when", "event=not_running",
+        "--ignore-when", "event=create_failed", "--ignore-when", "event=deleted", "--kind", "running",
+        "--kind", "created=launch", "--kind", "not_running=interruption", "--json",
+    ).json  # fmt: skip
+    assert (told["rows"], told["available"], told["failed"]) == (3, 2, 1)

@@ -1,0 +1,245 @@
+"""Public traces become labelled history of pools: stated, never guessed; stored once; whole or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+
+from spotlab_pipelines.errors import InvalidInput, NotFound, SourceMalformed
+from spotlab_pipelines.features.history import PoolHistory
+from spotlab_pipelines.features.past import Past
+from spotlab_pipelines.market.archive import Archive
+from spotlab_pipelines.market.compaction import compact_archive
+from spotlab_pipelines.market.frames import OBSERVATION_COLUMNS
+from spotlab_pipelines.market.layout import POOL_OBSERVATIONS, POOL_TRACES, RECORDS
+from spotlab_pipelines.market.trace_files import read_rows
+from spotlab_pipelines.market.trace_statement import Told, TraceStatement, observations_from
+from spotlab_pipelines.market.traces import import_trace, list_traces, read_trace
+from spotlab_pipelines_tests.accounts.registering import audit_rows
+from spotlab_pipelines_tests.market.trace_examples import (
+    CONSTANT,
+    EVENTS,
+    NODES,
+    OF_EVENTS,
+    STATEMENT,
+    probes,
+    probes_file,
+    ticks_file,
+)
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return Archive(str(tmp_path / "archive"))
+
+
+def observed(path: Path, statement: TraceStatement, columns: tuple[str, ...] = ()) -> pd.DataFrame:
+    return observations_from(read_rows(path, columns=columns), statement, name="x", now=NOW)
+
+
+def refused(
+    path: Path, statement: TraceStatement, error: type[Exception], *said: str, columns: tuple[str, ...] = ()
+) -> None:
+    with pytest.raises(error) as caught:
+        observed(path, statement, columns)
+    for each in said:
+        assert each in str(caught.value)
+
+
+def test_probes_in_parquet_are_what_their_columns_say(tmp_path: Path) -> None:
+    frame = observed(probes_file(tmp_path), STATEMENT)
+    assert list(frame) == list(OBSERVATION_COLUMNS)
+    assert len(frame) == 12
+    failed = frame[~frame["available"]]
+    assert set(failed["az_id"]) == {"us-west-2b"}
+    assert list(failed["observed_at"]) == list(pd.to_datetime(["2022-10-26T22:25Z", "2022-10-26T22:35Z"]))
+    assert set(frame["kind"]) == {"probe"}
+    turned = observed(probes_file(tmp_path), replace(STATEMENT, available=STATEMENT.failed, failed=STATEMENT.available))
+    assert (turned["available"] != frame["available"]).all(), "polarity is what is stated"
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "json"])
+def test_the_same_rows_are_the_same_observations_in_every_format(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"probes.{ending}"
+    plain = probes().assign(ts=probes()["ts"].dt.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    match ending:
+        case "csv":
+            plain.to_csv(path, index=False)
+        case "jsonl":
+            path.write_bytes(b"\n".join(map(orjson.dumps, plain.to_dict("records"))))
+        case _:
+            path.write_bytes(orjson.dumps(plain.to_dict("records")))
+    pd.testing.assert_frame_equal(observed(path, STATEMENT), observed(probes_file(tmp_path), STATEMENT))
+
+
+def test_events_of_instances_have_a_kind_each_and_what_says_nothing_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text(EVENTS)
+    frame = observed(path, OF_EVENTS)
+    assert list(zip(frame["kind"], frame["available"], strict=True)) == [
+        ("launch", True), ("running", True), ("interruption", False),
+    ]  # fmt: skip
+    assert set(frame["az_id"]) == {"us-east-1b"}
+    counted = replace(
+        OF_EVENTS, failed=(*OF_EVENTS.failed, ("event", "create_failed")), ignored=(("event", "deleted"),)
+    )
+    refused(path, counted, SourceMalformed, "'az'", "1 have none", "row 3 (nothing)")
+
+
+def test_ticks_and_offsets_count_from_the_start_that_is_stated(tmp_path: Path) -> None:
+    ticks = replace(CONSTANT, time="#", time_unit="34s", available=(("data", "1"),), failed=(("data", "0"),))
+    start = datetime(2023, 4, 19, tzinfo=UTC)
+    frame = observed(ticks_file(tmp_path), replace(ticks, start=start))
+    assert list(frame["observed_at"]) == [start + timedelta(seconds=34 * tick) for tick in range(4)]
+    assert list(frame["available"]) == [False, True, True, False]
+    nodes = replace(CONSTANT, time="ms", time_unit="ms", available=(("event", "add"),), failed=(("event", "remove"),))
+    path = tmp_path / "nodes.csv"
+    path.write_text(NODES)
+    frame = observed(path, replace(nodes, start=start), columns=("ms", "event", "node"))
+    assert list(frame["observed_at"]) == [start, start + timedelta(minutes=1)], "what is told twice counts once"
+    refused(path, nodes, SourceMalformed, "'ms'", "row 1 ('0')", columns=("ms", "event", "node"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"failed": ()}, "1 and 0"),
+        ({"failed": (("az", "us-west-2a"),)}, "of one column"),
+        ({"failed": (("available", "1"),)}, "stated once"),
+        ({"failed": (("available", "no"),)}, "'0' (2 rows, first row 9)"),
+        ({"kind": "guess"}, "guess"),
+        ({"kinds": {"2": "launch"}}, "2"),
+        ({"zone": Told("zone")}, "'zone'"),
+        ({"zone": Told("az", "use1-az1")}, "az_id"),
+        ({"zone": Told()}, "az_id"),
+        ({"instance_type": Told(value="p3")}, "'p3'"),
+        ({"time_unit": "s"}, "time_unit"),
+        ({"time": "available"}, "the unit of the times"),
+        ({"time": "available", "time_unit": "days"}, "'days'"),
+    ],
+)
+def test_what_is_not_stated_is_an_error_that_names_it(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    refused(probes_file(tmp_path), replace(STATEMENT, **change), InvalidInput, said)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("ts", pd.Timestamp("2001-01-01", tz="UTC"), "row 3 ('2001-01-01"),
+        ("ts", pd.Timestamp("2031-01-01", tz="UTC"), "row 3 ('2031-01-01"),
+        ("ts", pd.NaT, "row 3 (nothing)"),
+        ("instance_type", "p3", "row 3 ('p3')"),
+        ("region", None, "row 3 (nothing)"),
+    ],
+)
+def test_a_bad_row_is_named_and_nothing_is_stored(
+    engine: sa.Engine, archive: Archive, tmp_path: Path, column: str, value: Any, said: str
+) -> None:
+    frame = probes()
+    frame.loc[2, column] = value
+    with pytest.raises(SourceMalformed) as caught:
+        import_trace(engine, archive, probes_file(tmp_path, frame), "x", STATEMENT)
+    assert said in str(caught.value)
+    assert archive.scrape_files(POOL_TRACES) == archive.scrape_files(RECORDS) == []
+    assert audit_rows(engine) == []
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("select count(*) from scrapes")) == 0
+
+
+def test_times_without_a_zone_need_one(tmp_path: Path) -> None:
+    frame = probes().assign(ts=probes()["ts"].dt.tz_localize(None))
+    path = probes_file(tmp_path, frame)
+    refused(path, STATEMENT, InvalidInput, "time zone")
+    refused(path, replace(STATEMENT, time_zone="Mars"), InvalidInput, "'Mars'")
+    there = observed(path, replace(STATEMENT, time_zone="America/Los_Angeles"))
+    assert there["observed_at"].min() == pd.Timestamp("2022-10-27T05:05Z")
+    autumn = probes().assign(ts="2022-11-06T01:30:00")
+    autumn.to_csv(tmp_path / "a.csv", index=False)
+    refused(tmp_path / "a.csv", replace(STATEMENT, time_zone="America/Los_Angeles"), SourceMalformed, "row 1")
+
+
+def test_a_trace_is_stored_once_on_record_and_apart_from_live_observations(
+    engine: sa.Engine, archive: Archive, tmp_path: Path
+) -> None:
+    path = probes_file(tmp_path)
+    first = import_trace(engine, archive, path, "probes", STATEMENT)
+    assert (first.stored, first.rows, first.pools, first.available, first.failed) == (True, 12, 2, 10, 2)
+    shuffled = probes().sample(frac=1.0, random_state=1)
+    again = import_trace(engine, archive, probes_file(tmp_path, shuffled, "again.parquet"), "probes", STATEMENT)
+    assert replace(again, stored=True) == first
+    assert not again.stored
+    assert len(archive.scrape_files(POOL_TRACES)) == 1
+    assert archive.scrape_files(POOL_OBSERVATIONS) == []
+    (entry,) = audit_rows(engine)
+    assert (entry["action"], entry["subject"], entry["outcome"]) == ("import_trace", "probes", "done")
+    assert entry["actor"].startswith("cli:")
+    assert entry["details"]["statement"]["failed"] == [["available", "0"]]
+    assert entry["details"]["content_id"] == first.content_id
+    with pytest.raises(InvalidInput, match="named 'probes'"):
+        import_trace(engine, archive, path, "other", STATEMENT)
+    more = probes_file(tmp_path, probes(7), "more.parquet")
+    with pytest.raises(InvalidInput, match="another one"):
+        import_trace(engine, archive, more, "probes", STATEMENT)
+    import_trace(engine, archive, more, "more", STATEMENT)
+    assert list(list_traces(archive)["trace"]) == ["more", "probes"]
+    assert list(list_traces(archive)["rows"]) == [14, 12]
+
+
+def test_a_trace_reads_as_history_before_and_after_the_archive_is_compacted(
+    engine: sa.Engine, archive: Archive, tmp_path: Path
+) -> None:
+    import_trace(engine, archive, probes_file(tmp_path), "probes", STATEMENT)
+    import_trace(engine, archive, probes_file(tmp_path, probes(7)), "more", STATEMENT)
+    frame = read_trace(archive, "probes")
+    assert list(frame) == [*OBSERVATION_COLUMNS, "known_at"]
+    assert (frame["known_at"] == frame["observed_at"]).all()
+    assert set(frame["source"]) == {"trace probes"}
+    pd.testing.assert_frame_equal(frame.drop(columns="known_at").assign(source="trace x").astype({"source": "str"}),
+                                  observed(probes_file(tmp_path), STATEMENT))  # fmt: skip
+    assert len(PoolHistory.from_observations(frame).pools) == 2
+    assert Past.of(frame).observations is not None
+    compact_archive(archive, settle=timedelta(0), now=datetime.now(UTC) + timedelta(hours=1))
+    assert [file.merged for file in archive.scrape_files(POOL_TRACES)] == [True]
+    pd.testing.assert_frame_equal(read_trace(archive, "probes"), frame)
+    assert list(list_traces(archive)["rows"]) == [14, 12]
+
+
+def test_a_trace_that_is_not_there_is_told_with_those_that_are(
+    engine: sa.Engine, archive: Archive, tmp_path: Path
+) -> None:
+    with pytest.raises(NotFound, match="there are: none"):
+        read_trace(archive, "x")
+    import_trace(engine, archive, probes_file(tmp_path), "probes", STATEMENT)
+    with pytest.raises(NotFound, match="there are: probes"):
+        read_trace(archive, "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("x.txt", b"", InvalidInput),
+        ("x.parquet", b"not parquet", SourceMalformed),
+        ("x.json", b"{", SourceMalformed),
+        ("x.json", b'{"a": [1], "b": [1, 2]}', SourceMalformed),
+        ("x.json", b"3", SourceMalformed),
+        ("x.csv", b"", SourceMalformed),
+        ("x.csv", b"a,b\n", SourceMalformed),
+        ("x.csv", b"a,b\n1,2\n1,2,3,4\n", SourceMalformed),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_so(tmp_path: Path, name: str, content: bytes, error: type[Exception]) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(error, match=name.partition(".")[2] if error is InvalidInput else name):
+        read_rows(path)
+    with pytest.raises(NotFound):
+        read_rows(tmp_path / "none.csv")
