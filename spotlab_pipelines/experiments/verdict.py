@@ -151,6 +151,26 @@ def block_interval(gains: np.ndarray, sizes: np.ndarray, level: float, draw: Dra
     return Difference(float(mean), float(mean - high * error), float(mean - low * error), information)
 
 
+def skill_interval(
+    outcome: np.ndarray, predicted: np.ndarray, block: np.ndarray, level: float = 0.025
+) -> Difference | None:
+    """The Brier skill of (n,) predictions and its interval at `level` in each tail; None without both outcomes.
+
+    By the same bootstrap: the gain over who says the base rate each time, taken as known, in units of its Brier score.
+    With a single block nothing is known of the spread, and the interval is infinite.
+    """
+    base = outcome.mean()
+    if not 0 < base < 1:
+        return None
+    _, number = np.unique(block, return_inverse=True)
+    gains, sizes = np.bincount(number, weights=(base - outcome) ** 2 - (predicted - outcome) ** 2), np.bincount(number)
+    unit = base * (1 - base)
+    if len(sizes) == 1:
+        return Difference(float(gains.sum() / sizes.sum() / unit), -np.inf, np.inf, 0.0)
+    found = block_interval(gains, sizes.astype(float), level)
+    return Difference(found.mean / unit, found.low / unit, found.high / unit, found.information * unit**2)
+
+
 def ratio_error(gains: np.ndarray, sizes: np.ndarray) -> float:
     """Standard error of sum(gains) / sum(sizes) over k independent blocks (linearised ratio estimator)."""
     residual = gains - gains.sum() / sizes.sum() * sizes

@@ -179,6 +179,6 @@ def test_a_version_that_comes_between_features_and_predictions_fails_alone(
     archive.write_table("features-v2-history", key, table, {"snapshot_id": "another"})
     # Left from another try: another snapshot's features are not those that the others saw.
     assert list(score_evaluation(registry, archive, key).failed) == [version]
-    registry.promote(version)
+    registry.promote(version, override="a test")
     with pytest.raises(FeatureVersionMismatch, match=f"The champion {version} failed"):
         score_evaluation(registry, archive, key)

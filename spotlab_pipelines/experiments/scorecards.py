@@ -1,0 +1,130 @@
+"""Scorecards of versions from the log: what each said, judged by what happened, in all and by account, region, family.
+
+A row counts for the version that predicted it, whatever is assigned now. Censored predictions are left out of figures
+and counted; so are those whose outcome may still change. The arithmetic is scorecard.py's and decision_value.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import sqlalchemy as sa
+
+from spotlab_pipelines.database.engine import database_errors
+from spotlab_pipelines.errors import NotEnoughData
+from spotlab_pipelines.experiments.decision_value import DecisionValue, decision_values
+from spotlab_pipelines.experiments.labels import decided, labelled
+from spotlab_pipelines.experiments.scorecard import Scorecard, scorecard
+from spotlab_pipelines.experiments.verdict import Difference, skill_interval
+
+Group = Literal["account", "environment", "region", "family"]
+GROUPS: dict[Group, str] = {
+    "account": "account_id", "environment": "environment", "region": "region", "family": "family"
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class VersionScorecard:
+    """What a version's predictions at one horizon were worth.
+
+    Attributes:
+        group: the account, region, … it is about; None for all.
+        first, last: windows of the first and the last prediction.
+        predictions: all, of which `censored` will never be known and `pending` are not yet; `retrospective` of past
+            windows, predicted when the outcome was there already.
+        card: None if no outcome is known.
+        skill: Brier skill with its 95 % interval; None where there is none.
+    """
+
+    version: str
+    horizon_h: int
+    group: str | None
+    first: datetime
+    last: datetime
+    predictions: int
+    censored: int
+    pending: int
+    retrospective: int
+    card: Scorecard | None
+    skill: Difference | None
+
+    def row(self) -> dict[str, Any]:
+        """The figures in one flat row; what does not exist is None."""
+        head = {name: value for name, value in vars(self).items() if name not in ("card", "skill")}
+        figures = {} if self.card is None else self.card.metrics()
+        names = [name for name in Scorecard.__dataclass_fields__ if name not in ("bins", "thresholds")]
+        low, high = (None, None) if self.skill is None else (self.skill.low, self.skill.high)
+        return head | {name: figures.get(name) for name in names} | {"brier_skill_low": low, "brier_skill_high": high}
+
+
+def version_scorecards(
+    engine: sa.Engine,
+    version: str,
+    *,
+    horizon_h: int,
+    since: datetime,
+    by: Group | None = None,
+    account_id: str | None = None,
+) -> list[VersionScorecard]:
+    """A version's scorecard over the windows from `since` on, or one for each account, region, …, in their order.
+
+    Raises:
+        NotEnoughData: it predicted nothing there.
+    """
+    with database_errors(), engine.connect() as connection:
+        rows = labelled(connection, version, horizon_h=horizon_h, since=since, account_id=account_id)
+    if rows.empty:
+        raise NotEnoughData(
+            f"Expected predictions of {version} at {horizon_h} h since {since:%Y-%m-%d}; there are none.",
+            remedy="`spotlab experiments list` shows what was evaluated.",
+        )
+    return [scorecard_of(part, version, horizon_h, group) for group, part in _parts(rows, by)]
+
+
+def scorecard_of(rows: pd.DataFrame, version: str, horizon_h: int, group: str | None = None) -> VersionScorecard:
+    """The scorecard of rows as `labels.labelled` gives them; at least one."""
+    outcome, predicted, block = known(rows)
+    return VersionScorecard(
+        version=version,
+        horizon_h=horizon_h,
+        group=group,
+        first=rows["window_start"].min().to_pydatetime(),
+        last=rows["window_start"].max().to_pydatetime(),
+        predictions=len(rows),
+        censored=int((rows["final"] & (rows["outcome"] == "censored")).sum()),
+        pending=int((~rows["final"]).sum()),
+        retrospective=int(rows["retrospective"].sum()),
+        card=scorecard(outcome, predicted) if len(outcome) else None,
+        skill=skill_interval(outcome, predicted, block) if len(outcome) else None,
+    )
+
+
+def known(rows: pd.DataFrame, probability: str = "p_current") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n,) outcomes as 1 and 0, probabilities, and blocks of (region, day), of the rows with a known final outcome."""
+    rows = rows[rows["final"] & (rows["outcome"] != "censored")]
+    region, _ = pd.factorize(rows["region"], sort=True)
+    day = rows["window_start"].dt.tz_localize(None).to_numpy().astype("datetime64[D]").astype(np.int64)
+    _, block = np.unique(np.column_stack([region, day]), axis=0, return_inverse=True)
+    outcome = (rows["outcome"] == "interrupted").to_numpy(dtype=float)
+    return outcome, rows[probability].to_numpy(dtype=float), block
+
+
+def version_values(
+    engine: sa.Engine, versions: Sequence[str], *, horizon_h: int, since: datetime
+) -> dict[str, DecisionValue]:
+    """What each version's decisions were worth; nothing of a version that decided nothing."""
+    with database_errors(), engine.connect() as connection:
+        rows = decided(connection, versions, horizon_h=horizon_h, since=since)
+    return decision_values(rows, horizon_h=horizon_h) if (rows["decision"] != "SKIP").any() else {}
+
+
+def _parts(rows: pd.DataFrame, by: Group | None) -> Iterator[tuple[str | None, pd.DataFrame]]:
+    if by is None:
+        yield None, rows
+    else:
+        yield from ((str(name), part) for name, part in rows.groupby(GROUPS[by], sort=True))

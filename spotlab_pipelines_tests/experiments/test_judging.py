@@ -1,0 +1,169 @@
+"""Scorecards and verdicts from the log itself, on a real Postgres, where the truth is known."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+
+from spotlab_pipelines.errors import NotEnoughData
+from spotlab_pipelines.experiments.judging import compare, finished_day, judge_challengers, look, looks
+from spotlab_pipelines.experiments.scorecards import Group, version_scorecards, version_values
+from spotlab_pipelines.experiments.verdict import VerdictRules
+from spotlab_pipelines_tests.experiments.factory import ACCOUNT, CHALLENGER, CHAMPION, register
+from spotlab_pipelines_tests.experiments.labelled_log import FIRST, write_days
+
+RULES = VerdictRules(looks_max=4)
+DAY = timedelta(days=1)
+
+
+def after(days: float) -> datetime:
+    return FIRST + days * DAY
+
+
+def test_a_scorecard_counts_for_who_predicted_and_leaves_the_censored_out(owner: sa.Engine, engine: sa.Engine) -> None:
+    register(owner)
+    events = write_days(owner, 5)
+    with owner.begin() as connection:
+        # One that its owner stopped, one that is still watched, and all under another version by now.
+        connection.exec_driver_sql(
+            "update interruption_outcomes set watched_until = window_start + interval '1 hour', ended_by = 'owner' "
+            "where instance_id = (select min(instance_id) from interruption_outcomes where interrupted_at is null)"
+        )
+        connection.exec_driver_sql(
+            "update interruption_outcomes set watched_until = window_start + interval '1 hour', settled = false "
+            "where instance_id = (select max(instance_id) from interruption_outcomes where interrupted_at is null)"
+        )
+    [card] = version_scorecards(engine, CHALLENGER, horizon_h=6, since=FIRST)
+    assert (card.predictions, card.censored, card.pending) == (300, 1, 1)
+    assert card.card is not None
+    assert (card.card.n, card.card.events) == (298, events)
+    assert card.card.roc_auc > 0.7
+    assert card.skill is not None
+    assert card.skill.low < card.card.brier_skill < card.skill.high
+    assert card.skill.mean == pytest.approx(card.card.brier_skill)
+    [poor] = version_scorecards(engine, CHAMPION, horizon_h=6, since=FIRST)
+    assert poor.card is not None
+    assert poor.card.roc_auc == 0.5
+    # Nothing was interrupted within the first hour.
+    [soon] = version_scorecards(engine, CHALLENGER, horizon_h=1, since=FIRST)
+    assert soon.card is not None
+    assert (soon.card.events, soon.skill) == (0, None)
+    assert soon.row()["roc_auc"] is None
+
+
+def test_scorecards_by_group_add_up_to_the_whole(owner: sa.Engine, engine: sa.Engine) -> None:
+    register(owner, ACCOUNT, "210000000002")
+    write_days(owner, 3)
+    write_days(owner, 3, account_id="210000000002", seed=2, first=date(2026, 10, 4))
+    groups: list[tuple[Group, list[str]]] = [
+        ("region", ["eu-west-1", "us-east-1"]),
+        ("account", [ACCOUNT, "210000000002"]),
+        ("environment", ["LAB"]),
+        ("family", ["m5"]),
+    ]
+    for by, names in groups:
+        cards = version_scorecards(engine, CHALLENGER, horizon_h=6, since=FIRST, by=by)
+        assert [card.group for card in cards] == names
+        assert sum(card.predictions for card in cards) == 360
+    [one] = version_scorecards(engine, CHALLENGER, horizon_h=6, since=FIRST, account_id=ACCOUNT)
+    assert one.predictions == 180
+    with pytest.raises(NotEnoughData, match="since 2027-01-01"):
+        version_scorecards(engine, CHALLENGER, horizon_h=6, since=datetime(2027, 1, 1, tzinfo=UTC))
+
+
+def test_decisions_are_weighed_with_the_accounts_own_cost(owner: sa.Engine, engine: sa.Engine) -> None:
+    register(owner)
+    events = write_days(owner, 2)
+    with owner.begin() as connection:
+        connection.exec_driver_sql("update accounts set interruption_cost_usd = 10")
+        connection.exec_driver_sql(
+            "update experiment_logs set decision = 'FALLBACK_ON_DEMAND', to_price_usd_per_hour = 0.10 "
+            f"where model_version = '{CHALLENGER}'"
+        )
+    values = version_values(engine, [CHAMPION, CHALLENGER], horizon_h=6, since=FIRST)
+    fled, stayed = values[CHALLENGER], values[CHAMPION]
+    assert (fled.avoided, stayed.avoided) == (events, 0)
+    # 0.05 USD/h more, for 3 h until an interruption and 6 h without one.
+    assert fled.cost_per_avoided_usd * events == pytest.approx(0.05 * (3 * events + 6 * (120 - events)))
+    assert stayed.regret_usd == pytest.approx(events * (10 - 3 * 0.05))
+
+
+def test_each_day_is_looked_at_once_and_the_looks_before_are_remembered(owner: sa.Engine, engine: sa.Engine) -> None:
+    register(owner)
+    write_days(owner, 12)
+    first = look(engine, CHAMPION, CHALLENGER, now=after(12.5), rules=RULES)
+    # The windows of the twelfth day can be interrupted until six hours after its end.
+    assert (first.day, first.look, first.new) == (date(2026, 10, 12), 1, True)
+    assert not look(engine, CHAMPION, CHALLENGER, now=after(12.9), rules=RULES).new
+    write_days(owner, 12, first=date(2026, 10, 13))
+    second = look(engine, CHAMPION, CHALLENGER, now=after(24.5), rules=RULES)
+    assert (second.look, second.predictions, second.verdict) == (2, 24 * 60, "promote")
+    with engine.connect() as connection:
+        rows = looks(connection, CHAMPION, CHALLENGER)
+    assert [row.look for row in rows] == [1, 2]
+    assert rows[0].information < rows[1].information
+    assert second.why == rows[1].why
+    assert second.ece == pytest.approx(rows[1].ece)
+    # Decided is decided: more days are no more looks.
+    write_days(owner, 2, first=date(2026, 10, 25))
+    again = look(engine, CHAMPION, CHALLENGER, now=after(26.5), rules=RULES)
+    assert (again.new, again.verdict, again.day) == (False, "promote", second.day)
+
+
+def test_too_little_is_on_record_and_spends_no_look(owner: sa.Engine, engine: sa.Engine) -> None:
+    register(owner)
+    write_days(owner, 2)
+    found = look(engine, CHAMPION, CHALLENGER, now=after(2.5))
+    assert (found.verdict, found.look, found.new) == ("insufficient data", 0, True)
+    with engine.connect() as connection:
+        assert [row.information for row in looks(connection, CHAMPION, CHALLENGER)] == [None]
+
+
+def test_a_pair_without_common_predictions_has_no_record(owner: sa.Engine, engine: sa.Engine) -> None:
+    register(owner)
+    [found] = judge_challengers(engine, now=after(1))
+    assert (found.verdict, found.day, found.new) == ("insufficient data", None, False)
+    with engine.connect() as connection:
+        assert looks(connection, CHAMPION, CHALLENGER) == []
+
+
+def test_past_windows_prove_nothing_but_can_be_compared(owner: sa.Engine, engine: sa.Engine) -> None:
+    register(owner)
+    write_days(owner, 24)
+    with owner.begin() as connection:
+        connection.exec_driver_sql(
+            "insert into evaluations (account_id, window_start, step, state, snapshot_id, details) "
+            "select account_id, window_start, row_number() over (), 'logged', min(snapshot_id), "
+            "'{\"retrospective\": true}' from experiment_logs group by account_id, window_start"
+        )
+    found = look(engine, CHAMPION, CHALLENGER, now=after(30), rules=RULES)
+    assert (found.verdict, found.predictions) == ("insufficient data", 0)
+    both = compare(engine, CHAMPION, CHALLENGER, horizon_h=6, since=FIRST)
+    assert both is not None
+    assert (both.first.version, both.second.version, both.verdict.verdict) == (CHAMPION, CHALLENGER, "promote")
+    assert both.second.retrospective == both.second.predictions == 24 * 60
+    assert both.on_record is None
+
+
+def test_judging_goes_on_from_the_present_champion(owner: sa.Engine, engine: sa.Engine) -> None:
+    register(owner)
+    write_days(owner, 24, better=False)
+    [found] = judge_challengers(engine, now=after(24.5), rules=VerdictRules(looks_max=1))
+    assert (found.champion, found.challenger, found.verdict) == (CHAMPION, CHALLENGER, "reject")
+    with owner.begin() as connection:
+        connection.exec_driver_sql("update model_registry set role = 'none' where role = 'champion'")
+    assert judge_challengers(engine, now=after(24.5)) == []
+
+
+def test_a_day_ends_with_its_last_outcome_and_waits_for_it_no_longer_than_two_days() -> None:
+    start = pd.to_datetime(["2026-10-01T10:00Z", "2026-10-02T10:00Z", "2026-10-03T10:00Z"], utc=True)
+    rows = pd.DataFrame({"window_start": start, "final": [True, False, True]})
+    assert finished_day(rows, now=after(3.3)) == date(2026, 10, 1)
+    assert finished_day(rows, now=after(4.3)) == date(2026, 10, 3), "two days and six hours after the second ended"
+    known = rows.assign(final=True)
+    assert finished_day(known, now=after(3.2)) == date(2026, 10, 2), "the third has five of its six hours to go"
+    assert finished_day(known, now=after(3.3)) == date(2026, 10, 3)
+    assert finished_day(known.iloc[:0], now=after(9)) is None
