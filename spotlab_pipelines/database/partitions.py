@@ -49,7 +49,8 @@ def ensure_partitions(engine: sa.Engine, around: datetime, *, ahead: int = 1) ->
     months = [month_start(around, offset) for offset in range(-1, ahead + 1)]
     with database_errors():
         with engine.connect() as connection:
-            missing = [month for month in months if month not in existing_months(connection)]
+            existing = existing_months(connection)
+        missing = [month for month in months if month not in existing]
         if not missing:
             return []
         with engine.begin() as connection:
