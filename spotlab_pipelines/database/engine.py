@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import orjson
 import sqlalchemy as sa
 from pydantic import SecretStr
 from sqlalchemy import event
@@ -140,6 +141,7 @@ def engine_for(
                     pool_recycle=RECYCLE_AFTER_S,
                     pool_pre_ping=True,
                     hide_parameters=True,
+                    json_deserializer=orjson.loads,
                     connect_args={
                         "connect_timeout": CONNECT_TIMEOUT_S,
                         "application_name": "spotlab",
