@@ -8,6 +8,7 @@ and rows in the order of their values, so equal content gives equal bytes; NaN o
 from __future__ import annotations
 
 import hashlib
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def content_id(frames: dict[str, pd.DataFrame], metadata: dict[str, Any]) -> str
 
 
 def _update(digest: hashlib._Hash, frame: pd.DataFrame) -> None:
-    columns = [(name, *_codes(frame[name])) for name in sorted(frame.columns)]
+    columns = sorted(((name, *_codes(column)) for name, column in frame.items()), key=itemgetter(0))
     if not columns:
         return
     order = row_order([codes for _, _, codes, _ in columns])
@@ -75,7 +76,9 @@ def _codes(column: pd.Series) -> tuple[str, np.ndarray, list[str] | None]:
     if dtype == np.dtype(object):
         texts = [None if value is None else orjson.dumps(value, option=JSON_OPTIONS).decode() for value in column]
         return "json", *text_codes(pa.array(texts, pa.large_string()))
-    if isinstance(dtype, (pd.StringDtype, pd.CategoricalDtype)):
+    if isinstance(dtype, pd.StringDtype):
+        return "str", *text_codes(pa.array(column.array, pa.large_string()))
+    if isinstance(dtype, pd.CategoricalDtype):
         return "str", *text_codes(pa.array(column, from_pandas=True).cast(pa.large_string()))
     raise InvalidInput(f"Column {column.name!r} has dtype {dtype}, which a snapshot cannot hold.")
 
@@ -95,5 +98,5 @@ def text_codes(array: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, list[str]
     ranks = np.empty(len(words) + 1, dtype="<i8")
     ranks[order] = np.arange(len(words))
     ranks[-1] = -1
-    codes = encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
-    return ranks[codes], [words[index] for index in order]
+    codes = encoded.indices.fill_null(len(words)) if encoded.null_count else encoded.indices
+    return ranks[codes.to_numpy(zero_copy_only=False)], [words[index] for index in order]

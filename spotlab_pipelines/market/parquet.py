@@ -46,8 +46,9 @@ def encode(frame: pd.DataFrame, metadata: dict[str, Any], storage: dict[str, Any
 
 def to_table(frame: pd.DataFrame) -> tuple[pa.Table, list[str]]:
     """A frame as an Arrow table, and which of its columns are JSON text there."""
-    json_columns = [str(name) for name, dtype in frame.dtypes.items() if dtype == np.dtype(object)]
-    return pa.table({str(name): _to_arrow(column) for name, column in frame.items()}), json_columns
+    columns = {str(name): column for name, column in frame.items()}
+    json_columns = [name for name, column in columns.items() if column.dtype == np.dtype(object)]
+    return pa.table({name: _to_arrow(column) for name, column in columns.items()}), json_columns
 
 
 def write_table(
