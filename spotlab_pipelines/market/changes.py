@@ -223,5 +223,5 @@ def _pools(code: np.ndarray, words: dict[str, list[str]]) -> tuple[pd.DataFrame,
     rest, columns = code[first], {}
     for name in reversed(POOL_KEY):
         rest, number = np.divmod(rest, max(len(words[name]), 1))
-        columns[name] = text(words[name]).array.take(number)
+        columns[name] = text(words[name]).take(number)
     return pd.DataFrame({name: columns[name] for name in POOL_KEY}), np.cumsum(first) - 1

@@ -159,7 +159,7 @@ def _observed(frame: pd.DataFrame, at: pd.Series, kind: str, *, available: bool)
             **{name: frame[name].array for name in POOL_KEY},
             "observed_at": at.array,
             "available": pd.Series([available] * len(frame), dtype=bool).array,
-            "kind": text([kind] * len(frame)).array,
-            "source": text([REQUESTS] * len(frame)).array,
+            "kind": text([kind] * len(frame)),
+            "source": text([REQUESTS] * len(frame)),
         }
     )

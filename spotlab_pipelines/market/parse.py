@@ -157,7 +157,7 @@ def parse_price_history(
         raw = {
             "zone": text([row["AvailabilityZone"] for row in rows]),
             "instance_type": text([row["InstanceType"] for row in rows]),
-            "product": text([row["ProductDescription"] for row in rows]).str.removesuffix(" (Amazon VPC)"),
+            "product": text([row["ProductDescription"].removesuffix(" (Amazon VPC)") for row in rows]),
             "changed_at": pd.Series(
                 pd.to_datetime([row["Timestamp"] for row in rows], utc=True, format="ISO8601")
             ).dt.as_unit("us"),

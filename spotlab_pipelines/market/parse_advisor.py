@@ -64,8 +64,8 @@ def parse_advisor(document: Any) -> pd.DataFrame:
     if columns is None:
         raise _first_bad(groups)
     group = np.repeat(np.arange(len(groups)), [len(types) for _, _, types in groups])
-    region = text([region for region, _, _ in groups]).array.take(group)
-    os = text([os for _, os, _ in groups]).array.take(group)
+    region = text([region for region, _, _ in groups]).take(group)
+    os = text([os for _, os, _ in groups]).take(group)
     return check_advisor(advisor_frame(region, os, names, *columns))
 
 
@@ -74,9 +74,9 @@ def advisor_frame(region: Any, os: Any, instance_type: Any, bucket: Any, savings
     bucket = np.asarray(bucket, dtype="int64")
     return pd.DataFrame(
         {
-            "region": pd.Series(region, dtype="str"),
-            "os": pd.Series(os, dtype="str"),
-            "instance_type": pd.Series(instance_type, dtype="str"),
+            "region": pd.array(region, dtype="str"),
+            "os": pd.array(os, dtype="str"),
+            "instance_type": pd.array(instance_type, dtype="str"),
             "bucket": bucket,
             "interrupt_rate_min": np.array(BUCKET_RATE_MIN)[bucket],
             "interrupt_rate_max": np.array(BUCKET_RATE_MAX)[bucket],

@@ -95,11 +95,11 @@ def _family(region: str, value: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "region": text([region] * rows.pop()),
-            **{name: text(pools[name]).array.take(arrays["pool"]) for name in NAMED},
+            **{name: text(pools[name]).take(arrays["pool"]) for name in NAMED},
             "observed_at": observed_at,
             "available": arrays["available"].astype(bool),
-            "kind": text(OBSERVATION_KINDS).array.take(arrays["kind"]),
-            "source": text(value["sources"]).array.take(arrays["source"]),
+            "kind": text(OBSERVATION_KINDS).take(arrays["kind"]),
+            "source": text(value["sources"]).take(arrays["source"]),
         }
     )
 

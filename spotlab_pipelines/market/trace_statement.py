@@ -101,7 +101,7 @@ def observations_from(rows: pd.DataFrame, statement: TraceStatement, *, name: st
             "observed_at": at.dt.as_unit("us").array,
             "available": (verdict == "available").to_numpy(dtype=bool),
             "kind": kinds[says].array,
-            "source": text([f"trace {name}"]).repeat(len(rows)).array,
+            "source": text([f"trace {name}"]).repeat(len(rows)),
         }
     )
     if frame.empty:
@@ -224,7 +224,7 @@ def _part(rows: pd.DataFrame, part: str, told: Told) -> pd.Series:
     if told.column is None:
         if not pattern.fullmatch(told.value or ""):
             raise InvalidInput(f"Expected {expected}, got {told.value!r}.")
-        return text([told.value]).repeat(len(rows)).reset_index(drop=True)
+        return pd.Series(text([told.value]).repeat(len(rows)))
     column = column_of(rows, told.column).astype("str")
     _refuse(rows, ~column.str.fullmatch(pattern.pattern, na=False).astype(bool), told.column, expected)
     return column.reset_index(drop=True)

@@ -97,7 +97,7 @@ def import_trace(
             with recorded(engine, POOL_TRACES) as scrape:
                 scrape.provenance = {"trace": name, **details}
                 rows = frame.drop(columns="source").rename(columns={"kind": "observation"})
-                identity = {column: text([value]).repeat(len(rows)).array for column, value in _named(name, found)}
+                identity = {column: text([value]).repeat(len(rows)) for column, value in _named(name, found)}
                 scrape.keep(archive, rows.assign(**identity))
                 put_on_record(connection, "import_trace", actor=actor, subject=name, **details)
             stored = True

@@ -221,7 +221,7 @@ def _decide(cases: _Cases, evaluated: Evaluated, market: MarketArrays, best: Bes
             "gain": gain,
             "candidates_considered": count.astype(np.int64),
             "decision": decision,
-            "reason": pd.Series(said, dtype="str"),
+            "reason": pd.array(said, dtype="str"),
             **{f"p_current_{h}h": p_current[:, i] for i, h in enumerate(rules.horizons_h)},
             **{f"p_target_{h}h": p_target[:, i] for i, h in enumerate(rules.horizons_h)},
             "features": _features_seen(evaluated, market, version, pool),
@@ -244,8 +244,8 @@ def _with_rows(
     head = pd.DataFrame(
         {
             **who,
-            "model_version": pd.Series([one.version for one in scored], dtype="str").array.take(version),
-            "model_role": pd.Series([one.role for one in scored], dtype="str").array.take(version),
+            "model_version": pd.array([one.version for one in scored], dtype="str").take(version),
+            "model_role": pd.array([one.role for one in scored], dtype="str").take(version),
             "acting": acting,
             "shadow": shadow,
             "pipeline_mode": fleet["pipeline_mode"].array.take(instance),

@@ -42,9 +42,9 @@ def _generated() -> pd.DataFrame:
     return pd.DataFrame(
         {
             "region": text([REGION] * CHANGES),
-            "instance_type": text(names).array.take(kind),
-            "az_id": text([f"use1-az{number + 1}" for number in range(ZONES)]).array.take(zone),
-            "product": text(list(PRICING_OS)).array.take(product),
+            "instance_type": text(names).take(kind),
+            "az_id": text([f"use1-az{number + 1}" for number in range(ZONES)]).take(zone),
+            "product": text(list(PRICING_OS)).take(product),
             "changed_at": (START + pd.to_timedelta(seconds, unit="s")).as_unit("us"),
             "spot_price_usd_per_hour": np.round(0.05 * (1 + kind / 20) * random.uniform(0.3, 0.6, CHANGES), 4),
         }
