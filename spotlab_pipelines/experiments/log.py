@@ -6,6 +6,7 @@ horizon). How the rows travel is `copying.py`'s, reading the log `queries.py`'s,
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -107,9 +108,9 @@ def log_evaluation(engine: sa.Engine, archive: Archive, key: EvaluationKey) -> L
 
 def _read_evaluated(archive: Archive, key: EvaluationKey) -> _Evaluated:
     decisions = check_frame(decisions_schema(), archive.read_table("decisions", key), f"Decisions of evaluation {key}")
-    foreign = decisions.loc[decisions["account_id"] != key.account_id, "account_id"]
-    if len(foreign):
-        raise IntegrityError(f"The decisions of evaluation {key} hold rows of account {foreign.iloc[0]}.")
+    foreign = set(decisions["account_id"].unique()) - {key.account_id}
+    if foreign:
+        raise IntegrityError(f"The decisions of evaluation {key} hold rows of account {min(foreign)}.")
     metadata = [archive.read_metadata(table, key) for table in EVALUATED_TABLES]
     snapshots = {each["snapshot_id"] for each in metadata if "snapshot_id" in each}
     if len(snapshots) != 1:
@@ -118,7 +119,7 @@ def _read_evaluated(archive: Archive, key: EvaluationKey) -> _Evaluated:
             remedy="Evaluate the account again, from its features on.",
         )
     pools, exclusions = archive.read_table("pools", key), archive.read_table("exclusions", key)
-    acting = decisions[decisions["acting"]]
+    acting = decisions["decision"][decisions["acting"]]
     return _Evaluated(
         payload=to_csv(decisions),
         rows=len(decisions) * len(HORIZONS_H),
@@ -129,8 +130,8 @@ def _read_evaluated(archive: Archive, key: EvaluationKey) -> _Evaluated:
             "instances": decisions["instance_id"].nunique(),
             "versions": decisions["model_version"].nunique(),
             "pools": len(pools),
-            "excluded": exclusions["reason"].value_counts().to_dict(),
-            "decisions": acting["decision"].value_counts().to_dict(),
+            "excluded": dict(Counter(exclusions["reason"]).most_common()),
+            "decisions": dict(Counter(acting).most_common()),
             "rows": len(decisions) * len(HORIZONS_H),
         },
         details={name: each[name] for each in metadata for name in DETAILS if name in each},

@@ -11,6 +11,7 @@ the newest price scrape that was read: until then every one of them knows its pr
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -144,7 +145,6 @@ def freeze(settings: Settings, archive: Archive, key: EvaluationKey, seen: Seen,
     tables = feature_tables(seen.market, seen.fleet, inputs)
     timings = {"market": read_ms, "snapshot": _ms(frozen - read), "features": _ms(time.perf_counter() - frozen)}
     _write_tables(archive, key, seen, tables, snapshot_id=snapshot_id, timings=timings)
-    reasons = tables.exclusions["reason"].value_counts()
     return SnapshotReport(
         account_id=key.account_id,
         window_start=key.window_start,
@@ -154,7 +154,7 @@ def freeze(settings: Settings, archive: Archive, key: EvaluationKey, seen: Seen,
         pools=len(tables.pools),
         features=len(tables.features),
         more_features={spec: len(tables.by_spec[spec]) for spec in seen.more_specs},
-        excluded={str(reason): int(count) for reason, count in reasons.items()},
+        excluded=dict(Counter(tables.exclusions["reason"]).most_common()),
         estimated_on_demand=int((tables.pools["price_source"] == ESTIMATED_PRICE).sum()),
         data_age_s=_oldest(seen.market, seen.now),
         stale_sources=stale_sources(seen.market.sources),

@@ -6,6 +6,7 @@ The rules themselves are linear.py's.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -68,16 +69,17 @@ def decide_evaluation(settings: Settings, engine: sa.Engine, archive: Archive, k
     timings = {"decisions_read": _ms(read - started), "decisions": _ms(time.perf_counter() - read)}
     metadata = {"snapshot_id": scored_by["snapshot_id"], "timings_ms": timings, "rules": asdict(rules)}
     archive.write_table("decisions", key, decisions, metadata)
-    acting = decisions[[*PREVIEWED, "candidates_considered"]][decisions["acting"]]
+    acting = decisions["acting"]
+    candidates = decisions["candidates_considered"][acting]
     return DecisionReport(
         account_id=key.account_id,
         window_start=key.window_start,
         instances=len(evaluated.instances),
         versions=[one.version for one in evaluated.scored],
-        acting={str(decision): int(count) for decision, count in acting["decision"].value_counts().items()},
-        candidates_mean=float(acting["candidates_considered"].mean()) if len(acting) else 0.0,
+        acting=dict(Counter(decisions["decision"][acting]).most_common()),
+        candidates_mean=float(candidates.mean()) if len(candidates) else 0.0,
         timings_ms=timings,
-        preview=acting[PREVIEWED].head(10),
+        preview=decisions.loc[acting.index[acting][:10], PREVIEWED],
     )
 
 
