@@ -115,8 +115,8 @@ def lacking_sources(
 
 def stale_sources(sources: pd.DataFrame) -> dict[str, str]:
     """Of `Market.sources`, those that a newer scrape failed to replace: source -> why."""
-    flagged = sources[sources["stale"]]
-    return dict(zip(flagged["source"], flagged["note"], strict=True))
+    told = zip(sources["source"], sources["note"], sources["stale"], strict=True)
+    return {source: note for source, note, stale in told if stale}
 
 
 def read_catalogue(redis: redis_client.Redis, settings: Settings, *, now: datetime) -> Catalogue:

@@ -83,7 +83,7 @@ def _fits(
         fits &= (size >= least) & (size <= flexibility_factor * least)
     architecture = pd.factorize(catalogue["architecture"])[0]
     fits &= architecture == architecture[own][:, None]
-    accelerators = pd.factorize(catalogue["accelerators"])[0]
-    bare = (catalogue["accelerators"] == "").to_numpy()
+    accelerators, kinds = pd.factorize(catalogue["accelerators"])
+    bare = (kinds == "")[accelerators]
     fits &= bare[own][:, None] | (accelerators == accelerators[own][:, None])
     return own, fits

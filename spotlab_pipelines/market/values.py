@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import orjson
 import pandas as pd
+from pandas.api.extensions import ExtensionArray
 
+from spotlab_pipelines.accounts.frames import TIME
 from spotlab_pipelines.errors import MarketDataError, MarketDataMissing, MarketDataStale
 from spotlab_pipelines.market.frames import text
 from spotlab_pipelines.market.parse import CLOCK_SKEW
@@ -90,7 +92,7 @@ def sources_of(*readers: Reader) -> pd.DataFrame:
         {
             "source": text(columns[0]),
             "scrape_id": text(columns[1]),
-            "fetched_at": pd.to_datetime(list(columns[2]), utc=True, format="ISO8601").as_unit("us"),
+            "fetched_at": pd.DatetimeIndex([_time(text_) for text_ in columns[2]], dtype=TIME),
             "keys": np.array([count for reader in readers for count in reader.counts.values()], dtype="int64"),
             "stale": np.array(columns[3], dtype=bool),
             "note": text(columns[4]),
@@ -127,7 +129,7 @@ def prices_of(values: Sequence[Any]) -> np.ndarray:
     return array.astype("float64")
 
 
-def texts_of(values: Sequence[Any], *, among: Collection[str] | None = None) -> pd.Series:
+def texts_of(values: Sequence[Any], *, among: Collection[str] | None = None) -> ExtensionArray:
     """(n,) texts, each one of `among` if that is given.
 
     Raises:
