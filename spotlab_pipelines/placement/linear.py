@@ -145,7 +145,7 @@ def _distinct(
     _, first, case_of_row = np.unique(
         alike[instance] * len(evaluated.scored) + version, return_index=True, return_inverse=True
     )
-    group, groups = _keys(fleet)
+    group, names, groups = _keys(fleet)
     shown = instance[first]
     cases = _Cases(
         instance=shown,
@@ -155,7 +155,7 @@ def _distinct(
         pool=np.where(is_spot, market.ids.get_indexer(ids), NONE)[shown],
         is_spot=is_spot[shown],
         linear=linear[shown],
-        on_demand=_on_demand(groups, evaluated.pools)[group[shown]],
+        on_demand=_on_demand(names, evaluated.pools)[group[shown]],
     )
     return cases, case_of_row, groups
 
@@ -264,19 +264,19 @@ def _at(values: np.ndarray, *index: np.ndarray) -> np.ndarray:
     return found
 
 
-def _keys(fleet: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
-    """The group of each instance, and the groups: distinct (region, instance_type, product)."""
-    code, _ = pd.factorize(joined(fleet, GROUP))
+def _keys(fleet: pd.DataFrame) -> tuple[np.ndarray, pd.Index, pd.DataFrame]:
+    """The group of each instance, and the groups: distinct (region, instance_type, product), joined and by column."""
+    code, names = pd.factorize(joined(fleet, GROUP))
     _, first = np.unique(code, return_index=True)
-    return code, fleet[[*GROUP]].take(first)
+    return code, names, pd.DataFrame({name: fleet[name].array.take(first) for name in GROUP})
 
 
-def _on_demand(groups: pd.DataFrame, pools: pd.DataFrame) -> np.ndarray:
-    """(G,) on-demand price of each group's type, region and product; NaN if unknown."""
+def _on_demand(groups: pd.Index, pools: pd.DataFrame) -> np.ndarray:
+    """(G,) on-demand price of each group's region, type and product; NaN if unknown."""
     price, group = pools["on_demand_usd_per_hour"].to_numpy(dtype=float), joined(pools, GROUP)
     priced = np.flatnonzero(~np.isnan(price))
     first = priced[~group[priced].duplicated()]
-    return _at(price[first], group[first].get_indexer(joined(groups, GROUP)))
+    return _at(price[first], group[first].get_indexer(groups))
 
 
 def _why(exclusions: pd.DataFrame, here: pd.Index) -> np.ndarray:
