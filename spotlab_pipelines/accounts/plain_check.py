@@ -37,9 +37,9 @@ def plainly_fits(schema: DataFrameSchema, frame: pd.DataFrame) -> bool:
         return False
     if schema.unique and frame.duplicated(list(schema.unique)).any():
         return False
+    found = dict(frame.items())
     return all(
-        _column_fits(column, frame[name]) if name in frame.columns else not column.required
-        for name, column in columns.items()
+        _column_fits(column, found[name]) if name in found else not column.required for name, column in columns.items()
     )
 
 

@@ -21,7 +21,7 @@ from spotlab_pipelines.features.windows import PriceHistory
 from spotlab_pipelines.market.cache import Market
 from spotlab_pipelines.market.fallback import BY_OS, on_demand_of
 from spotlab_pipelines.market.fitting import fitting_types
-from spotlab_pipelines.market.frames import POOL_KEY, family_of, joined
+from spotlab_pipelines.market.frames import POOL_KEY, family_of, joined, text
 
 MARKET_SPEC = V1.version
 """The spec that every evaluation computes, whoever predicts: placement weighs what travels with it."""
@@ -143,9 +143,7 @@ def assemble_pools(
     pools = pd.concat([windows, fleet.loc[unpriced, list(POOL_KEY)]], ignore_index=True) if unpriced.any() else windows
     price, price_source = on_demand_of(pools, on_demand=on_demand, advisor=advisor)
     product, products = pd.factorize(pools["product"])
-    advised_os = pd.Series(["Windows" if name == "Windows" else "Linux" for name in products], dtype="str").array.take(
-        product
-    )
+    advised_os = text(["Windows" if name == "Windows" else "Linux" for name in products]).take(product)
     advisor_row = joined(advisor, BY_OS).get_indexer(joined(pools.assign(os=advised_os), BY_OS))
     # Of arrays, since pandas makes a frame of Series far slower.
     column = {name: of.array for name, of in pools.items()}

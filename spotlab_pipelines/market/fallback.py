@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from spotlab_pipelines.market.frames import ESTIMATED_PRICE, PRICING_OS, joined
+from spotlab_pipelines.market.frames import ESTIMATED_PRICE, PRICING_OS, joined, text
 
 TYPE_KEY = ("region", "instance_type", "product")
 BY_OS = ("region", "os", "instance_type")
@@ -38,7 +38,7 @@ def on_demand_of(
     by_os = joined(pools.assign(os=systems(pools["product"], PRICING_OS)), BY_OS)
     row = joined(on_demand, BY_OS).get_indexer(by_os)
     listed = np.append(on_demand["on_demand_usd_per_hour"].to_numpy(dtype=float), np.nan)[row]
-    source = pd.Series([*on_demand["price_source"], NO_PRICE_SOURCE, ESTIMATED_PRICE], dtype="str").array
+    source = text([*on_demand["price_source"], NO_PRICE_SOURCE, ESTIMATED_PRICE])
     row[row < 0] = len(on_demand)
     if not np.isnan(listed).any():
         return listed, source.take(row)
@@ -74,4 +74,4 @@ def with_estimates(listed: np.ndarray, spot: np.ndarray, savings_pct: np.ndarray
 def systems(products: pd.Series, names: dict[str, str]) -> pd.api.extensions.ExtensionArray:
     """The operating system of each product description; a product that `names` does not know is its own."""
     code, known = pd.factorize(products)
-    return pd.Series([names.get(name, name) for name in known], dtype="str").array.take(code)
+    return text([names.get(name, name) for name in known]).take(code)
