@@ -21,8 +21,9 @@ dev: $(INSTALLED) ## Keep everything up: Dagster UI, MLflow, stores, local AWS; 
 	@$(BIN)/python -m spotlab_pipelines_tests.demo --keep-up $(if $(MARKET),--market "$(MARKET)")
 
 test: $(INSTALLED) ## Run every test
-	@# Two processes for two cores: linear algebra that took both in each of them would only wait for itself.
-	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+	@# Three processes for two cores, as the longest tests mostly wait for servers and daemons. Linear algebra that took
+	@# both cores in each of them would only wait for itself.
+	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist worksteal
 
 check: $(INSTALLED) ## Lint, format, types, room order, the one door to AWS, Dagster definitions, migration drift
 	@$(BIN)/ruff check .

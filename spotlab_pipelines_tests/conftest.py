@@ -27,6 +27,7 @@ from spotlab_pipelines.database.migrate import ensure_databases, upgrade
 from spotlab_pipelines.database.redis import connect_redis
 from spotlab_pipelines.local import StoreUrls, down, up
 from spotlab_pipelines.settings import Settings, get_settings
+from spotlab_pipelines_tests.order import longest_first
 
 if find_spec("spotlab_pipelines_tests.local_aws.fixtures") is not None:
     pytest_plugins = ["spotlab_pipelines_tests.local_aws.fixtures"]
@@ -35,6 +36,7 @@ FAST_POSTGRES = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", 
 DIRECTORY_PREFIX = "spotlab-tests-"
 FOREIGN_VARIABLES = ("SPOTLAB_", "AWS_", "DAGSTER_", "MLFLOW_", "PG")
 TEMPLATE = "spotlab"
+TESTS = Path(__file__).parent
 
 
 def pytest_configure() -> None:
@@ -52,6 +54,13 @@ def pytest_configure() -> None:
         if owner.isdigit() and not psutil.pid_exists(int(owner)) and directory.owner() == _ourselves():
             down(Settings(data_dir=directory))
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the processes of `make test` begin with the longest tests; alone, they stay as they are written."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if processes > 1:
+        items[:] = longest_first([(item.path.as_posix(), item) for item in items], processes)
 
 
 def _ourselves() -> str:
@@ -162,9 +171,30 @@ def mlflow_template(stores: StoreUrls, server: sa.Engine) -> str:
 @pytest.fixture
 def mlflow_database(settings: Settings, engine: sa.Engine, mlflow_template: str, server: sa.Engine) -> str:
     """The URL of a fresh MLflow database with all its tables, the one that `settings` names."""
-    with server.connect() as connection:
-        connection.execute(sa.text(f"create database {settings.mlflow_database} template {mlflow_template}"))
+    copy_database(server, mlflow_template, settings.mlflow_database)
     return database_url(settings, "mlflow")
+
+
+@pytest.fixture(scope="session")
+def dagster_template(stores: StoreUrls, stores_directory: Path) -> str:
+    """The name of a database with Dagster's tables, to copy from."""
+    from spotlab_pipelines.defs.storage import dagster_url, pooled_engine
+
+    settings = Settings(data_dir=stores_directory)
+    pooled_engine(dagster_url(settings)).dispose()
+    return settings.dagster_database
+
+
+@pytest.fixture
+def dagster_database(settings: Settings, engine: sa.Engine, dagster_template: str, server: sa.Engine) -> None:
+    """A fresh Dagster database with all its tables, the one that `settings` names."""
+    copy_database(server, dagster_template, settings.dagster_database)
+
+
+def copy_database(server: sa.Engine, template: str, name: str) -> None:
+    """Make a database out of a template's files: through the log, which is the default, it takes twice as long."""
+    with server.connect() as connection:
+        connection.execute(sa.text(f"create database {name} template {template} strategy file_copy"))
 
 
 @pytest.fixture
@@ -179,8 +209,7 @@ def redis(settings: Settings) -> Iterator[redis_py.Redis]:
 def _database(settings: Settings, server: sa.Engine, *, template: str) -> Iterator[Settings]:
     assert settings.database_url is not None
     name = urlsplit(settings.database_url.get_secret_value()).path[1:]
-    with server.connect() as connection:
-        connection.execute(sa.text(f"create database {name} template {template}"))
+    copy_database(server, template, name)
     try:
         yield settings
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dagster_postgres.utils
 import pytest
 import sqlalchemy as sa
 
@@ -40,6 +41,8 @@ def test_a_postgres_that_dies_in_mid_run_is_one_line_and_3(
         if (step, state) == ("fleet_instances", "done"):
             let_in(server, settings, whether=False)
 
+    # Dagster tries again as often as ever; how long it waits in between is no promise of ours.
+    monkeypatch.setattr(dagster_postgres.utils, "calculate_delay", lambda **_: 0.01)
     with monkeypatch.context() as once:
         once.setattr(experiments, "progress", dying)
         answer = spotlab("evaluate", ONE, "--no-scrape")

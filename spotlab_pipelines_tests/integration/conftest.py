@@ -64,6 +64,7 @@ def laboratory(
     local_aws: LocalAws,
     market: Recording,
     mlflow_database: str,
+    dagster_database: None,
     environment: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Laboratory]:
