@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import redis as redis_py
 
 from spotlab_pipelines.cli import run
 from spotlab_pipelines.settings import Settings, get_settings
@@ -48,8 +49,10 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Settings], None]]
 
 
 @pytest.fixture
-def spotlab(settings: Settings, use: Callable[[Settings], None], capsys: pytest.CaptureFixture[str]) -> Spotlab:
-    """Run a command line."""
+def spotlab(
+    settings: Settings, redis: redis_py.Redis, use: Callable[[Settings], None], capsys: pytest.CaptureFixture[str]
+) -> Spotlab:
+    """Run a command line; the cache is empty before the test and after it."""
     use(settings)
 
     def command(*arguments: str) -> Answer:

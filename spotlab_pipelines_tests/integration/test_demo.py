@@ -75,6 +75,9 @@ class Demo:
 def demo() -> Iterator[Demo]:
     place = Demo(new_directory())
     yield place
+    # A demo that ran out of time was killed, and could not end what it had started.
+    for process in place.processes():
+        process.kill()
     down(place.settings)
     shutil.rmtree(place.directory, ignore_errors=True)
 
