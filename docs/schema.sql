@@ -169,6 +169,7 @@ CREATE TABLE public.evaluations (
     started_at timestamp with time zone DEFAULT now() NOT NULL,
     finished_at timestamp with time zone,
     details jsonb DEFAULT '{}'::jsonb NOT NULL,
+    outcomes_settled boolean DEFAULT false NOT NULL,
     CONSTRAINT ck_evaluations_error CHECK (((state = 'failed'::text) = (error IS NOT NULL))),
     CONSTRAINT ck_evaluations_snapshot_id CHECK (((state <> 'logged'::text) OR (snapshot_id IS NOT NULL))),
     CONSTRAINT ck_evaluations_state CHECK ((state = ANY (ARRAY['running'::text, 'logged'::text, 'failed'::text]))),
@@ -244,7 +245,13 @@ CREATE TABLE public.instances (
     last_seen_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     ended_at timestamp with time zone,
+    last_running_at timestamp with time zone,
+    ended_by text,
+    ended_source text,
     CONSTRAINT ck_instances_ended_at CHECK (((ended_at IS NULL) OR (state = 'terminated'::text))),
+    CONSTRAINT ck_instances_ended_by CHECK ((ended_by = ANY (ARRAY['owner'::text, 'switch'::text]))),
+    CONSTRAINT ck_instances_ended_source CHECK ((ended_source = ANY (ARRAY['fleet'::text, 'spot_request'::text, 'state_reason'::text, 'eventbridge'::text, 'import'::text]))),
+    CONSTRAINT ck_instances_ended_told CHECK ((((ended_by IS NULL) = (ended_source IS NULL)) AND ((ended_by IS NULL) OR (ended_at IS NOT NULL)))),
     CONSTRAINT ck_instances_lifecycle CHECK ((lifecycle = ANY (ARRAY['spot'::text, 'on-demand'::text]))),
     CONSTRAINT ck_instances_pipeline_mode CHECK ((pipeline_mode = ANY (ARRAY['LINEAR'::text, 'CLUSTER'::text]))),
     CONSTRAINT ck_instances_state CHECK ((state = ANY (ARRAY['pending'::text, 'running'::text, 'shutting-down'::text, 'terminated'::text, 'stopping'::text, 'stopped'::text])))
@@ -265,6 +272,8 @@ CREATE TABLE public.interruption_events (
     spot_request_id text,
     occurred_at timestamp with time zone NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    number smallint DEFAULT '1'::smallint NOT NULL,
+    CONSTRAINT ck_interruption_events_number CHECK ((number > 0)),
     CONSTRAINT ck_interruption_events_source CHECK ((source = ANY (ARRAY['spot_request'::text, 'state_reason'::text, 'eventbridge'::text, 'import'::text])))
 );
 
@@ -578,7 +587,7 @@ ALTER TABLE ONLY public.instances
     ADD CONSTRAINT uq_instances_account_id_instance_id UNIQUE (account_id, instance_id);
 
 ALTER TABLE ONLY public.interruption_events
-    ADD CONSTRAINT uq_interruption_events_account_id_instance_id UNIQUE (account_id, instance_id);
+    ADD CONSTRAINT uq_interruption_events_account_id_instance_id_number UNIQUE (account_id, instance_id, number);
 
 ALTER TABLE ONLY public.logins
     ADD CONSTRAINT uq_logins_token_sha256 UNIQUE (token_sha256);
@@ -609,6 +618,8 @@ CREATE INDEX ix_audit_log_action_at ON public.audit_log USING btree (action, at 
 CREATE INDEX ix_audit_log_actor_at ON public.audit_log USING btree (actor, at DESC);
 
 CREATE INDEX ix_audit_log_at ON public.audit_log USING btree (at DESC);
+
+CREATE INDEX ix_evaluations_account_id_window_start_unsettled ON public.evaluations USING btree (account_id, window_start) WHERE ((state = 'logged'::text) AND (NOT outcomes_settled));
 
 CREATE INDEX ix_evaluations_window_start_account_id ON public.evaluations USING btree (window_start DESC, account_id);
 

@@ -36,14 +36,16 @@ UPSERT = sa.text("""
           and instance_id not in (select instance_id from seen)
     )
     insert into instances (account_id, instance_id, region, az_id, instance_type, product, lifecycle, state, tags,
-                           launched_at, spot_request_id)
+                           launched_at, spot_request_id, last_running_at)
     select :account_id, instance_id, region, az_id, instance_type, product, lifecycle, state, tags, launched_at,
-           spot_request_id
+           spot_request_id, case when state = 'running' then now() end
     from seen
     on conflict (account_id, instance_id) do update set
         region = excluded.region, az_id = excluded.az_id, instance_type = excluded.instance_type,
         product = excluded.product, lifecycle = excluded.lifecycle, state = excluded.state, tags = excluded.tags,
         launched_at = excluded.launched_at, spot_request_id = excluded.spot_request_id, ended_at = null,
+        ended_by = null, ended_source = null,
+        last_running_at = coalesce(excluded.last_running_at, instances.last_running_at),
         last_seen_at = now(), updated_at = now()
 """)
 
@@ -77,7 +79,7 @@ def sync_fleet(sessions: AccountSessions, engine: sa.Engine, account_id: str) ->
             ]
         named = [_zone_of(instance) for instance in instances]
         zones = availability_zones(sessions, account_id, region, naming=named)
-        records += [_row(account_id, region, instance, zones) for instance in instances]
+        records += [described(account_id, region, instance, zones) for instance in instances]
     fleet = _frame(pd.DataFrame(records, columns=list(FLEET_COLUMNS)))
     fleet = check_frame(fleet_schema(), fleet, f"DescribeInstances of account {account_id}")
     with database_errors(), engine.begin() as connection:
@@ -121,7 +123,12 @@ def _zone_of(instance: Any) -> str:
     return placement.get("AvailabilityZone", "") if isinstance(placement, Mapping) else ""
 
 
-def _row(account_id: str, region: str, instance: Mapping[str, Any], zones: Mapping[str, str]) -> dict[str, Any]:
+def described(account_id: str, region: str, instance: Mapping[str, Any], zones: Mapping[str, str]) -> dict[str, Any]:
+    """An instance as DescribeInstances tells of it, as a row of FLEET_COLUMNS.
+
+    Raises:
+        SourceMalformed: something is missing.
+    """
     what = f"DescribeInstances of account {account_id} in {region}"
     try:
         product = instance.get("PlatformDetails") or instance.get("Platform", "Linux/UNIX").capitalize()

@@ -46,6 +46,17 @@ SPOT_REQUEST_COLUMNS = (
     "interrupted",
     "status_code",
 )
+ENDING_COLUMNS = (
+    "instance_id",
+    "region",
+    "az_id",
+    "instance_type",
+    "product",
+    "spot_request_id",
+    "code",
+    "interrupted",
+    "occurred_at",
+)
 REFUSAL_COLUMNS = ("spot_request_id", "region", "az_id", "instance_type", "product", "refused_at", "status_code")
 
 
@@ -119,3 +130,16 @@ def refusal_schema() -> DataFrameSchema:
 
     texts = {name: pa.Column("str") for name in REFUSAL_COLUMNS if name != "refused_at"}
     return pa.DataFrameSchema(texts | {"refused_at": pa.Column(TIME)})
+
+
+@lru_cache(maxsize=1)
+def ending_schema() -> DataFrameSchema:
+    """How Spot instances ended: one row an instance and source."""
+    import pandera.pandas as pa
+
+    texts = {
+        name: pa.Column("str", nullable=name == "spot_request_id")
+        for name in ENDING_COLUMNS
+        if name not in ("interrupted", "occurred_at")
+    }
+    return pa.DataFrameSchema(texts | {"interrupted": pa.Column(bool), "occurred_at": pa.Column(TIME, nullable=True)})

@@ -20,17 +20,27 @@ from spotlab_pipelines.database.tables import Instance
 
 REMEMBER = sa.text("""
     insert into instances (account_id, instance_id, region, az_id, instance_type, product, lifecycle, state,
-                           launched_at, ended_at, last_seen_at, spot_request_id)
+                           launched_at, ended_at, last_seen_at, last_running_at, spot_request_id, ended_by,
+                           ended_source)
     select :account_id, instance_id, region, az_id, instance_type, product, 'spot', 'terminated',
-           started_at, ended_at, ended_at, spot_request_id
+           started_at, ended_at, ended_at, ended_at, spot_request_id, case when not interrupted then 'owner' end,
+           case when not interrupted then 'spot_request' end
     from unnest(cast(:instance_id as text[]), cast(:region as text[]), cast(:az_id as text[]),
                 cast(:instance_type as text[]), cast(:product as text[]), cast(:started_at as timestamptz[]),
-                cast(:ended_at as timestamptz[]), cast(:spot_request_id as text[]))
-         as told(instance_id, region, az_id, instance_type, product, started_at, ended_at, spot_request_id)
-    on conflict (account_id, instance_id) do update set ended_at = excluded.ended_at, updated_at = now()
-    where instances.state = 'terminated' and excluded.ended_at < instances.ended_at
+                cast(:ended_at as timestamptz[]), cast(:spot_request_id as text[]),
+                cast(:interrupted as boolean[]))
+         as told(instance_id, region, az_id, instance_type, product, started_at, ended_at, spot_request_id, interrupted)
+    on conflict (account_id, instance_id) do update set
+        ended_at = least(instances.ended_at, excluded.ended_at), updated_at = now(),
+        ended_by = coalesce(instances.ended_by, excluded.ended_by),
+        ended_source = coalesce(instances.ended_source, excluded.ended_source)
+    where instances.state = 'terminated' and (excluded.ended_at < instances.ended_at
+                                              or (instances.ended_by is null and excluded.ended_by is not null))
 """)
-TOLD = ("instance_id", "region", "az_id", "instance_type", "product", "started_at", "ended_at", "spot_request_id")
+TOLD = (
+    *("instance_id", "region", "az_id", "instance_type", "product", "started_at", "ended_at", "spot_request_id"),
+    "interrupted",
+)
 
 
 def sync_fleet_and_past(sessions: AccountSessions, engine: sa.Engine, account_id: str) -> pd.DataFrame:
@@ -47,8 +57,8 @@ def sync_fleet_and_past(sessions: AccountSessions, engine: sa.Engine, account_id
 def remember_past(engine: sa.Engine, account_id: str, requests: pd.DataFrame) -> None:
     """Keep the instances of closed Spot requests as terminated ones.
 
-    An instance that is still there stays as it is. The end of one that a sync had missed is corrected: the request
-    knows when it really was.
+    An instance that is still there stays as it is. One that EC2 did not interrupt was ended by its owner. The end of
+    one that a sync had missed is corrected: the request knows when it really was.
 
     Args:
         requests: Spot requests frame; those without `ended_at` tell nothing of the past.

@@ -54,6 +54,9 @@ REASONS: dict[str, Reason] = {
     "ix_evaluations_window_start_account_id": Reason(
         "experiments.queries:list_experiments", "the latest evaluations of all accounts"
     ),
+    "ix_evaluations_account_id_window_start_unsettled": Reason(
+        "experiments.outcomes:resolve_outcomes", "the few windows whose outcomes are not settled, each hour"
+    ),
     "uq_experiment_logs_grain": Reason(
         "experiments.queries:latest_decisions", "the rows of one account's window; also the upsert that writes once"
     ),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import sqlalchemy as sa
 
-from spotlab_pipelines.accounts.interruptions import record_interruptions
+from spotlab_pipelines.accounts.interruptions import SpotRequestEndings, endings_of_requests, record_endings
 from spotlab_pipelines.accounts.past import remember_past
 from spotlab_pipelines.accounts.registry import get_account
 from spotlab_pipelines.accounts.sessions import AccountSessions
@@ -63,8 +63,9 @@ def scrape_observations(
         observed = observations_of(requests, refusals, at=record.fetched_at)
         since = record.fetched_at - timedelta(days=HISTORY_DAYS)
         observed = observed[observed["observed_at"] > pd.Timestamp(since)]
-        interruptions = record_interruptions(engine, account_id, requests)
         remember_past(engine, account_id, requests)
+        endings = endings_of_requests(requests)
+        interruptions = record_endings(engine, account_id, SpotRequestEndings.name, endings, read_at=record.fetched_at)
         regions = sorted({*account.regions, *observed["region"]})
         with database_errors(), engine.begin() as connection:
             for region in regions:

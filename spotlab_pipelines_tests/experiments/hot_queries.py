@@ -23,6 +23,7 @@ from spotlab_pipelines.database.audit import list_entries
 from spotlab_pipelines.database.engine import acting_for
 from spotlab_pipelines.database.evaluations import EvaluationKey, begin_evaluation, failed_accounts, logged_accounts
 from spotlab_pipelines.experiments.metrics import VersionMetrics, evaluation_metrics
+from spotlab_pipelines.experiments.outcomes import resolve_outcomes
 from spotlab_pipelines.experiments.queries import (
     due_accounts,
     evaluation_row,
@@ -123,6 +124,11 @@ QUERIES = (
     HotQuery(
         "an account's latest evaluations", "experiments.queries:list_experiments", (),
         lambda lab: list_experiments(lab.pipeline, ACCOUNT),
+    ),
+    HotQuery(
+        "resolving an account's outcomes", "experiments.outcomes:resolve_outcomes",
+        ("ix_evaluations_account_id_window_start_unsettled", *GRAIN, "ix_scrapes_source_account_id_fetched_at"),
+        lambda lab: resolve_outcomes(lab.pipeline, ACCOUNT, NOW),
     ),
     HotQuery(
         "which accounts are due", "experiments.queries:due_accounts", (),

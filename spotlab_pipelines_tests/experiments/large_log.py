@@ -37,9 +37,9 @@ insert into tracking_runs (account_id, model_version, mlflow_run_id)
     desc limit {LOGGED_ACCOUNTS}) a, (select version from model_registry order by version limit 50) v
 """
 EVENTS = f"""
-insert into evaluations (account_id, window_start, step, state, snapshot_id, counts)
+insert into evaluations (account_id, window_start, step, state, snapshot_id, counts, outcomes_settled)
     select account_id, timestamptz '{WINDOW}' - s * interval '30 min', {{windows}} - s, 'logged', '{SNAPSHOT}',
-    '{{{{"pools": 1, "excluded": {{{{}}}}}}}}' from accounts, generate_series(0, {{windows}} - 1) s
+    '{{{{"pools": 1, "excluded": {{{{}}}}}}}}', s > 24 from accounts, generate_series(0, {{windows}} - 1) s
     where account_id = '{ACCOUNT}' or account_id < to_char({LOGGED_ACCOUNTS}, 'FM000000000000');
 insert into instances (account_id, instance_id, region, az_id, instance_type, product, lifecycle, state, launched_at)
     select distinct account_id, 'i-' || n, 'us-east-1', 'use1-az1', 'm5.large', 'Linux/UNIX', 'spot',

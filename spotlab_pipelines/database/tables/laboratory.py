@@ -65,7 +65,7 @@ class Evaluation(Base):
     """One scoring of one account for one window. `step` numbers an account's evaluations from 1, for MLflow's axis.
 
     `details` says what is worth knowing of it besides counts: `drift` by version, and of one that was made of the past
-    `retrospective`, with what was not known then.
+    `retrospective`, with what was not known then. `outcomes_settled`: no label of what it logged will change any more.
     """
 
     __tablename__ = "evaluations"
@@ -77,6 +77,12 @@ class Evaluation(Base):
         sa.UniqueConstraint("account_id", "window_start"),
         sa.UniqueConstraint("account_id", "step"),
         sa.Index("ix_evaluations_window_start_account_id", sa.text("window_start desc"), "account_id"),
+        sa.Index(
+            "ix_evaluations_account_id_window_start_unsettled",
+            "account_id",
+            "window_start",
+            postgresql_where=sa.text("state = 'logged' and not outcomes_settled"),
+        ),
     )
 
     id: Mapped[UUID] = new_id()
@@ -92,6 +98,7 @@ class Evaluation(Base):
     started_at: Mapped[datetime] = now()
     finished_at: Mapped[datetime | None]
     details: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    outcomes_settled: Mapped[bool] = mapped_column(server_default=sa.false())
 
 
 class ExperimentLog(Base):

@@ -27,6 +27,7 @@ class Instance(Base):
     """One EC2 instance of an account, as last seen, and how the account's owner steers it.
 
     One that has ended stays, with the time at which it did or was first missed: windows of the past have a fleet.
+    `last_running_at` is when a sync last saw it run; `ended_by` who ended it where EC2 did not and somebody told.
     """
 
     __tablename__ = "instances"
@@ -36,6 +37,12 @@ class Instance(Base):
         one_of("state", INSTANCE_STATES),
         sa.UniqueConstraint("account_id", "instance_id"),
         sa.CheckConstraint("ended_at is null or state = 'terminated'", name="ended_at"),
+        one_of("ended_by", ENDED_BY),
+        one_of("ended_source", OUTCOME_SOURCES),
+        sa.CheckConstraint(
+            "(ended_by is null) = (ended_source is null) and (ended_by is null or ended_at is not null)",
+            name="ended_told",
+        ),
         sa.Index(
             "ix_instances_account_id_instance_id_present",
             "account_id",
@@ -63,15 +70,22 @@ class Instance(Base):
     last_seen_at: Mapped[datetime] = now()
     updated_at: Mapped[datetime] = now()
     ended_at: Mapped[datetime | None]
+    last_running_at: Mapped[datetime | None]
+    ended_by: Mapped[str | None]
+    ended_source: Mapped[str | None]
 
 
 class InterruptionEvent(Base):
-    """One interruption of one instance, from whichever source told of it first: an instance ends once."""
+    """One interruption of one instance, from whichever source told of it first.
+
+    A persistent request's instance that EC2 stops and that is started again may be interrupted again: `number` counts.
+    """
 
     __tablename__ = "interruption_events"
     __table_args__ = (
         one_of("source", EVENT_SOURCES),
-        sa.UniqueConstraint("account_id", "instance_id"),
+        sa.CheckConstraint("number > 0", name="number"),
+        sa.UniqueConstraint("account_id", "instance_id", "number"),
     )
 
     id: Mapped[UUID] = new_id()
@@ -86,6 +100,7 @@ class InterruptionEvent(Base):
     spot_request_id: Mapped[str | None]
     occurred_at: Mapped[datetime]
     created_at: Mapped[datetime] = now()
+    number: Mapped[int] = mapped_column(sa.SmallInteger, server_default="1")
 
 
 class InterruptionOutcome(Base):

@@ -1,0 +1,231 @@
+"""Each logged prediction comes to be interrupted, survived or censored, by what is known and by no more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+
+from spotlab_pipelines.database.partitions import ensure_partitions
+from spotlab_pipelines.errors import InvalidInput
+from spotlab_pipelines.experiments.outcomes import PATIENCE, OutcomesReport, list_outcomes, resolve_outcomes
+from spotlab_pipelines_tests.experiments.factory import ACCOUNT, CHALLENGER, CHAMPION, SNAPSHOT, register
+
+W = (datetime.now(UTC) - timedelta(days=9)).replace(microsecond=0)
+"""Recent, since performance is that of the last days."""
+LATER = W + timedelta(days=2)
+POOL = "'us-east-1', 'use1-az1', 'm5.large', 'Linux/UNIX'"
+HORIZONS = (1, 6, 12)
+
+
+def hours(value: float | None) -> datetime | None:
+    return None if value is None else W + timedelta(hours=value)
+
+
+@dataclass
+class Log:
+    """One account; every time is in hours after W, the start of the first window."""
+
+    engine: sa.Engine
+
+    def do(self, statement: str, **values: Any) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(sa.text(statement), {"a": ACCOUNT, **values})
+
+    def window(self, at: float, *instances: str, finished: float = 0.1, details: str = "{}") -> None:
+        """A logged evaluation of two versions and three horizons."""
+        self.do(
+            "insert into evaluations (account_id, window_start, step, state, snapshot_id, started_at, finished_at, "
+            "details) select :a, :w, 1 + count(*), 'logged', 's', :w, :f, :d from evaluations",
+            w=hours(at), f=hours(at + finished), d=details,
+        )  # fmt: skip
+        self.do(
+            "insert into experiment_logs (window_start, account_id, instance_id, model_version, horizon_h, model_role, "
+            "acting, shadow, pipeline_mode, p_current, decision, reason, region, from_pool, candidates_considered, "
+            "snapshot_id, scored_at, timings_ms) select :w, :a, i, v, h, 'none', v = :champion, false, 'LINEAR', "
+            "case when v = :skipped then null else 0.1 end, 'STAY', 'x', 'us-east-1', 'm5.large:use1-az1:Linux/UNIX', "
+            "1, :s, :w, '{}' from unnest(cast(:i as text[])) i, unnest(cast(:v as text[])) v, unnest(array[1,6,12]) h",
+            w=hours(at), i=list(instances), v=[CHAMPION, CHALLENGER], champion=CHAMPION, skipped="none", s=SNAPSHOT,
+        )  # fmt: skip
+
+    def instance(
+        self, name: str, *, running: float | None = None, launched: float = -5, ended: float | None = None,
+        by: str | None = None, lifecycle: str = "spot",
+    ) -> None:  # fmt: skip
+        """An instance as last synced."""
+        self.do(
+            "insert into instances (account_id, instance_id, region, az_id, instance_type, product, lifecycle, state, "
+            f"launched_at, last_running_at, ended_at, ended_by, ended_source) values (:a, :i, {POOL}, :l, :state, "
+            ":launched, :running, :ended, :by, :source) on conflict (account_id, instance_id) do update set "
+            "state = excluded.state, launched_at = excluded.launched_at, last_running_at = excluded.last_running_at, "
+            "ended_at = excluded.ended_at, ended_by = excluded.ended_by, ended_source = excluded.ended_source",
+            i=name, l=lifecycle, state="running" if ended is None else "terminated", launched=hours(launched),
+            running=hours(running), ended=hours(ended), by=by, source=by and "spot_request",
+        )  # fmt: skip
+
+    def event(self, name: str, at: float, number: int = 1, source: str = "spot_request") -> None:
+        """An interruption on record."""
+        self.do(
+            "insert into interruption_events (account_id, instance_id, region, az_id, instance_type, product, source, "
+            f"status_code, occurred_at, number) values (:a, :i, {POOL}, :s, 'x', :at, :n)",
+            i=name, at=hours(at), n=number, s=source,
+        )  # fmt: skip
+
+    def read(self, at: float, *, error: str | None = None) -> None:
+        """A reading of the account's interruptions."""
+        self.do(
+            "insert into scrapes (id, source, account_id, fetched_at, row_count, error) values (gen_random_uuid(), "
+            "'pool_observations', :a, :at, 0, :e)", at=hours(at), e=error,
+        )  # fmt: skip
+
+    def resolve(self, now: datetime = LATER) -> OutcomesReport:
+        return resolve_outcomes(self.engine, ACCOUNT, now)
+
+    def labels(self, name: str, at: float = 0) -> str:
+        """The outcomes of an instance and window at 1, 6 and 12 hours: i, s or c, in capitals where final."""
+        frame = self.predictions(name, at)
+        assert len(frame) == 6
+        assert frame.groupby("horizon_h")["outcome"].nunique().max() == 1, "a label knows no version"
+        rows = frame.drop_duplicates("horizon_h").sort_values("horizon_h")
+        return "".join(o[0].upper() if final else o[0] for o, final in zip(rows["outcome"], rows["final"], strict=True))
+
+    def predictions(self, name: str, at: float = 0) -> pd.DataFrame:
+        query = sa.text("select * from v_labelled_predictions where instance_id = :i and window_start = :w")
+        with self.engine.connect() as connection:
+            return pd.read_sql(query, connection, params={"i": name, "w": hours(at)})
+
+
+@pytest.fixture
+def log(engine: sa.Engine) -> Log:
+    register(engine)
+    ensure_partitions(engine, W)
+    return Log(engine)
+
+
+CASES: dict[str, tuple[dict[str, Any], list[tuple[float, int]], str, str, str | None]] = {
+    # name: instance, events (hour, number), labels, source, ended by
+    "i-taken-early": ({"ended": 0.5}, [(0.5, 1)], "III", "spot_request", None),
+    "i-taken-at-the-deadline": ({"ended": 6}, [(6, 1)], "SII", "spot_request", None),
+    "i-taken-after-all": ({"ended": 13}, [(13, 1)], "SSS", "spot_request", None),
+    "i-still-there": ({"running": 13}, [], "SSS", "fleet", None),
+    "i-seen-up-to-a-deadline": ({"running": 6}, [], "Scc", "fleet", None),
+    "i-not-seen-since": ({"running": 0.2}, [], "ccc", "fleet", None),
+    "i-never-seen-running": ({}, [], "ccc", "fleet", None),
+    "i-ended-by-its-owner": ({"running": 2, "ended": 3, "by": "owner"}, [], "SCC", "spot_request", "owner"),
+    "i-gone-unexplained": ({"running": 2, "ended": 3}, [], "Scc", "fleet", None),
+    "i-started-again": ({"running": 20, "launched": 4}, [], "CCC", "fleet", "owner"),
+    "i-started-again-and-taken": ({"ended": 5, "launched": 4}, [(5, 1)], "CCC", "fleet", "owner"),
+    "i-taken-and-started-again": ({"running": 20, "launched": 4}, [(2, 1)], "SII", "spot_request", None),
+    "i-taken-twice": ({"ended": 9, "launched": 4}, [(2, 1), (9, 2)], "SII", "spot_request", None),
+    "i-taken-before-and-since": ({"ended": 9, "launched": -1}, [(-2, 1), (9, 2)], "SSI", "spot_request", None),
+    "i-taken-before-not-since": ({"running": 20, "launched": -1}, [(-2, 1)], "SSS", "fleet", None),
+    "i-being-taken": ({"running": 0.01, "ended": 0.02}, [(-0.01, 1)], "CCC", "spot_request", None),
+    "i-launched-after-the-floor": ({"running": 20, "launched": 0.05}, [], "SSS", "fleet", None),
+}  # fmt: skip
+
+
+def test_what_is_known_makes_the_label(log: Log) -> None:
+    log.window(0, *CASES, "i-on-demand")
+    log.instance("i-on-demand", lifecycle="on-demand", running=13)
+    for name, (instance, events, *_) in CASES.items():
+        log.instance(name, **instance)
+        for at, number in events:
+            log.event(name, at, number)
+    log.read(30)
+    report = log.resolve()
+    assert {name: log.labels(name) for name in CASES} == {name: case[2] for name, case in CASES.items()}
+    for name, (*_, source, ended_by) in CASES.items():
+        found = log.predictions(name)
+        assert set(found["source"]) == {source}, name
+        assert found["ended_by"].isna().all() if ended_by is None else set(found["ended_by"]) == {ended_by}, name
+    assert (report.resolved, report.rows_written, report.interrupted) == (17, 17, 6)
+    assert report.sources == {"spot_request": 8, "fleet": 9}
+    assert (report.windows, report.windows_settled, report.still_open) == (1, 0, 4)
+    assert set(log.predictions("i-on-demand")["outcome"]) == {"censored"}, "no row of it: it cannot be interrupted"
+    assert "i-on-demand" not in set(list_outcomes(log.engine, ACCOUNT)["instance_id"])
+
+
+def test_resolving_again_changes_nothing_and_what_is_open_is_taken_up_when_more_is_known(log: Log) -> None:
+    log.window(0, "i-1", "i-2")
+    for name in ("i-1", "i-2"):
+        log.instance(name, running=2)
+    assert log.resolve().events_read_until is None
+    assert log.labels("i-1") == "ccc", "nobody has read the interruptions: nothing follows from silence"
+    log.read(0.5)
+    log.resolve()
+    assert log.labels("i-1") == "ccc", "seen for two hours, but the events are known for half of one"
+    log.read(9, error="AccessDenied")
+    assert log.resolve().rows_written == 0, "a reading that failed says nothing"
+    log.read(9)
+    first = log.resolve()
+    assert log.labels("i-1") == "Scc"
+    assert log.resolve() == replace(first, rows_written=0)
+    log.event("i-1", 5, source="state_reason")
+    log.instance("i-2", running=13)
+    log.read(14)
+    last = log.resolve()
+    assert [log.labels(name) for name in ("i-1", "i-2")] == ["SII", "SSS"]
+    assert set(log.predictions("i-1")["source"]) == {"state_reason"}
+    assert (last.windows_settled, last.still_open) == (1, 0)
+    assert log.resolve().windows == 0, "a settled window is not looked at again"
+    log.event("i-2", 8)
+    log.do("update evaluations set outcomes_settled = false")
+    assert log.resolve().rows_written == 0
+    assert log.labels("i-2") == "SSS", "what is final stays, whatever is told later"
+
+
+def test_an_end_that_nobody_explains_is_censored_for_good_when_aws_has_forgotten_it(log: Log) -> None:
+    log.window(0, "i-1")
+    log.instance("i-1", running=2, ended=3)
+    log.read(30)
+    end = W + timedelta(hours=12) + PATIENCE
+    assert log.resolve(end).still_open == 1
+    assert log.resolve(end + timedelta(seconds=1)).windows_settled == 1
+    assert log.labels("i-1") == "SCC"
+
+
+def test_a_window_without_spot_instances_is_settled_at_once(log: Log) -> None:
+    log.window(0, "i-1")
+    log.instance("i-1", lifecycle="on-demand", running=1)
+    assert (log.resolve().windows_settled, log.resolve().windows) == (1, 0)
+
+
+def test_past_windows_are_marked_and_resolve_like_any_other(log: Log) -> None:
+    log.window(0, "i-1", "i-2", finished=200, details='{"retrospective": true}')
+    log.window(3, "i-1", finished=200)
+    log.instance("i-1", running=8, ended=8, launched=-3)
+    log.event("i-1", 8)
+    log.instance("i-2", running=4, ended=4, by="owner", launched=-3)
+    log.read(199)
+    log.resolve(W + timedelta(hours=200))
+    assert (log.labels("i-1"), log.labels("i-1", 3), log.labels("i-2")) == ("SSI", "SII", "SCC")
+    assert log.predictions("i-1")["retrospective"].all()
+    assert not log.predictions("i-1", 3)["retrospective"].any()
+
+
+def test_performance_by_version_counts_its_own_outcomes(log: Log) -> None:
+    log.window(0, "i-1", "i-2", "i-3")
+    log.instance("i-1", ended=5)
+    log.event("i-1", 5)
+    log.instance("i-2", running=14)
+    log.instance("i-3", running=0.1)
+    log.read(20)
+    log.resolve()
+    query = sa.text("select * from v_model_performance where model_version = :v order by horizon_h")
+    with log.engine.begin() as connection:
+        found = connection.execute(query, {"v": CHAMPION}).mappings().all()
+    assert [(row["predictions"], row["resolved"], row["interrupted"]) for row in found] == [
+        (3, 2, 0), (3, 2, 1), (3, 2, 1),
+    ]  # fmt: skip
+    assert [float(row["brier"]) for row in found] == pytest.approx([0.01, (0.81 + 0.01) / 2, (0.81 + 0.01) / 2])
+
+
+def test_a_time_without_a_zone_and_a_limit_out_of_bounds_are_refused(engine: sa.Engine) -> None:
+    with pytest.raises(InvalidInput, match="time zone"):
+        resolve_outcomes(engine, ACCOUNT, datetime(2026, 1, 1))  # noqa: DTZ001
+    with pytest.raises(InvalidInput, match="limit"):
+        list_outcomes(engine, ACCOUNT, 0)
