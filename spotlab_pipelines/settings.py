@@ -218,7 +218,10 @@ class Settings(BaseSettings):
         description="What one interruption costs, for accounts that were registered without a figure of their own.",
     )
 
-    # Verdicts
+    # Scorecards and verdicts
+    scorecard_days: int = Field(
+        default=30, ge=1, le=3660, description="Days of predictions that scorecards and comparisons look back on."
+    )
     promote_ece_max: float = Field(
         default=0.05,
         gt=0.0,

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from spotlab_pipelines.cli import accounts, audit, experiments, market, models, outcomes, stores, users
+from spotlab_pipelines.cli import accounts, audit, experiments, market, models, outcomes, scorecards, stores, users
 from spotlab_pipelines.cli.shared import EXIT_CODES
 from spotlab_pipelines.terminal import PERMANENT, complain, unwritable
 
@@ -37,6 +37,8 @@ app.add_typer(accounts.app, name="accounts")
 app.add_typer(users.app, name="users")
 app.add_typer(experiments.app, name="experiments")
 app.add_typer(market.app, name="market")
+models.app.command("scorecard")(scorecards.models_scorecard)
+models.app.command("compare")(scorecards.models_compare)
 app.add_typer(models.app, name="models")
 app.add_typer(outcomes.app, name="outcomes")
 

@@ -20,8 +20,9 @@ from sqlalchemy.dialects.postgresql import insert
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import ModelVersion, VersionVerdict
 from spotlab_pipelines.experiments.labels import paired
+from spotlab_pipelines.experiments.plots import Said
 from spotlab_pipelines.experiments.scorecard import scorecard
-from spotlab_pipelines.experiments.scorecards import VersionScorecard, known, scorecard_of
+from spotlab_pipelines.experiments.scorecards import VersionScorecard, known, known_at, scorecard_of
 from spotlab_pipelines.experiments.verdict import PROMOTE, REJECT, Difference, Verdict, VerdictRules, judge
 
 HORIZON_H = 6
@@ -60,12 +61,14 @@ class Comparison:
         first, second: scorecards over the rows that both predicted.
         verdict: how one single look at these rows would end, the first being the champion; never put on record.
         on_record: the latest look of the pair, None if there was none.
+        said: outcomes and probabilities of each version, for plots.
     """
 
     first: VersionScorecard
     second: VersionScorecard
     verdict: Verdict
     on_record: Judged | None
+    said: dict[str, Said]
 
 
 def judge_challengers(engine: sa.Engine, *, now: datetime, rules: VerdictRules | None = None) -> list[Judged]:
@@ -138,13 +141,14 @@ def compare(
     if rows.empty:
         return None
     outcome, ours, block = known(rows)
-    theirs = known(rows, "p_challenger")[1]
+    theirs, at = known(rows, "p_challenger")[1], known_at(rows)
     once = VerdictRules(looks_max=1) if rules is None else rules
     return Comparison(
         first=scorecard_of(rows, first, horizon_h),
         second=scorecard_of(rows.assign(p_current=rows["p_challenger"]), second, horizon_h),
         verdict=judge(outcome, ours, theirs, block, rules=once),
         on_record=_judged(earlier[-1], new=False) if earlier else None,
+        said={first: Said(outcome, ours, at), second: Said(outcome, theirs, at)} if len(outcome) else {},
     )
 
 

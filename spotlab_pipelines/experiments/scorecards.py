@@ -106,12 +106,18 @@ def scorecard_of(rows: pd.DataFrame, version: str, horizon_h: int, group: str | 
 
 def known(rows: pd.DataFrame, probability: str = "p_current") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(n,) outcomes as 1 and 0, probabilities, and blocks of (region, day), of the rows with a known final outcome."""
-    rows = rows[rows["final"] & (rows["outcome"] != "censored")]
+    rows = rows[_is_known(rows)]
     region, _ = pd.factorize(rows["region"], sort=True)
     day = rows["window_start"].dt.tz_localize(None).to_numpy().astype("datetime64[D]").astype(np.int64)
     _, block = np.unique(np.column_stack([region, day]), axis=0, return_inverse=True)
     outcome = (rows["outcome"] == "interrupted").to_numpy(dtype=float)
     return outcome, rows[probability].to_numpy(dtype=float), block
+
+
+def known_at(rows: pd.DataFrame) -> np.ndarray:
+    """(n,) windows of the rows that `known` gives, in microseconds since the epoch."""
+    start = rows.loc[_is_known(rows), "window_start"]
+    return start.dt.tz_localize(None).to_numpy().astype("datetime64[us]").astype(np.int64)
 
 
 def version_values(
@@ -121,6 +127,10 @@ def version_values(
     with database_errors(), engine.connect() as connection:
         rows = decided(connection, versions, horizon_h=horizon_h, since=since)
     return decision_values(rows, horizon_h=horizon_h) if (rows["decision"] != "SKIP").any() else {}
+
+
+def _is_known(rows: pd.DataFrame) -> pd.Series:
+    return rows["final"] & (rows["outcome"] != "censored")
 
 
 def _parts(rows: pd.DataFrame, by: Group | None) -> Iterator[tuple[str | None, pd.DataFrame]]:

@@ -1,0 +1,159 @@
+"""`spotlab models scorecard` and `spotlab models compare`: what versions were worth by what really happened."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from spotlab_pipelines.cli.shared import Json, OnlyAccount, database, read_settings
+from spotlab_pipelines.terminal import print_json, print_rows
+
+if TYPE_CHECKING:
+    from spotlab_pipelines.experiments.judging import Comparison
+    from spotlab_pipelines.experiments.scorecards import VersionScorecard
+    from spotlab_pipelines.experiments.verdict import Verdict
+    from spotlab_pipelines.settings import Settings
+
+Horizon = Annotated[Literal["1", "6", "12"], typer.Option(help="Horizon of the predictions, in hours.")]
+Days = Annotated[
+    int | None, typer.Option(min=1, help="Days of predictions to look back on. Default: SPOTLAB_SCORECARD_DAYS.")
+]
+SHOWN = (
+    *("version", "group", "predictions", "n", "events", "censored", "pending", "retrospective", "base_rate"),
+    *("brier", "brier_skill", "brier_skill_low", "brier_skill_high", "roc_auc", "pr_auc", "log_loss", "ece"),
+)
+
+
+def models_scorecard(
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="A registered version, such as logistic/1.")],
+    by: Annotated[
+        Literal["account", "environment", "region", "family"] | None,
+        typer.Option(help="A scorecard for each of these instead of one in all."),
+    ] = None,
+    horizon: Horizon = "6",
+    days: Days = None,
+    account: OnlyAccount = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a version's predictions were worth, by what really happened to the instances.
+
+    The Brier skill comes with its 95 % interval. Censored and still open predictions are left out and counted. In all,
+    what its decisions were worth is told as well, in USD over the hours that instances really ran.
+    """
+    from spotlab_pipelines.experiments.scorecards import version_scorecards, version_values
+    from spotlab_pipelines.inference.registry import ModelRegistry
+
+    settings = read_settings()
+    since, horizon_h = _since(settings, days), int(horizon)
+    values = {}
+    with database(settings) as engine:
+        versions = [ModelRegistry(engine, settings).find(version).version]
+        cards = version_scorecards(engine, version, horizon_h=horizon_h, since=since, by=by, account_id=account)
+        if by is None and account is None:
+            # The pools that others named are the alternatives.
+            versions += [row.version for row in ModelRegistry(engine, settings).versions() if row.version != version]
+            values = version_values(engine, versions, horizon_h=horizon_h, since=since)
+    value = values[version].metrics() if version in values else None
+    if as_json:
+        print_json({"scorecards": [_full(card) for card in cards], "decisions": value})
+        return
+    print_rows([_shown(card) for card in cards], as_json=False, empty="")
+    if by is None:
+        _print_reliability(cards)
+    if value is not None:
+        print("What its decisions were worth, in USD:")
+        print_rows([value], as_json=False, empty="")
+
+
+def models_compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A version, taken as the champion.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The version to compare with it.")],
+    horizon: Horizon = "6",
+    days: Days = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write the plots to this PNG file: reliability, ROC, PR, over time.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two versions on the predictions that both made, past windows included, and show the verdict on record.
+
+    The difference is what a single look at these rows shows; it goes on no record. Verdicts are made day by day by the
+    asset model_scorecards, at 6 h and without past windows.
+    """
+    from spotlab_pipelines.errors import NotEnoughData
+    from spotlab_pipelines.experiments.judging import compare
+    from spotlab_pipelines.experiments.plots import one_picture
+    from spotlab_pipelines.inference.registry import ModelRegistry
+
+    settings = read_settings()
+    with database(settings) as engine:
+        registry = ModelRegistry(engine, settings)
+        names = [registry.find(version).version for version in (first, second)]
+        found = compare(engine, *names, horizon_h=int(horizon), since=_since(settings, days))
+    if found is None:
+        raise NotEnoughData(f"Expected predictions that {first} and {second} both made; there are none.")
+    if plot is not None and found.said:
+        plot.write_bytes(one_picture(found.said, title=f"{first} and {second} at {horizon} h"))
+    if as_json:
+        print_json(_comparison(found))
+        return
+    print_rows([_shown(card) for card in (found.first, found.second)], as_json=False, empty="")
+    _print_reliability([found.first, found.second])
+    print(f"A single look at these rows: {found.verdict.verdict}. {found.verdict.why}")
+    record = found.on_record
+    if record is None:
+        print(f"On record: no verdict on {second} against {first}.")
+    else:
+        print(f"On record, {record.day}: {record.verdict}. {record.why}")
+
+
+def _since(settings: Settings, days: int | None) -> datetime:
+    return datetime.now(UTC) - timedelta(days=days or settings.scorecard_days)
+
+
+def _shown(card: VersionScorecard) -> dict[str, Any]:
+    row = card.row()
+    return {name: row[name] for name in SHOWN if name != "group" or card.group is not None}
+
+
+def _full(card: VersionScorecard) -> dict[str, Any]:
+    """A scorecard for a script, the reliability diagram and the table of thresholds with it."""
+    from spotlab_pipelines.terminal import records
+
+    tables = {} if card.card is None else {"bins": records(card.card.bins), "thresholds": records(card.card.thresholds)}
+    return {name: _finite(value) for name, value in card.row().items()} | tables
+
+
+def _comparison(found: Comparison) -> dict[str, Any]:
+    record = None if found.on_record is None else vars(found.on_record)
+    return {
+        "first": _full(found.first),
+        "second": _full(found.second),
+        "verdict": _verdict(found.verdict),
+        "on_record": None if record is None else {name: _finite(value) for name, value in record.items()},
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    differences = {
+        name: None if each is None else {key: _finite(value) for key, value in vars(each).items()}
+        for name, each in (("brier", verdict.brier), ("log_loss", verdict.log_loss))
+    }
+    return vars(verdict) | differences
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: an end of an interval that is not shown is null."""
+    return None if isinstance(value, float) and value in (float("inf"), float("-inf")) else value
+
+
+def _print_reliability(cards: list[VersionScorecard]) -> None:
+    from spotlab_pipelines.experiments.plots import reliability_lines
+
+    for card in cards:
+        if card.card is not None:
+            print(f"{card.version}: bars are what happened, │ is what was predicted, in bins of equal mass")
+            print("\n".join(reliability_lines(card.card.bins)))

@@ -1,0 +1,113 @@
+"""The pictures of predictions with known outcomes, one version or several, as PNG bytes and for a terminal. Pure."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from spotlab_pipelines.experiments.scorecard import reliability_bins
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SIZE_IN = (6.0, 4.5)
+DAY_US = 86_400_000_000
+BAR_WIDTH = 30
+
+
+class Said(NamedTuple):
+    """(n,) outcomes as 1 and 0, predicted probabilities, and times in microseconds since the epoch."""
+
+    outcome: np.ndarray
+    predicted: np.ndarray
+    at: np.ndarray
+
+
+def outcome_plots(said: Mapping[str, Said], *, title: str) -> dict[str, bytes]:
+    """Pictures by name, the versions as lines: reliability, roc, precision_recall, calibration_over_time.
+
+    Without both outcomes there are no curves of roc and precision_recall.
+    """
+    drawings = _drawings(said)
+    return {name: _png([draw], title) for name, draw in drawings.items()}
+
+
+def one_picture(said: Mapping[str, Said], *, title: str) -> bytes:
+    """All of `outcome_plots` side by side."""
+    return _png(list(_drawings(said).values()), title)
+
+
+def reliability_lines(bins: pd.DataFrame) -> list[str]:
+    """A reliability diagram for a terminal: a bar for each bin's observed rate, a mark where the prediction is."""
+    top = max(float(bins[["mean_predicted", "observed_rate"]].to_numpy().max()), 1e-9)
+    lines = ["  predicted   observed       n"]
+    for n, predicted, observed in bins[["n", "mean_predicted", "observed_rate"]].itertuples(index=False):
+        length, mark = round(BAR_WIDTH * observed / top), round(BAR_WIDTH * predicted / top)
+        bar = "".join("│" if place == mark else "█" if place < length else " " for place in range(BAR_WIDTH + 1))
+        lines.append(f"  {100 * predicted:7.3f} %  {100 * observed:7.3f} % {n:7d} {bar.rstrip()}")
+    return lines
+
+
+def _drawings(said: Mapping[str, Said]) -> dict[str, Callable[[Axes], None]]:
+    def reliability(axes: Axes) -> None:
+        bins = {name: reliability_bins(each.outcome, each.predicted) for name, each in said.items()}
+        # Interruptions are rare: on axes up to 1 every point would lie in one corner.
+        top = 1.05 * max(max(each["mean_predicted"].max(), each["observed_rate"].max()) for each in bins.values())
+        axes.plot([0, top], [0, top], color="grey", linewidth=1)
+        for name, each in bins.items():
+            axes.plot(each["mean_predicted"], each["observed_rate"], marker="o", label=name)
+        axes.set(xlabel="mean predicted probability", ylabel="share interrupted")
+
+    def roc(axes: Axes) -> None:
+        from sklearn.metrics import roc_auc_score, roc_curve
+
+        axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
+        for name, each in said.items():
+            false_positive, true_positive, _ = roc_curve(each.outcome, each.predicted)
+            area = roc_auc_score(each.outcome, each.predicted)
+            axes.plot(false_positive, true_positive, label=f"{name}, AUC {area:.3f}")
+        axes.set(xlabel="false positive rate", ylabel="true positive rate")
+
+    def precision_recall(axes: Axes) -> None:
+        from sklearn.metrics import precision_recall_curve
+
+        for name, each in said.items():
+            precision, recall, _ = precision_recall_curve(each.outcome, each.predicted)
+            axes.plot(recall, precision, label=f"{name}, base rate {each.outcome.mean():.3f}")
+        axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02))
+
+    def over_time(axes: Axes) -> None:
+        for name, each in said.items():
+            day, place = np.unique(each.at // DAY_US, return_inverse=True)
+            count, dates = np.bincount(place), (day * 86_400).astype("datetime64[s]")
+            [line] = axes.plot(
+                dates, np.bincount(place, weights=each.predicted) / count, marker=".", label=f"{name}, predicted"
+            )
+            axes.plot(
+                dates, np.bincount(place, weights=each.outcome) / count, linestyle="--", marker=".",
+                color=line.get_color(), label=f"{name}, interrupted",
+            )  # fmt: skip
+        axes.set(ylabel="share by day", ylim=(0, None))
+        axes.tick_params(axis="x", rotation=30)
+
+    both = all(0 < each.outcome.mean() < 1 for each in said.values())
+    curves: dict[str, Callable[[Axes], None]] = {"roc": roc, "precision_recall": precision_recall} if both else {}
+    return {"reliability": reliability, **curves, "calibration_over_time": over_time}
+
+
+def _png(drawings: list[Callable[[Axes], None]], title: str) -> bytes:
+    # Without pyplot: nothing is registered anywhere, and no display is looked for.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(SIZE_IN[0] * len(drawings), SIZE_IN[1]), layout="constrained")
+    for axes, draw in zip(np.atleast_1d(figure.subplots(1, len(drawings))), drawings, strict=True):
+        draw(axes)
+        axes.legend(fontsize="small")
+    figure.suptitle(title)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
+    return buffer.getvalue()

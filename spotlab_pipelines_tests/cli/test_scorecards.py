@@ -1,0 +1,62 @@
+"""Scorecards and comparisons by the command line, over a log whose truth is known."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from spotlab_pipelines.experiments.judging import look
+from spotlab_pipelines.experiments.verdict import VerdictRules
+from spotlab_pipelines_tests.cli.conftest import Spotlab
+from spotlab_pipelines_tests.experiments.factory import CHALLENGER, CHAMPION, register
+from spotlab_pipelines_tests.experiments.labelled_log import write_days
+
+DAYS = 24
+
+
+@pytest.fixture
+def first_day(owner: sa.Engine) -> date:
+    register(owner)
+    day = datetime.now(UTC).date() - timedelta(days=DAYS + 1)
+    write_days(owner, DAYS, first=day)
+    return day
+
+
+def test_a_scorecard_tells_figures_reliability_and_money(spotlab: Spotlab, first_day: date) -> None:
+    told = spotlab("models", "scorecard", CHALLENGER)
+    assert told.code == 0, told.err
+    for word in ("brier_skill_low", "roc_auc", "retrospective", "│", "█", "regret_known"):
+        assert word in told.out
+    found = spotlab("models", "scorecard", CHALLENGER, "--json").json
+    [card] = found["scorecards"]
+    assert card["brier_skill_low"] < card["brier_skill"] < card["brier_skill_high"]
+    assert len(card["bins"]) == 2
+    assert card["thresholds"][0]["threshold"] == 0.01
+    assert found["decisions"]["instance_days"] > 0
+    by = spotlab("models", "scorecard", CHALLENGER, "--by", "region", "--horizon", "1", "--json").json["scorecards"]
+    assert [(row["group"], row["events"]) for row in by] == [("eu-west-1", 0), ("us-east-1", 0)]
+    assert spotlab("models", "scorecard", CHALLENGER, "--days", "1").code == 1
+    assert "no 'none/1'" in spotlab("models", "scorecard", "none/1").err
+
+
+def test_a_comparison_tells_the_difference_the_record_and_draws_it(
+    spotlab: Spotlab, engine: sa.Engine, first_day: date, tmp_path: Path
+) -> None:
+    plot = tmp_path / "both.png"
+    told = spotlab("models", "compare", CHAMPION, CHALLENGER, "--plot", str(plot))
+    assert told.code == 0, told.err
+    assert "A single look at these rows: promote. The challenger is better: Brier score lower by" in told.out
+    assert f"On record: no verdict on {CHALLENGER} against {CHAMPION}." in told.out
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    made = look(engine, CHAMPION, CHALLENGER, now=datetime.now(UTC), rules=VerdictRules(looks_max=30))
+    told = spotlab("models", "compare", CHAMPION, CHALLENGER)
+    assert f"On record, {made.day}: {made.verdict}. {made.why}" in told.out.replace("\n", " ")
+    found = spotlab("models", "compare", CHAMPION, CHALLENGER, "--json").json
+    assert found["verdict"]["brier"]["low"] > 0
+    # So early in 30 looks nothing can be shown, and JSON has no infinity.
+    assert found["on_record"]["brier_gain_low"] is None
+    nothing = spotlab("models", "compare", CHAMPION, CHALLENGER, "--days", "1")
+    assert (nothing.code, "both made; there are none" in nothing.err) == (1, True)
