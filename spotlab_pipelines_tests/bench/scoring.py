@@ -7,51 +7,71 @@ predicts, checks the probabilities and makes the frame that is written and decid
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from spotlab_pipelines_tests.bench.measure import Figure, best_of
 
-ROUNDS = 5
+if TYPE_CHECKING:
+    from spotlab_pipelines.inference.estimators import HorizonEstimator
+
+ROUNDS = 3
 ROWS = 1_000_000
-VERSIONS = 5
 
 
 def figures() -> list[Figure]:
-    """Five versions of the kinds there are: the Advisor's rate, logistics of three specs, v1's twice."""
-    from spotlab_pipelines.inference.adapter import BaseModelAdapter
-    from spotlab_pipelines.inference.batch import predict
+    """Five versions of the quick kinds, where what is around the models weighs most; then with boosted trees."""
+    from spotlab_pipelines.features.specs import get_spec
+    from spotlab_pipelines.inference.boosting import BoostingModel
+    from spotlab_pipelines.inference.calibration import CalibratedModel, fit_isotonic, fit_platt
     from spotlab_pipelines.inference.estimators import AdvisorRateModel
     from spotlab_pipelines_tests.inference.models import logistic, of_spec
 
-    specs = {"v1": frame("v1"), "v2": frame("v2"), "v2-history": frame("v2-history")}
-    estimators = [
+    generator = np.random.default_rng(9)
+
+    def calibrated(model: HorizonEstimator, fit: Any) -> CalibratedModel:
+        said, ended = generator.random(1000), (generator.random(1000) < 0.3).astype(float)
+        return CalibratedModel(model).with_curves([fit(said, ended, np.ones(1000)) for _ in model.horizons_h])
+
+    boosted = BoostingModel(feature_names=list(get_spec("v1").names))
+    boosted.fit(generator.random((2000, 4)), (generator.random((2000, 3)) < 0.3).astype(float))
+    specs = {name: frame(name) for name in ("v1", "v2", "v2-history")}
+    quick: list[tuple[str, HorizonEstimator]] = [
         ("v1", AdvisorRateModel()),
         ("v1", logistic(0)),
-        ("v1", logistic(1)),
-        ("v2", of_spec("v2")[0]),
+        ("v1", calibrated(logistic(1), fit_isotonic)),
+        ("v2", calibrated(of_spec("v2")[0], fit_platt)),
         ("v2-history", of_spec("v2-history")[0]),
     ]
+    slow = [*quick[:2], ("v1", calibrated(boosted, fit_isotonic)), *quick[3:]]
+    return [
+        _figure("advisor-rate, logistics of three specs, two of them calibrated", quick, specs, rounds=ROUNDS),
+        _figure("with boosted trees, 100 a horizon, calibrated", slow, specs, rounds=1),
+    ]
+
+
+def _figure(
+    what: str, estimators: list[tuple[str, HorizonEstimator]], specs: dict[str, pd.DataFrame], *, rounds: int
+) -> Figure:
+    from spotlab_pipelines.inference.adapter import BaseModelAdapter
+    from spotlab_pipelines.inference.batch import predict
+
     opened = {
         f"family{number}/1": BaseModelAdapter(version=f"family{number}/1", feature_version=spec, estimator=estimator)
         for number, (spec, estimator) in enumerate(estimators)
     }
     registry: Any = SimpleNamespace(open=lambda row: opened[row.version])
-    rows: Any = [SimpleNamespace(version=version, role="challenger") for version in opened]
+    rows: Any = [SimpleNamespace(version=version, role="champion") for version in opened]
     ready = [(estimator, specs[spec][list(estimator.feature_names)].to_numpy()) for spec, estimator in estimators]
     measured, floor = best_of(
-        ROUNDS,
+        rounds,
         lambda: predict(registry, rows, specs),
         lambda: [estimator.predict(matrix) for estimator, matrix in ready],
     )
-    kinds = ", ".join(sorted({type(estimator).__name__ for _, estimator in estimators}))
-    return [
-        Figure(
-            f"{ROWS:,} pools × {VERSIONS} versions", measured, "bare predict of each on its matrix", floor, 1.3, kinds
-        )
-    ]
+    name = f"{ROWS:,} pools × {len(estimators)} versions"
+    return Figure(name, measured, "bare predict of each on its matrix", floor, 1.3, what)
 
 
 def frame(spec: str) -> pd.DataFrame:
