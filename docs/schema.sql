@@ -333,11 +333,13 @@ CREATE TABLE public.model_registry (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     reference jsonb,
+    training_sha256 text,
     CONSTRAINT ck_model_registry_artifact_sha256 CHECK ((artifact_sha256 ~ '^[0-9a-f]{64}$'::text)),
     CONSTRAINT ck_model_registry_number CHECK ((number > 0)),
     CONSTRAINT ck_model_registry_role CHECK ((role = ANY (ARRAY['champion'::text, 'challenger'::text, 'none'::text]))),
     CONSTRAINT ck_model_registry_served_is_approved CHECK (((role = 'none'::text) OR (status = 'approved'::text))),
     CONSTRAINT ck_model_registry_status CHECK ((status = ANY (ARRAY['candidate'::text, 'approved'::text, 'retired'::text]))),
+    CONSTRAINT ck_model_registry_training_sha256 CHECK ((training_sha256 ~ '^[0-9a-f]{64}$'::text)),
     CONSTRAINT ck_model_registry_version CHECK ((version = ((family || '/'::text) || number)))
 );
 

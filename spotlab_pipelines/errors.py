@@ -28,7 +28,8 @@ SpotLabError
     ├── ModelError                  a model may not or cannot serve
     │   ├── ModelUnknown            no such version, or none approved
     │   ├── ModelTampered           the artifact's hash is not the one that was approved
-    │   └── NotProven               no verdict says that it beats the champion, or its calibration is too poor
+    │   ├── NotProven               no verdict says that it beats the champion, or its calibration is too poor
+    │   └── ModelNotConforming      it does not do what any model must do to be served
     ├── NotEnoughData               there is too little history to fit or to judge
     └── IntegrityError              stored data contradicts itself
         └── ArchiveTooNew           a file of the archive has a schema that only a newer SpotLab reads
@@ -155,6 +156,10 @@ class ModelTampered(ModelError):
 
 class NotProven(ModelError):
     """Not promoted: no verdict says that it beats the champion, or its probabilities are badly calibrated."""
+
+
+class ModelNotConforming(ModelError):
+    """It does not do what any model must do to be served."""
 
 
 class NotEnoughData(PermanentError):

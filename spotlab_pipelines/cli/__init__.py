@@ -15,7 +15,18 @@ from typing import Annotated
 
 import typer
 
-from spotlab_pipelines.cli import accounts, audit, experiments, market, models, outcomes, scorecards, stores, users
+from spotlab_pipelines.cli import (
+    accounts,
+    audit,
+    experiments,
+    market,
+    model_packages,
+    models,
+    outcomes,
+    scorecards,
+    stores,
+    users,
+)
 from spotlab_pipelines.cli.shared import EXIT_CODES
 from spotlab_pipelines.terminal import PERMANENT, complain, unwritable
 
@@ -39,6 +50,8 @@ app.add_typer(experiments.app, name="experiments")
 app.add_typer(market.app, name="market")
 models.app.command("scorecard")(scorecards.models_scorecard)
 models.app.command("compare")(scorecards.models_compare)
+models.app.command("conform")(model_packages.conform)
+models.app.command("register")(model_packages.register)
 app.add_typer(models.app, name="models")
 app.add_typer(outcomes.app, name="outcomes")
 

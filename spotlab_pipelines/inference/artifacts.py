@@ -1,17 +1,21 @@
 """A model's files: their hash, and the only way they are opened. MLflow is not needed for it.
 
 A file is opened only after its folder's hash was found equal to the pinned one, and then with our own fixed list of
-types, never with what the file or its MLmodel says about itself. No pickle is read, ever.
+types, never with what the file or its MLmodel says about itself. No pickle is read, ever. A model of a user's package
+brings one type more, if packages.py finds it installed.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 from spotlab_pipelines.errors import ModelTampered
+from spotlab_pipelines.inference.packages import PackagedModel, trusted_type
 
 if TYPE_CHECKING:
     from spotlab_pipelines.inference.estimators import HorizonEstimator
@@ -27,6 +31,16 @@ TRUSTED_TYPES = [
 """The only types beyond skops' own (numpy, scikit-learn) that an artifact may hold."""
 
 MODEL_FILE = "model.skops"
+LOADED_MAX = 32
+"""Models kept in memory."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An artifact as it was opened: the estimator, and the package it came from if that is not ours."""
+
+    estimator: HorizonEstimator
+    package: PackagedModel | None
 
 
 def artifact_sha256(folder: Path) -> str:
@@ -38,12 +52,13 @@ def artifact_sha256(folder: Path) -> str:
     return _sha256(_read(folder))
 
 
-@lru_cache(maxsize=32)
-def load_estimator(version: str, sha256: str, folder: Path) -> HorizonEstimator:
+@lru_cache(maxsize=LOADED_MAX)
+def load_estimator(version: str, sha256: str, folder: Path) -> Opened:
     """Open a version's artifact, if its hash is the pinned one. Kept in memory by version and hash.
 
     Raises:
         ModelTampered: the files are not the ones that were approved; nothing was opened.
+        ModelError: the package that it came from is not installed; nothing was opened.
     """
     files = _read(folder)
     found = _sha256(files)
@@ -55,10 +70,12 @@ def load_estimator(version: str, sha256: str, folder: Path) -> HorizonEstimator:
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
+    package = PackagedModel.of_files(files)
+    trusted = TRUSTED_TYPES if package is None else [*TRUSTED_TYPES, trusted_type(package)]
     try:
         # The very bytes that were hashed, not the file, which may have changed since.
-        return skops.io.loads(files[MODEL_FILE], trusted=TRUSTED_TYPES)
-    except (UntrustedTypesFoundException, KeyError, ValueError) as error:
+        return Opened(skops.io.loads(files[MODEL_FILE], trusted=trusted), package)
+    except (UntrustedTypesFoundException, BadZipFile, KeyError, TypeError, ValueError) as error:
         raise ModelTampered(
             f"The artifact of {version} cannot be opened with our list of trusted types: {error}."
         ) from error

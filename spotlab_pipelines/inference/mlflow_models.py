@@ -8,15 +8,14 @@ from __future__ import annotations
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-import orjson
-
 from spotlab_pipelines.inference.artifacts import TRUSTED_TYPES
+from spotlab_pipelines.inference.card import description
 from spotlab_pipelines.inference.mlflow_store import experiment_id
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ EXPERIMENT = "models"
 CHAMPION_ALIAS = "champion"
 ROLE_TAG = "spotlab.role"
 REFERENCE_FILE = "reference.json"
+CARD_FILE = "README.md"
 # Stated, because finding them out takes MLflow three seconds a model.
 PIP_REQUIREMENTS = ["scikit-learn>=1.9,<1.10", "skops>=0.16,<0.17", "numpy>=2.4,<2.5", "spotlab-pipelines"]
 
@@ -54,11 +54,17 @@ def keep_model(
     example: pd.DataFrame,
     params: Mapping[str, Any],
     metrics: Mapping[str, float],
-    reference: Mapping[str, Any] | None = None,
+    card: str,
+    files: Mapping[str, bytes],
+    training_sha256: str | None = None,
+    more_types: Sequence[str] = (),
 ) -> KeptModel:
     """Log a fitted estimator as a run, a logged model and the next version of the registered model `family`.
 
-    `reference`, the bins of its training features, becomes one of its files, and so part of the hash it is pinned by.
+    Args:
+        card: becomes README.md of its files and the version's description.
+        files: more of its files by name; all are part of the hash it is pinned by.
+        more_types: the types of a user's package that it holds.
     """
     from mlflow.entities import Metric, Param
 
@@ -67,6 +73,8 @@ def keep_model(
         "spotlab.feature_spec": feature_spec,
         "spotlab.horizons_h": ",".join(str(int(horizon)) for horizon in estimator.horizons_h),
     }
+    if training_sha256 is not None:
+        tags["spotlab.training_sha256"] = training_sha256
     texts = {name: str(value) for name, value in params.items()}
     run = client.create_run(experiment, run_name=f"fit {family}", tags=tags)
     run_id = run.info.run_id
@@ -81,14 +89,20 @@ def keep_model(
     )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
-        _save(estimator, folder, example, run_id=run_id, model_id=model.model_id)
-        if reference is not None:
-            (folder / REFERENCE_FILE).write_bytes(orjson.dumps(reference, option=orjson.OPT_INDENT_2))
+        types = [*TRUSTED_TYPES, *more_types]
+        _save(estimator, folder, example, run_id=run_id, model_id=model.model_id, types=types)
+        for name, content in {CARD_FILE: card.encode(), **files}.items():
+            (folder / name).write_bytes(content)
         client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, "READY")
     _create_family(client, family)
     version = client.create_model_version(
-        family, source=str(model.artifact_location), run_id=run_id, tags=tags, model_id=model.model_id
+        family,
+        source=str(model.artifact_location),
+        run_id=run_id,
+        tags=tags,
+        description=description(card),
+        model_id=model.model_id,
     )
     client.set_terminated(run_id)
     return KeptModel(
@@ -100,15 +114,26 @@ def keep_model(
 
 
 def show_role(client: MlflowClient, *, family: str, number: int, role: str, was_champion: bool) -> None:
-    """Let MLflow show a version's role: a tag on the version, and the alias of the champion."""
-    client.set_model_version_tag(family, str(number), ROLE_TAG, role)
-    if role == "champion":
-        client.set_registered_model_alias(family, CHAMPION_ALIAS, str(number))
-    elif was_champion:
-        client.delete_registered_model_alias(family, CHAMPION_ALIAS)
+    """Let MLflow show a version's role: a tag on the version, and the alias of the champion.
+
+    A version that MLflow has lost is not shown; what is served does not depend on it.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.set_model_version_tag(family, str(number), ROLE_TAG, role)
+        if role == "champion":
+            client.set_registered_model_alias(family, CHAMPION_ALIAS, str(number))
+        elif was_champion:
+            client.delete_registered_model_alias(family, CHAMPION_ALIAS)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
 
 
-def _save(estimator: HorizonEstimator, folder: Path, example: pd.DataFrame, *, run_id: str, model_id: str) -> None:
+def _save(
+    estimator: HorizonEstimator, folder: Path, example: pd.DataFrame, *, run_id: str, model_id: str, types: list[str]
+) -> None:
     with warnings.catch_warnings():
         # MLflow warns of type hints of its own when it is imported, and compares columns with a range, which pandas 3.1
         # will treat otherwise some day: neither is news to anybody here.
@@ -122,7 +147,7 @@ def _save(estimator: HorizonEstimator, folder: Path, example: pd.DataFrame, *, r
             str(folder),
             mlflow_model=Model(run_id=run_id, model_id=model_id),
             serialization_format="skops",
-            skops_trusted_types=TRUSTED_TYPES,
+            skops_trusted_types=types,
             signature=infer_signature(example, estimator.predict(example)),
             input_example=example,
             pip_requirements=PIP_REQUIREMENTS,

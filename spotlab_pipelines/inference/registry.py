@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.acting import check_rights
@@ -17,19 +18,21 @@ from spotlab_pipelines.database.audit import record
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import ModelVersion
 from spotlab_pipelines.errors import IntegrityError, InvalidInput, ModelTampered, ModelUnknown
-from spotlab_pipelines.features.specs import get_spec
 from spotlab_pipelines.inference.adapter import BaseModelAdapter
 from spotlab_pipelines.inference.artifacts import artifact_sha256, load_estimator
-from spotlab_pipelines.inference.mlflow_models import keep_model
+from spotlab_pipelines.inference.card import Notes, facts_of, model_card
+from spotlab_pipelines.inference.conformance import require_conforming
+from spotlab_pipelines.inference.fitted_on import fingerprint_of, reference_of_training
+from spotlab_pipelines.inference.mlflow_models import REFERENCE_FILE, keep_model
 from spotlab_pipelines.inference.mlflow_store import mlflow_client, mlflow_errors
+from spotlab_pipelines.inference.packages import PACKAGE_FILE, adapter_class, package_of
 from spotlab_pipelines.inference.promotion import PromotionGate
 from spotlab_pipelines.inference.roles import FIRST_MODELS, change_role
-from spotlab_pipelines.inference.versions import ServingVersion, select_versions
+from spotlab_pipelines.inference.versions import ServingVersion, check_on_record, select_versions
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from spotlab_pipelines.features.drift import Reference
     from spotlab_pipelines.inference.estimators import HorizonEstimator
     from spotlab_pipelines.settings import Settings
 
@@ -85,15 +88,19 @@ class ModelRegistry:
         """The adapter of an approved version, its artifact checked against the pinned hash before it is opened.
 
         Raises:
-            ModelUnknown: no such version, or it is not approved.
+            ModelUnknown: no such version, it is not approved, or nobody who may has registered or approved it.
             ModelTampered: the files are not the approved ones; they were not opened.
+            ModelError: it is of a package that is not installed.
         """
         return self.open(self.get(version))
 
     def open(self, row: ServingVersion) -> BaseModelAdapter:
         """The adapter of a row that was read just now; see `load_model`."""
-        estimator = load_estimator(row.version, row.artifact_sha256, self.artifact_folder(row))
-        adapter = BaseModelAdapter(version=row.version, feature_version=row.feature_spec, estimator=estimator)
+        check_on_record(row)
+        opened = load_estimator(row.version, row.artifact_sha256, self.artifact_folder(row))
+        adapter = adapter_class(opened.package)(
+            version=row.version, feature_version=row.feature_spec, estimator=opened.estimator
+        )
         if adapter.horizons_h != row.horizons_h:
             raise IntegrityError(
                 f"{row.version} is registered for the horizons {row.horizons_h}; its model has {adapter.horizons_h}."
@@ -122,6 +129,9 @@ class ModelRegistry:
         metrics: Mapping[str, float],
         registered_by: str,
         training: pd.DataFrame | None = None,
+        fingerprint: str | None = None,
+        notes: Notes | None = None,
+        entry_point: str | None = None,
         actor: str | None = None,
     ) -> ServingVersion:
         """Keep a fitted estimator as the family's next version, a candidate: it is served once it is approved.
@@ -131,17 +141,42 @@ class ModelRegistry:
             params, metrics: what is logged beside it; metrics are kept in Postgres too.
             training: the features it was fitted on, whose bins are kept with it so that drift can be told; None for a
                 model that was fitted on nothing.
+            fingerprint: of the data it was fitted on, 64 hex digits; by default the hash of `training`'s content.
+            notes: for its model card, what only whoever fitted it can say.
+            entry_point: by which entry point a user's package declares it, if it declares several in one module.
             registered_by: who or what registers it, for people to read.
             actor: who registers it, for the audit log: `user:<id>`; by default the person at the command line.
 
         Raises:
             NotAllowed: the actor is a user whose role is neither lab nor admin. Nothing was kept.
+            ModelNotConforming: it does not do what any model must do (conformance.py). Nothing was kept.
+            InvalidInput: its class is of a package that does not declare it, or the fingerprint is none.
             StoreUnavailable: Postgres or MLflow does not answer.
         """
         # Asked first: what MLflow has once kept, nobody takes away.
         check_rights(self._engine, "register_model", actor=actor, subject=family)
+        package = package_of(estimator, entry_point)
+        adapter = adapter_class(package)(version=f"{family}/new", feature_version=feature_spec, estimator=estimator)
+        require_conforming(adapter)
+        fingerprint = fingerprint_of(fingerprint, training)
+        reference = reference_of_training(training, estimator, feature_spec)
+        files = {} if reference is None else {REFERENCE_FILE: orjson.dumps(reference, option=orjson.OPT_INDENT_2)}
+        if package is not None:
+            files[PACKAGE_FILE] = package.to_bytes()
+        card = model_card(
+            facts_of(
+                estimator,
+                family=family,
+                feature_spec=feature_spec,
+                training_sha256=fingerprint,
+                training_rows=None if training is None else len(training),
+                params=params,
+                metrics=metrics,
+                registered_by=registered_by,
+                notes=notes or Notes(),
+            )
+        )
         client = mlflow_client(self._settings)
-        reference = None if training is None else _reference(training, estimator, feature_spec)
         with mlflow_errors():
             kept = keep_model(
                 client,
@@ -152,7 +187,10 @@ class ModelRegistry:
                 example=example[list(estimator.feature_names)].astype(float),
                 params=params,
                 metrics=metrics,
-                reference=reference,
+                card=card,
+                files=files,
+                training_sha256=fingerprint,
+                more_types=() if package is None else (package.type,),
             )
         root = self._settings.mlruns_dir.absolute()
         row = {
@@ -168,6 +206,7 @@ class ModelRegistry:
             "metrics": dict(metrics),
             "registered_by": registered_by,
             "reference": reference,
+            "training_sha256": fingerprint,
         }
         with database_errors(), self._engine.begin() as connection:
             connection.execute(sa.insert(ModelVersion).values(**row))
@@ -228,12 +267,3 @@ class ModelRegistry:
     def _select(self, *where: sa.ColumnElement[bool]) -> list[ServingVersion]:
         with database_errors(), self._engine.connect() as connection:
             return select_versions(connection, *where)
-
-
-def _reference(training: pd.DataFrame, estimator: HorizonEstimator, feature_spec: str) -> Reference:
-    from spotlab_pipelines.features.drift import reference_of
-
-    indicators = {each.name: each.indicator for each in get_spec(feature_spec).features if each.indicator}
-    # An indicator is the last bin of each feature that it speaks of.
-    names = [name for name in estimator.feature_names if name not in indicators.values()]
-    return reference_of(training, names, indicators)

@@ -17,7 +17,7 @@ from spotlab_pipelines.errors import InvalidInput, ModelError, ModelTampered, Mo
 from spotlab_pipelines.inference.mlflow_models import show_role
 from spotlab_pipelines.inference.mlflow_store import mlflow_errors
 from spotlab_pipelines.inference.promotion import PromotionGate
-from spotlab_pipelines.inference.versions import ServingVersion, select_versions
+from spotlab_pipelines.inference.versions import ServingVersion, check_on_record, select_versions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient  # noqa: TID251
@@ -85,6 +85,8 @@ def _check_step(row: ServingVersion | None, version: str, action: str, is_intact
     if row is None:
         raise ModelUnknown(f"Expected a registered version such as logistic/1, got {version!r}.", remedy=LISTED)
     champion = row.role == "champion"
+    if action != "retire_model":
+        check_on_record(row)
     if action == "retire_model":
         if row.status == "retired":
             raise InvalidInput(f"Expected a version to retire; {version} is retired already.", remedy=LISTED)

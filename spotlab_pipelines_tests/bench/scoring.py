@@ -23,29 +23,19 @@ ROWS = 1_000_000
 
 def figures() -> list[Figure]:
     """Five versions of the quick kinds, where what is around the models weighs most; then with boosted trees."""
-    from spotlab_pipelines.features.specs import get_spec
     from spotlab_pipelines.inference.boosting import BoostingModel
-    from spotlab_pipelines.inference.calibration import CalibratedModel, fit_isotonic, fit_platt
     from spotlab_pipelines.inference.estimators import AdvisorRateModel
-    from spotlab_pipelines_tests.inference.models import logistic, of_spec
+    from spotlab_pipelines_tests.inference.models import calibrated, logistic, of_spec
 
-    generator = np.random.default_rng(9)
-
-    def calibrated(model: HorizonEstimator, fit: Any) -> CalibratedModel:
-        said, ended = generator.random(1000), (generator.random(1000) < 0.3).astype(float)
-        return CalibratedModel(model).with_curves([fit(said, ended, np.ones(1000)) for _ in model.horizons_h])
-
-    boosted = BoostingModel(feature_names=list(get_spec("v1").names))
-    boosted.fit(generator.random((2000, 4)), (generator.random((2000, 3)) < 0.3).astype(float))
     specs = {name: frame(name) for name in ("v1", "v2", "v2-history")}
     quick: list[tuple[str, HorizonEstimator]] = [
         ("v1", AdvisorRateModel()),
         ("v1", logistic(0)),
-        ("v1", calibrated(logistic(1), fit_isotonic)),
-        ("v2", calibrated(of_spec("v2")[0], fit_platt)),
+        ("v1", calibrated("v1")),
+        ("v2", calibrated("v2")),
         ("v2-history", of_spec("v2-history")[0]),
     ]
-    slow = [*quick[:2], ("v1", calibrated(boosted, fit_isotonic)), *quick[3:]]
+    slow = [*quick[:2], ("v1", calibrated("v1", BoostingModel)), *quick[3:]]
     return [
         _figure("advisor-rate, logistics of three specs, two of them calibrated", quick, specs, rounds=ROUNDS),
         _figure("with boosted trees, 100 a horizon, calibrated", slow, specs, rounds=1),

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from spotlab_pipelines.features.specs import V1, get_spec
+from spotlab_pipelines.inference.calibration import CalibratedModel, fit_isotonic
 from spotlab_pipelines.inference.estimators import AdvisorRateModel, HorizonEstimator, LogisticModel
 from spotlab_pipelines.inference.registry import ModelRegistry, ServingVersion
+from spotlab_pipelines.settings import HORIZONS_H
 
 
 def example() -> pd.DataFrame:
@@ -42,6 +44,19 @@ def of_spec(version: str, seed: int = 0) -> tuple[LogisticModel, pd.DataFrame]:
     matrix = generator.random((300, len(names)))
     labels = (generator.random((300, 3)) < matrix[:, :1] * [0.2, 0.5, 0.8]).astype(float)
     return LogisticModel(feature_names=names).fit(matrix, labels), pd.DataFrame(matrix[:2], columns=names)
+
+
+def calibrated(spec: str, kind: type[Any] = LogisticModel, seed: int = 0, **parameters: Any) -> CalibratedModel:
+    """A model of that kind for each horizon, each with an isotonic map, fitted on invented rows."""
+    generator, names = np.random.default_rng(seed), list(get_spec(spec).names)
+    matrix = generator.random((300, len(names)))
+    labels = (generator.random((300, 3)) < matrix[:, :1] * [0.2, 0.5, 0.8]).astype(float)
+    models = [
+        kind(feature_names=names, horizons_h=[horizon], **parameters).fit(matrix, labels[:, [column]])
+        for column, horizon in enumerate(HORIZONS_H)
+    ]
+    curve = fit_isotonic(generator.random(200), (generator.random(200) < 0.3).astype(float), np.ones(200))
+    return CalibratedModel(models, [[curve] for _ in models], names, list(HORIZONS_H))
 
 
 def register(registry: ModelRegistry, family: str, estimator: HorizonEstimator, **changed: Any) -> ServingVersion:

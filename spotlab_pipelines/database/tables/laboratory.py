@@ -37,6 +37,7 @@ class ModelVersion(Base):
         sa.CheckConstraint("version = family || '/' || number", name="version"),
         sa.CheckConstraint("number > 0", name="number"),
         sa.CheckConstraint("artifact_sha256 ~ '^[0-9a-f]{64}$'", name="artifact_sha256"),
+        sa.CheckConstraint("training_sha256 ~ '^[0-9a-f]{64}$'", name="training_sha256"),
         sa.CheckConstraint("role = 'none' or status = 'approved'", name="served_is_approved"),
         sa.UniqueConstraint("family", "number"),
         sa.Index("uq_model_registry_champion", "role", unique=True, postgresql_where=sa.text("role = 'champion'")),
@@ -54,6 +55,7 @@ class ModelVersion(Base):
     mlflow_model_id: Mapped[str | None]
     metrics: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     reference: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    training_sha256: Mapped[str | None]
     status: Mapped[str] = mapped_column(server_default="candidate")
     role: Mapped[str] = mapped_column(server_default="none")
     registered_by: Mapped[str]

@@ -1,0 +1,134 @@
+"""The model card: what a version predicts, what it was fitted on, how it did, where it ends. Pure: facts to Markdown.
+
+It is a file of the artifact, and so part of the hash that a version is pinned by, and MLflow's description of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from spotlab_pipelines.features.specs import get_spec
+
+if TYPE_CHECKING:
+    from spotlab_pipelines.inference.estimators import HorizonEstimator
+
+DESCRIPTION_MAX = 5000
+"""Characters that MLflow keeps of a version's description."""
+CUT = "\n\n… The whole card is README.md of the artifact."
+LIMITS = (
+    "It knows nothing but the features above: no capacity that EC2 does not show, no event that has not begun.",
+    "A probability outside what it was fitted on (see the drift of each evaluation) is an extrapolation.",
+    "How good it is now, its scorecard says; the metrics here are those of its registration.",
+)
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What only whoever fitted a model can say of it.
+
+    Attributes:
+        data: what it was fitted on, in a sentence or two; "" if on nothing.
+        limits: what it cannot do, besides `LIMITS`.
+    """
+
+    data: str = ""
+    limits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card is written from. `training_sha256` and `training_rows` are None for a model fitted on nothing."""
+
+    family: str
+    kind: str
+    feature_spec: str
+    feature_names: Sequence[str]
+    horizons_h: Sequence[int]
+    training_sha256: str | None
+    training_rows: int | None
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    registered_by: str
+    notes: Notes = field(default_factory=Notes)
+
+
+def facts_of(estimator: HorizonEstimator, **facts: Any) -> CardFacts:
+    """The facts of a fitted estimator; `facts` are those that it does not say itself."""
+    kind = f"{type(estimator).__module__}.{type(estimator).__qualname__}"
+    names, horizons = list(estimator.feature_names), list(estimator.horizons_h)
+    return CardFacts(kind=kind, feature_names=names, horizons_h=horizons, **facts)
+
+
+def model_card(facts: CardFacts) -> str:
+    """The card as Markdown; the same facts give the same text.
+
+    Raises:
+        FeatureVersionMismatch, FeatureMissing: no such spec, or it lacks a feature.
+    """
+    spec = get_spec(facts.feature_spec).subset(tuple(facts.feature_names))
+    horizons = ", ".join(f"{int(horizon)}" for horizon in facts.horizons_h)
+    features = [
+        f"| {each.name} | [{each.minimum:g}, {each.maximum:g}] | {each.unit} | {each.source} |"
+        for each in spec.features
+    ]
+    predicts = (
+        "Predicts the probability that a Spot instance in a pool (instance type, availability zone id, product) is"
+        f" interrupted within {horizons} hours; it does not fall with the horizon."
+    )
+    measured = {name: f"{value:.6g}" for name, value in facts.metrics.items()}
+    return "\n".join(
+        [
+            f"# {facts.family}",
+            "",
+            predicts,
+            "",
+            f"Kind: `{facts.kind}`. Registered by: {facts.registered_by}.",
+            "",
+            "## Data",
+            "",
+            _data(facts),
+            "",
+            "## Metrics",
+            "",
+            *(_rows("metric", measured) or ["None were measured."]),
+            "",
+            "## Limits",
+            "",
+            *(f"- {limit}" for limit in (*facts.notes.limits, *LIMITS)),
+            "",
+            "## Parameters",
+            "",
+            *(_rows("parameter", facts.params) or ["None."]),
+            "",
+            f"## Features: {len(spec.features)} of spec {spec.version}",
+            "",
+            "| feature | range | unit | source |",
+            "| --- | --- | --- | --- |",
+            *features,
+            "",
+        ]
+    )
+
+
+def description(card: str, below: str = "") -> str:
+    """A card as MLflow's description: cut to what MLflow keeps; what stands `below` (a scorecard, say) is whole."""
+    room = DESCRIPTION_MAX - len(below)
+    return (card if len(card) <= room else card[: max(room - len(CUT), 0)] + CUT) + below
+
+
+def _data(facts: CardFacts) -> str:
+    if facts.training_sha256 is None:
+        fitted = "It was fitted on no data." if facts.training_rows is None else "Its data have no fingerprint."
+    else:
+        rows = "" if facts.training_rows is None else f"{facts.training_rows:,} examples, "
+        fitted = f"{rows}fingerprint `{facts.training_sha256}`."
+    return f"{facts.notes.data} {fitted}".strip()
+
+
+def _rows(what: str, values: Mapping[str, Any]) -> list[str]:
+    if not values:
+        return []
+    lines = [f"| {name} | {' '.join(str(value).split())} |" for name, value in sorted(values.items())]
+    return [f"| {what} | value |", "| --- | --- |", *lines]

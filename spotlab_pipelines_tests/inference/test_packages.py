@@ -1,0 +1,159 @@
+"""The example of docs/models.md, built and installed as it stands: found, asked, registered, served; gone, refused."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from spotlab_pipelines.errors import InvalidInput, ModelError, NotFound
+from spotlab_pipelines.inference.artifacts import load_estimator
+from spotlab_pipelines.inference.conformance import probe
+from spotlab_pipelines.inference.packages import PackagedModel, make_model, package_of, packaged_models, trusted_type
+from spotlab_pipelines.inference.registry import ModelRegistry
+from spotlab_pipelines.settings import PROJECT_ROOT, Settings
+from spotlab_pipelines_tests.cli.conftest import Spotlab, spotlab, use
+from spotlab_pipelines_tests.inference.models import register_both
+
+__all__ = ["spotlab", "use"]
+
+MORE_ENTRIES = """quiet-hours = "quiet_hours:QuietHours"
+halved = "quiet_hours:Halved"
+made = "quiet_hours:made"
+sneaky = "quiet_hours:Popen"
+torn = "quiet_hours:Torn"
+"""
+MORE_CODE = """
+from subprocess import Popen
+
+from spotlab_pipelines.inference.adapter import BaseModelAdapter
+
+
+class Halved(BaseModelAdapter):
+    feature_spec = "v2-history"
+    make_estimator = QuietHours
+
+    def predict_matrix(self, matrix):
+        return super().predict_matrix(matrix) / 2
+
+
+def made():
+    return QuietHours(slopes=(-2.0, -1.0, -0.5))
+
+
+class Torn(QuietHours):
+    def predict(self, X):
+        return super().predict(X) * np.nan
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which the example was installed, with a few more entry points, by the installer itself."""
+    page = (PROJECT_ROOT / "docs" / "models.md").read_text()
+    [project] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    package, site = tmp_path_factory.mktemp("quiet-hours"), tmp_path_factory.mktemp("site")
+    entry = 'quiet-hours = "quiet_hours:QuietHours"\n'
+    assert entry in project
+    (package / "pyproject.toml").write_text(project.replace(entry, MORE_ENTRIES))
+    (package / "quiet_hours.py").write_text(code + MORE_CODE)
+    options = ("--offline", "--no-deps", "--no-build-isolation", "--quiet", "--python", sys.executable)
+    command = [sys.executable, "-m", "uv", "pip", "install", *options, "--target", str(site), str(package)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return site
+
+
+@pytest.fixture
+def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    load_estimator.cache_clear()
+    monkeypatch.syspath_prepend(str(site))
+    yield
+    sys.modules.pop("quiet_hours", None)
+    load_estimator.cache_clear()
+
+
+def test_a_package_is_found_asked_registered_and_served_while_it_is_installed(
+    engine: sa.Engine,
+    settings: Settings,
+    mlflow_database: str,
+    spotlab: Spotlab,
+    site: Path,
+    installed: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry = ModelRegistry(engine, settings)
+    register_both(registry)
+    asked = spotlab("models", "conform", "quiet-hours")
+    assert asked.code == 0, asked.out + asked.err
+    everything = spotlab("models", "conform", "--json")
+    assert everything.code == 1
+    assert {row["model"] for row in everything.json if not row["passed"]} == {"sneaky", "torn"}
+    assert {"logistic/1", "quiet-hours", "halved", "made"} <= {row["model"] for row in everything.json}
+    registered = spotlab("models", "register", "quiet-hours", "--data", "Launch probes of May, by hand.")
+    assert registered.out == "quiet-hours/1 is a candidate.\n", registered.err
+    assert spotlab("models", "approve", "quiet-hours/1", "--challenger").code == 0
+    assert spotlab("models", "register", "halved").code == spotlab("models", "register", "made").code == 0
+    refused = spotlab("models", "register", "torn")
+    assert refused.code == 1
+    assert "ModelNotConforming" not in refused.out
+    assert "probabilities in [0, 1]" in refused.err
+
+    features = probe("v2-history")
+    row = registry.get("quiet-hours/1")
+    assert (row.feature_spec, row.role) == ("v2-history", "challenger")
+    card = (registry.artifact_folder(row) / "README.md").read_text()
+    assert "Launch probes of May, by hand." in card
+    found = registry.load_model("quiet-hours/1").predict_batch(features, "v2-history")
+    logits = np.array([-1.5, -0.5, 0.2]) + features[["log_hours_without_failure"]].to_numpy() * [-0.8, -0.7, -0.6]
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), rtol=1e-12)
+    halved = registry.open(registry.find("halved/1"))
+    np.testing.assert_array_equal(halved.predict_batch(features, "v2-history"), found / 2)
+    assert not np.allclose(registry.open(registry.find("made/1")).predict_batch(features, "v2-history"), found)
+
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each != str(site)])
+    sys.modules.pop("quiet_hours")
+    load_estimator.cache_clear()
+    with pytest.raises(ModelError, match="Expected an installed package with the entry point quiet-hours"):
+        registry.load_model("quiet-hours/1")
+    assert registry.load_model("logistic/1")
+
+
+def test_only_estimators_that_the_declared_module_defines_are_trusted(installed: None) -> None:
+    assert trusted_type(PackagedModel("quiet-hours", "quiet_hours:QuietHours", "quiet_hours.QuietHours"))
+    for name, value, kind in (
+        ("sneaky", "quiet_hours:Popen", "quiet_hours.Popen"),
+        ("quiet-hours", "quiet_hours:QuietHours", "subprocess.Popen"),
+        ("quiet-hours", "quiet_hours:QuietHours", "quiet_hours.np"),
+        ("quiet-hours", "quiet_hours:QuietHours", "quiet_hours.HorizonEstimator"),
+        ("quiet-hours", "quiet_hours:Other", "quiet_hours.QuietHours"),
+        ("other", "quiet_hours:QuietHours", "quiet_hours.QuietHours"),
+    ):
+        with pytest.raises(ModelError):
+            trusted_type(PackagedModel(name, value, kind))
+
+
+def test_what_nobody_declares_is_refused_by_name(installed: None) -> None:
+    assert "quiet-hours" in {each.name for each in packaged_models()}
+    with pytest.raises(NotFound, match=r"declared: .*quiet-hours"):
+        make_model("loud-hours")
+    estimator, spec = make_model("quiet-hours")
+    assert spec == "v2-history"
+    assert make_model("quiet-hours", "v2")[1] == "v2"
+    with pytest.raises(InvalidInput, match="installed are halved, made, quiet-hours, sneaky, torn"):
+        package_of(estimator)
+    found = package_of(estimator, "quiet-hours")
+    assert found is not None
+    assert found.type == "quiet_hours.QuietHours"
+
+    class Homeless(type(estimator)):  # type: ignore[misc]
+        """Of a module that no entry point names."""
+
+    with pytest.raises(InvalidInput, match="nobody could open it again"):
+        package_of(Homeless())
