@@ -32,6 +32,7 @@ from spotlab_pipelines.defs.market import (
 )
 from spotlab_pipelines.defs.placement import placement_decisions
 from spotlab_pipelines.defs.resources import default_resources
+from spotlab_pipelines.defs.training import interruption_model, training, training_examples, training_schedule
 
 
 def build_definitions(**resources: object) -> dg.Definitions:
@@ -49,10 +50,27 @@ def build_definitions(**resources: object) -> dg.Definitions:
             experiment_log,
             log_partitions,
             archive_compaction,
+            training_examples,
+            interruption_model,
         ],
         asset_checks=[market_freshness],
-        jobs=[evaluation, advisor_scrape, catalogue_scrape, log_maintenance, archive_maintenance, market_checks],
-        schedules=[advisor_schedule, catalogue_schedule, log_schedule, archive_schedule, checks_schedule],
+        jobs=[
+            evaluation,
+            advisor_scrape,
+            catalogue_scrape,
+            log_maintenance,
+            archive_maintenance,
+            market_checks,
+            training,
+        ],
+        schedules=[
+            advisor_schedule,
+            catalogue_schedule,
+            log_schedule,
+            archive_schedule,
+            checks_schedule,
+            training_schedule,
+        ],
         sensors=[registered_accounts, due_evaluations, stuck_evaluations],
         resources={**default_resources(), **resources},
         executor=dg.in_process_executor,

@@ -25,6 +25,7 @@ from spotlab_pipelines.cli import (
     outcomes,
     scorecards,
     stores,
+    training,
     users,
 )
 from spotlab_pipelines.cli.shared import EXIT_CODES
@@ -52,6 +53,8 @@ models.app.command("scorecard")(scorecards.models_scorecard)
 models.app.command("compare")(scorecards.models_compare)
 models.app.command("conform")(model_packages.conform)
 models.app.command("register")(model_packages.register)
+models.app.command("train")(training.models_train)
+models.app.command("backtest")(training.models_backtest)
 app.add_typer(models.app, name="models")
 app.add_typer(outcomes.app, name="outcomes")
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="A registered version, such as logistic/1.")]
 
+SHOWN_METRICS = ("auc_", "brier_skill_")
+
 app = typer.Typer(no_args_is_help=True, help="Model versions that may be served.", epilog=EXIT_CODES)
 
 
@@ -40,6 +42,9 @@ def models_list(as_json: Json = False) -> None:
     if not as_json:
         shown = ("version", "role", "status", "feature_spec", "horizons_h", "metrics", "registered_by")
         rows = [{name: row[name] for name in shown} for row in rows]
+        for row in rows:
+            # The whole of them is for --json, MLflow and `models compare`.
+            row["metrics"] = {name: value for name, value in row["metrics"].items() if name.startswith(SHOWN_METRICS)}
     print_rows(rows, as_json=as_json, empty="No version is registered yet: `spotlab models bootstrap`.")
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 
 from spotlab_pipelines.features.engine import compute_features
+from spotlab_pipelines.features.past import Past
+from spotlab_pipelines.features.rows import SAMPLED_AT
 from spotlab_pipelines.features.tables import assemble_pools
 from spotlab_pipelines.features.windows import PriceHistory, from_epoch_us
 from spotlab_pipelines.market.canonical import utc_ticks
@@ -81,11 +83,16 @@ def build_examples(
     horizons_h: tuple[int, ...],
     open_bucket_rate: float,
     feature_spec: str = "v1",
+    observations: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """One example for each instant of each exposure whose pool had features then.
 
     Features are those of all pools at that instant, computed by the serving engine; nothing after the instant is looked
-    at. The Advisor and on-demand prices are today's: no history of them is kept yet.
+    at. The Advisor and on-demand prices are today's: before the first scrape nobody knows them.
+
+    Args:
+        observations: what was observed of pools, for a spec that looks at it; each counts from its own time on, as a
+            price does.
 
     Returns:
         Frame (sampled_at, pool key, the features and what travels with them, interrupted_<H>h: 1, 0 or NaN); without
@@ -96,11 +103,13 @@ def build_examples(
     labels = label(exposures, samples, horizons_h=horizons_h, until=until)
     samples = samples.assign(**{f"interrupted_{h}h": labels[:, column] for column, h in enumerate(horizons_h)})
     samples = samples.join(exposures[list(POOL_KEY)].reset_index(drop=True), on="exposure")
+    past = Past.of(observations, history, price_window=window)
     parts = []
     # Without any instant one is looked at for the columns alone.
     for instant, exposed in samples.groupby("sampled_at", sort=True) if len(samples) else [(until, samples)]:
         windows = history.window_at(cast("pd.Timestamp", instant).to_pydatetime(), window)
         pools = assemble_pools(windows, exposed, advisor=advisor, on_demand=on_demand)
-        features, _ = compute_features(pools, feature_spec, open_bucket_rate=open_bucket_rate)
-        parts.append(exposed.merge(features, on=list(POOL_KEY), how="inner"))
+        pools[SAMPLED_AT] = pd.Series([instant] * len(pools), dtype="datetime64[us, UTC]")
+        features, _ = compute_features(pools, feature_spec, open_bucket_rate=open_bucket_rate, past=past)
+        parts.append(exposed.merge(features, on=[SAMPLED_AT, *POOL_KEY], how="inner"))
     return pd.concat(parts, ignore_index=True).drop(columns="exposure")

@@ -13,6 +13,8 @@ import numpy as np
 
 from spotlab_pipelines.errors import InvalidInput
 from spotlab_pipelines.features.feature import CLOCK
+from spotlab_pipelines.features.specs import get_spec
+from spotlab_pipelines.settings import HORIZONS_H
 
 if TYPE_CHECKING:
     from spotlab_pipelines.features.specs import FeatureSpec
@@ -29,6 +31,11 @@ class Candidate:
     names: tuple[str, ...]
     make: Callable[[], HorizonEstimator]
     params: dict[str, Any] = field(default_factory=dict)
+
+
+def check_family(family: str, spec: str) -> None:
+    """Refuse a family or feature spec that does not exist, or that do not fit together; errors as in `candidates`."""
+    candidates(family, get_spec(spec), HORIZONS_H[0])
 
 
 def candidates(family: str, spec: FeatureSpec, horizon_h: int) -> list[Candidate]:

@@ -1,6 +1,6 @@
 """The first versions of a fresh laboratory: advisor-rate needs no history, logistic needs interruptions.
 
-What they learn from is read by history.py and made into examples by examples.py.
+They are fitted as any other is; what is special is that the first ones are approved at once, where there were none.
 """
 
 from __future__ import annotations
@@ -12,23 +12,22 @@ import pandas as pd
 
 from spotlab_pipelines.errors import NotEnoughData
 from spotlab_pipelines.features.specs import V1
-from spotlab_pipelines.settings import HORIZONS_H
-from spotlab_pipelines.training.check import blocked_check, days_of
-from spotlab_pipelines.training.history import SAMPLED_EVERY, TRAINING_DAYS, Progress, read_examples
+from spotlab_pipelines.market.archive import Archive
+from spotlab_pipelines.training.data import collect_accounts
+from spotlab_pipelines.training.fitting import MINIMUM_EVENTS, Examples, fit_family
+from spotlab_pipelines.training.history import SAMPLED_EVERY, TRAINING_DAYS, Progress
+from spotlab_pipelines.training.interruption_model import register_fit
 
 if TYPE_CHECKING:
     import redis as redis_client
     import sqlalchemy as sa
 
     from spotlab_pipelines.accounts.sessions import AccountSessions
-    from spotlab_pipelines.inference.estimators import LogisticModel
     from spotlab_pipelines.inference.registry import ModelRegistry, ServingVersion
     from spotlab_pipelines.settings import Settings
 
 FAMILIES = ("advisor-rate", "logistic")
 REGISTERED_BY = "spotlab models bootstrap"
-MINIMUM_EVENTS = 20
-"""Interruptions that the shortest horizon must have seen: fewer teach a regression on four features nothing."""
 
 
 @dataclass(frozen=True)
@@ -109,64 +108,22 @@ def _logistic(
     found = _approved(registry, family)
     if found is not None:
         return FirstModel(family, found.version, found.role, "Already registered.", found.metrics)
+    archive = Archive(settings.archive_location)
     try:
-        examples = read_examples(settings, engine, sessions, redis, training_days=training_days, progress=say)
-        model, metrics = fit_logistic(examples, say)
+        data = collect_accounts(
+            settings, engine, sessions, redis, archive, feature_spec=V1.version, days=training_days, progress=say
+        )
+        examples = Examples.of(data.examples, data.feature_spec)
+        fitted = fit_family(family, examples, say=say, minimum_events=MINIMUM_EVENTS)
     except NotEnoughData as error:
         return FirstModel(family, None, "none", f"Not fitted: {error}")
-    found = registry.register(
-        model,
-        family=family,
-        feature_spec=V1.version,
-        example=examples[list(V1.names)].head(5),
-        training=examples,
-        params={
-            "C": model.C,
-            "examples": len(examples),
-            "first_example": examples["sampled_at"].min().isoformat(),
-            "last_example": examples["sampled_at"].max().isoformat(),
-            "training_days": training_days,
-            "sampled_every": str(SAMPLED_EVERY),
-            "open_bucket_rate": settings.open_bucket_rate,
-        },
-        metrics=metrics,
-        registered_by=REGISTERED_BY,
-    )
+    more = {"sampled_every": str(SAMPLED_EVERY), "open_bucket_rate": settings.open_bucket_rate}
+    found, _ = register_fit(registry, fitted, examples, data, family=family, registered_by=REGISTERED_BY, more=more)
     found = registry.approve(found.version, role="challenger")
-    auc = metrics.get("auc_6h")
-    judged = "" if auc is None else f"; AUC at 6 h {auc:.3f} on days left out"
-    return FirstModel(family, found.version, found.role, f"Fitted on {len(examples)} examples{judged}.", metrics)
-
-
-def fit_logistic(examples: pd.DataFrame, say: Progress) -> tuple[LogisticModel, dict[str, float]]:
-    """Fit on all examples, and judge the same model on days left out.
-
-    Args:
-        examples: sampled_at, the features of v1, interrupted_<H>h for each horizon.
-
-    Returns:
-        The fitted model and the metrics of `blocked_check`.
-
-    Raises:
-        NotEnoughData: too few interruptions at the shortest horizon, or a horizon at which all examples ended alike.
-    """
-    from spotlab_pipelines.inference.estimators import LogisticModel
-
-    matrix = examples[list(V1.names)].to_numpy(dtype=float)
-    labels = examples[[f"interrupted_{horizon}h" for horizon in HORIZONS_H]].to_numpy(dtype=float)
-    events = int((labels[:, 0] == 1).sum())
-    if events < MINIMUM_EVENTS:
-        raise NotEnoughData(
-            f"{len(examples)} examples hold {events} interruptions within {HORIZONS_H[0]} h;"
-            f" {MINIMUM_EVENTS} are needed."
-        )
-    say(f"fitting logistic on {len(examples)} examples with {events} interruptions within {HORIZONS_H[0]} h")
-
-    def make() -> LogisticModel:
-        return LogisticModel(feature_names=list(V1.names), horizons_h=list(HORIZONS_H))
-
-    model = make().fit(matrix, labels)
-    return model, blocked_check(make, matrix, labels, days_of(examples["sampled_at"]))
+    auc = found.metrics.get("auc_6h")
+    judged = "" if auc is None else f"; AUC at 6 h {auc:.3f} on days and pools left out"
+    note = f"Fitted on {len(examples)} examples{judged}."
+    return FirstModel(family, found.version, found.role, note, dict(found.metrics))
 
 
 def _retire_broken(registry: ModelRegistry) -> None:

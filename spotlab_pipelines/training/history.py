@@ -14,11 +14,13 @@ import pandas as pd
 from spotlab_pipelines.accounts.registry import Account, list_accounts
 from spotlab_pipelines.accounts.spot_requests import read_spot_requests
 from spotlab_pipelines.errors import AccessDenied, NotEnoughData, NotFound
+from spotlab_pipelines.features.specs import V1, get_spec
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.cache import read_catalogue, read_market
 from spotlab_pipelines.market.fitting import Wanted
 from spotlab_pipelines.market.frames import family_of
 from spotlab_pipelines.market.history import MarketHistory
+from spotlab_pipelines.market.layout import HISTORY_DAYS
 from spotlab_pipelines.market.prices import collect_prices
 from spotlab_pipelines.market.records import Cover, not_covered
 from spotlab_pipelines.settings import HORIZONS_H
@@ -45,10 +47,13 @@ def read_examples(
     *,
     training_days: float = TRAINING_DAYS,
     progress: Progress | None = None,
+    feature_spec: str = V1.version,
+    until: datetime | None = None,
 ) -> pd.DataFrame:
-    """Point-in-time examples from the Spot requests of all active accounts over the last `training_days`.
+    """Point-in-time examples from the Spot requests of all active accounts over the `training_days` up to `until`.
 
-    An account that denies us is left out: its history is missing, the others' is not wrong for it.
+    `until` is now if not given. An account that denies us is left out: its history is missing, the others' is not
+    wrong for it.
 
     Raises:
         NotFound: no account is registered.
@@ -59,22 +64,29 @@ def read_examples(
     if not accounts:
         raise NotFound("Expected a registered account to learn from.", remedy="Run `spotlab accounts add` first.")
     say(f"reading the Spot requests of {len(accounts)} accounts")
-    until = datetime.now(UTC)
+    now = datetime.now(UTC)
+    until = until or now
     readable, exposures = _exposures(sessions, accounts)
     since = until - timedelta(days=training_days)
     requests = len(exposures)
     exposures = exposures[exposures["ended_at"].isna() | (exposures["ended_at"] > pd.Timestamp(since))]
+    exposures = exposures[exposures["started_at"] < pd.Timestamp(until)]
     if not exposures["interrupted"].any():
         raise NotEnoughData(
             f"the Spot requests of {len(accounts)} accounts hold no interruption in the last {training_days:g} days"
             f" ({requests} requests in all, {len(exposures)} of them open in these days)."
         )
-    catalogue = read_catalogue(redis, settings, now=until)
+    catalogue = read_catalogue(redis, settings, now=now)
     wanted = _wanted(exposures, catalogue.types)
     # Without families no price is asked of the cache, which holds a week only.
-    market = read_market(redis, settings, now=until, wanted=wanted, catalogue=catalogue)
+    market = read_market(redis, settings, now=now, wanted=wanted, catalogue=catalogue)
     say(f"reading {training_days:g} days of prices of {sum(map(len, wanted.types.values()))} instance types")
     changes = _read_prices(settings, engine, sessions, readable, wanted, start=since - settings.price_window, end=until)
+    observations = None
+    if get_spec(feature_spec).needs_observations:
+        history = MarketHistory(Archive(settings.archive_location))
+        earliest = since - timedelta(days=HISTORY_DAYS)
+        observations = history.observations(wanted.types, start=earliest, end=until)
     say(f"computing features as of every {SAMPLED_EVERY / timedelta(hours=1):g} h")
     examples = build_examples(
         exposures,
@@ -87,6 +99,8 @@ def read_examples(
         until=pd.Timestamp(until),
         horizons_h=HORIZONS_H,
         open_bucket_rate=settings.open_bucket_rate,
+        feature_spec=feature_spec,
+        observations=observations,
     )
     if examples.empty:
         raise NotEnoughData(

@@ -11,8 +11,6 @@ import pytest
 from spotlab_pipelines.features.engine import compute_features
 from spotlab_pipelines.features.tables import assemble_pools
 from spotlab_pipelines.features.windows import price_windows
-from spotlab_pipelines.inference.estimators import LogisticModel
-from spotlab_pipelines.training.check import blocked_check
 from spotlab_pipelines.training.examples import build_examples, label, sample_instants
 from spotlab_pipelines_tests.features.examples import LINUX, NOW, WEEK
 from spotlab_pipelines_tests.features.seeded import seeded_market
@@ -134,50 +132,3 @@ def test_without_an_instant_there_are_no_examples_but_all_columns(world: dict):
         found = examples(world, nothing)
         assert found.empty
         assert list(found.columns) == columns
-
-
-def rows_of_days(events_per_day: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    generator = np.random.default_rng(5)
-    day = np.repeat(np.arange(len(events_per_day)), 40)
-    labels = np.zeros((len(day), 3))
-    for number, events in enumerate(events_per_day):
-        labels[np.flatnonzero(day == number)[:events]] = 1.0
-    return generator.normal(size=(len(day), 2)) + 2 * labels[:, :1], labels, day
-
-
-def make() -> LogisticModel:
-    return LogisticModel(feature_names=["a", "b"])
-
-
-def test_the_blocked_check_judges_days_it_was_not_fitted_on():
-    matrix, labels, day = rows_of_days([8] * 10)
-    report = blocked_check(make, matrix, labels, day)
-    assert (report["n_6h"], report["events_6h"], report["base_rate_6h"]) == (400, 80, 0.2)
-    assert report["auc_6h"] > 0.9
-    assert 0 < report["brier_skill_6h"] < 1
-
-
-def test_a_number_that_only_names_the_day_earns_nothing():
-    _, labels, day = rows_of_days([0, 20] * 5)
-    leak = np.column_stack([np.eye(10)[day], np.zeros(len(day))])
-    assert blocked_check(lambda: LogisticModel(feature_names=["x"] * 11), leak, labels, day)["auc_6h"] < 0.6
-
-
-def test_censored_rows_are_not_judged():
-    matrix, labels, day = rows_of_days([8] * 10)
-    labels[day == 3, 2] = np.nan
-    report = blocked_check(make, matrix, labels, day)
-    assert (report["n_12h"], report["events_12h"]) == (360, 72)
-    assert report["n_1h"] == 400
-
-
-def test_without_events_there_is_nothing_to_judge():
-    matrix, labels, day = rows_of_days([0] * 10)
-    assert "auc_6h" not in blocked_check(make, matrix, labels, day)
-
-
-def test_a_single_day_cannot_be_judged_by_others():
-    matrix, labels, day = rows_of_days([8])
-    report = blocked_check(make, matrix, labels, day)
-    assert (report["n_6h"], report["events_6h"]) == (40, 8)
-    assert "auc_6h" not in report

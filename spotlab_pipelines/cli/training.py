@@ -1,0 +1,126 @@
+"""`spotlab models train` and `spotlab models backtest`: new candidates, and how versions would have done."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from spotlab_pipelines.cli.models import Version
+from spotlab_pipelines.cli.shared import As, Json, acting_as, database, read_settings
+from spotlab_pipelines.terminal import print_rows, records
+
+FIGURES = ("n", "events", "base_rate", "auc", "pr_auc", "log_loss", "brier", "brier_skill", "ece")
+Family = Annotated[
+    str, typer.Argument(metavar="FAMILY", help="base-rate, advisor-rate, time-in-state, logistic or boosting.")
+]
+Source = Annotated[str, typer.Option("--trace", help="An imported trace's name, or `accounts`: their Spot requests.")]
+Spec = Annotated[str, typer.Option("--spec", help="The feature spec; a trace has no prices.")]
+Day = Annotated[
+    datetime | None,
+    typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"], metavar="DATE", help="In UTC."),
+]
+
+
+def models_train(
+    family: Family,
+    trace: Source = "accounts",
+    spec: Spec = "v2-history",
+    since: Day = None,
+    until: Day = None,
+    as_user: As = None,
+    as_json: Json = False,
+) -> None:
+    """Fit a family, judge it by blocked validation and by walking forward, and register it as a candidate.
+
+    Nothing from --until on is looked at. A candidate serves nobody: `spotlab models approve` is a step of its own.
+    """
+    from spotlab_pipelines.accounts.sessions import AccountSessions
+    from spotlab_pipelines.database.redis import connect_redis
+    from spotlab_pipelines.inference.registry import ModelRegistry
+    from spotlab_pipelines.market.archive import Archive
+    from spotlab_pipelines.settings import HORIZONS_H
+    from spotlab_pipelines.training.data import ACCOUNTS, collect_accounts, collect_trace
+    from spotlab_pipelines.training.families import check_family
+    from spotlab_pipelines.training.interruption_model import train_model
+
+    settings = read_settings()
+    check_family(family, spec)
+    archive = Archive(settings.archive_location)
+    bounds = {"feature_spec": spec, "since": _utc(since), "until": _utc(until), "progress": _say}
+    with database(settings) as engine:
+        actor = acting_as(engine, as_user)
+        if trace == ACCOUNTS:
+            sessions = AccountSessions.of(settings, engine)
+            data = collect_accounts(settings, engine, sessions, connect_redis(settings), archive, **bounds)
+        else:
+            data = collect_trace(settings, archive, trace, **bounds)
+        registry, by = ModelRegistry(engine, settings), "spotlab models train"
+        trained = train_model(settings, registry, data, family=family, registered_by=by, actor=actor, progress=_say)
+    if as_json:
+        print_rows([vars(trained)], as_json=True, empty="")
+        return
+    rows = [
+        {
+            "horizon_h": horizon,
+            "judged": kind,
+            **_rounded({name: trained.metrics.get(f"{prefix}{name}_{horizon}h") for name in FIGURES}),
+        }
+        for horizon in HORIZONS_H
+        for kind, prefix in (("out of fold", ""), ("walking forward", "walk_forward_"))
+    ]
+    print_rows(rows, as_json=False, empty="")
+    print(f"{trained.version} is a {trained.status}; fit {trained.fit_sha256}, data {trained.data_fingerprint}.")
+
+
+def models_backtest(
+    version: Version,
+    trace: Annotated[str, typer.Option("--trace", help="An imported trace's name.")],
+    since: Annotated[
+        datetime,
+        typer.Option(
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"],
+            metavar="DATE",
+            help="In UTC; what a version was fitted on cannot judge it.",
+        ),
+    ],
+    until: Day = None,
+    recalibrate_days: Annotated[
+        float | None,
+        typer.Option(min=0.1, max=365.0, help="Recalibrate on so many first days, which are not judged."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge a version, whatever its status, on a trace, beside what needs no model, on the same rows."""
+    from spotlab_pipelines.inference.registry import ModelRegistry
+    from spotlab_pipelines.market.archive import Archive
+    from spotlab_pipelines.training.backtesting import backtest_version
+
+    settings = read_settings()
+    with database(settings) as engine:
+        found = backtest_version(
+            settings,
+            ModelRegistry(engine, settings),
+            Archive(settings.archive_location),
+            version,
+            trace=trace,
+            since=since.replace(tzinfo=UTC),
+            until=_utc(until),
+            recalibrate_days=recalibrate_days,
+            progress=_say,
+        )
+    rows = records(found)
+    print_rows(rows if as_json else [_rounded(row) for row in rows], as_json=as_json, empty="")
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(tzinfo=UTC)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}

@@ -1,0 +1,126 @@
+"""From an imported trace to a registered candidate and its backtest, by the product's commands, on real stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from spotlab_pipelines.errors import IntegrityError, NotFound
+from spotlab_pipelines.inference.mlflow_store import mlflow_client
+from spotlab_pipelines.inference.registry import ModelRegistry
+from spotlab_pipelines.market.archive import Archive
+from spotlab_pipelines.settings import Settings
+from spotlab_pipelines.training.data import collect_trace, read_training_data
+from spotlab_pipelines_tests.cli.conftest import Spotlab, spotlab, use
+from spotlab_pipelines_tests.training.traces import START, generated_trace
+
+__all__ = ["spotlab", "use"]
+UNTIL, AFTER = "2023-03-13", "2023-03-21"
+
+
+@pytest.fixture
+def laboratory(spotlab: Spotlab, engine: sa.Engine, mlflow_database: str, tmp_path: Path) -> Spotlab:
+    """A laboratory into which a generated trace was imported."""
+    file = tmp_path / "probes.parquet"
+    trace = generated_trace(every_min=60)
+    trace.assign(available=trace["available"].astype(int)).to_parquet(file)
+    answer = spotlab(
+        "outcomes", "import", str(file), "--name", "generated", "--time-column", "observed_at",
+        "--region-column", "region", "--zone-column", "az_id", "--type-column", "instance_type",
+        "--product-column", "product",
+        "--available-when", "available=1", "--failed-when", "available=0",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    return spotlab
+
+
+def train(laboratory: Spotlab, *more: str) -> dict:
+    answer = laboratory("models", "train", "time-in-state", "--trace", "generated", *more, "--json")
+    assert answer.code == 0, answer.err
+    return answer.json[0]
+
+
+def test_a_candidate_is_registered_with_all_that_tells_how_good_it_is(
+    laboratory: Spotlab, settings: Settings, engine: sa.Engine
+):
+    trained = train(laboratory, "--until", UNTIL)
+    registry = ModelRegistry(engine, settings)
+    row = registry.find("time-in-state/1")
+    assert (row.status, row.role, row.registered_by) == ("candidate", "none", "spotlab models train")
+    for kind in ("", "walk_forward_"):
+        for name in ("n", "events", "base_rate", "auc", "pr_auc", "log_loss", "brier", "brier_skill", "ece"):
+            assert row.metrics[f"{kind}{name}_6h"] == trained["metrics"][f"{kind}{name}_6h"]
+    client = mlflow_client(settings)
+    run = client.get_run(row.mlflow_run_id)
+    params = run.data.params
+    assert params["data_fingerprint"] == trained["data_fingerprint"]
+    assert params["fit_sha256"] == trained["fit_sha256"]
+    assert (params["source"], params["until"]) == ("generated", "2023-03-13T00:00:00+00:00")
+    folder = "backtest/walk_forward/1h"
+    assert {Path(each.path).name for each in client.list_artifacts(row.mlflow_run_id, folder)} == {
+        "reliability.csv", "thresholds.csv", "reliability.png", "roc.png", "precision_recall.png",
+        "calibration_over_time.png",
+    }  # fmt: skip
+
+    # The same examples give the same fit, though every file of it is another; others give another.
+    again = train(laboratory, "--until", UNTIL)
+    assert (again["version"], again["fit_sha256"]) == ("time-in-state/2", trained["fit_sha256"])
+    assert again["data_fingerprint"] == trained["data_fingerprint"]
+    assert registry.find("time-in-state/2").artifact_sha256 != row.artifact_sha256
+    less = train(laboratory, "--until", "2023-03-12")
+    assert less["fit_sha256"] != trained["fit_sha256"]
+    assert less["data_fingerprint"] != trained["data_fingerprint"]
+
+    options = ("--trace", "generated", "--recalibrate-days", "1.5", "--json")
+    answer = laboratory("models", "backtest", "time-in-state/1", "--since", UNTIL, *options)
+    assert answer.code == 0, answer.err
+    found = {row["forecaster"]: row for row in answer.json if row["horizon_h"] == 1}
+    assert list(found) == [
+        "time-in-state/1", "recalibrated on 1.5 days", "recalibrated daily after 1.5 days", "constant",
+        "trailing 24 h failure share",
+    ]  # fmt: skip
+    assert found["time-in-state/1"]["roc_auc"] > found["constant"]["roc_auc"] == 0.5
+    assert "no advisor-rate" in answer.err
+    assert len({row["n"] for row in found.values()}) == 1
+
+    seen = laboratory("models", "backtest", "time-in-state/1", "--trace", "generated", "--since", "2023-03-10")
+    assert seen.code == 1
+    assert "cannot judge it" in seen.err
+    nothing = laboratory("models", "backtest", "time-in-state/1", "--trace", "generated", "--since", AFTER)
+    assert nothing.code == 1
+    assert "there are none" in nothing.err
+
+
+def test_errors_have_names_and_register_nothing(laboratory: Spotlab, settings: Settings, engine: sa.Engine):
+    for arguments, expected in {
+        ("forest", "--trace", "generated"): "Expected one of the families",
+        ("logistic", "--trace", "generated", "--spec", "v1"): "needs prices",
+        ("logistic", "--trace", "other"): "no trace 'other'",
+        ("logistic", "--trace", "generated", "--until", "2023-03-01T04:00"): "20 are needed",
+        ("logistic", "--trace", "generated", "--since", "2023-03-09", "--until", "2023-03-08"): "--since before",
+    }.items():
+        answer = laboratory("models", "train", *arguments)
+        assert (answer.code, expected in answer.err) == (1, True), answer.err
+    assert ModelRegistry(engine, settings).versions() == []
+
+
+def test_examples_are_kept_under_the_hash_of_their_content(laboratory: Spotlab, settings: Settings):
+    archive = Archive(settings.archive_location)
+    until = START.to_pydatetime().replace(day=5)
+    data = collect_trace(settings, archive, "generated", feature_spec="v2-history", until=until)
+    again = read_training_data(archive, data.fingerprint)
+    assert again.examples.equals(data.examples)
+    assert (again.source, again.since, again.until) == ("generated", None, "2023-03-05T00:00:00+00:00")
+    # What was not known at the end, six hours after the instant, is censored.
+    hour, label = data.examples["sampled_at"], data.examples["interrupted_6h"]
+    assert label[hour > until.replace(day=4, hour=18)].isna().all()
+    assert not label[hour <= until.replace(day=4, hour=17)].isna().any()
+    with pytest.raises(NotFound):
+        read_training_data(archive, "0" * 64)
+    file = next(Path(settings.archive_location).glob(f"snapshots/{data.fingerprint}/*.parquet"))
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(IntegrityError):
+        read_training_data(archive, data.fingerprint)
