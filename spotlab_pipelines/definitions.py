@@ -4,7 +4,7 @@ import dagster as dg
 
 from spotlab_pipelines.defs.accounts import fleet_instances
 from spotlab_pipelines.defs.checks import market_freshness
-from spotlab_pipelines.defs.experiments import experiment_log, log_partitions
+from spotlab_pipelines.defs.experiments import experiment_log, interruption_outcomes, log_partitions
 from spotlab_pipelines.defs.features import pool_features
 from spotlab_pipelines.defs.inference import interruption_predictions
 from spotlab_pipelines.defs.jobs import (
@@ -17,9 +17,11 @@ from spotlab_pipelines.defs.jobs import (
     checks_schedule,
     due_evaluations,
     evaluation,
+    interruption_outcomes_hourly,
     log_maintenance,
     log_schedule,
     market_checks,
+    outcomes,
     registered_accounts,
     stuck_evaluations,
 )
@@ -48,6 +50,7 @@ def build_definitions(**resources: object) -> dg.Definitions:
             interruption_predictions,
             placement_decisions,
             experiment_log,
+            interruption_outcomes,
             log_partitions,
             archive_compaction,
             training_examples,
@@ -56,6 +59,7 @@ def build_definitions(**resources: object) -> dg.Definitions:
         asset_checks=[market_freshness],
         jobs=[
             evaluation,
+            outcomes,
             advisor_scrape,
             catalogue_scrape,
             log_maintenance,
@@ -64,6 +68,7 @@ def build_definitions(**resources: object) -> dg.Definitions:
             training,
         ],
         schedules=[
+            interruption_outcomes_hourly,
             advisor_schedule,
             catalogue_schedule,
             log_schedule,

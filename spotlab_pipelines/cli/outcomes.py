@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from spotlab_pipelines.cli.shared import EXIT_CODES, As, Json, acting_as, database, read_settings
+from spotlab_pipelines.cli.shared import EXIT_CODES, AccountId, As, Json, acting_as, database, read_settings
 from spotlab_pipelines.terminal import print_rows, records
 
 IMPORT_EXAMPLES = f"""
@@ -125,6 +125,44 @@ def outcomes_traces(as_json: Json = False) -> None:
 
     traces = list_traces(Archive(read_settings().archive_location))
     print_rows(records(traces), as_json=as_json, empty="No trace was imported yet: `spotlab outcomes import`.")
+
+
+@app.command("resolve")
+def outcomes_resolve(
+    account_id: AccountId,
+    read: Annotated[
+        bool, typer.Option("--read/--no-read", help="First read the account's fleet and interruptions from AWS.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Learn what became of an account's logged instances, and count it. Dagster does so every hour."""
+    from spotlab_pipelines.accounts.registry import get_account
+    from spotlab_pipelines.accounts.sessions import AccountSessions
+    from spotlab_pipelines.experiments.learning import learn_outcomes
+    from spotlab_pipelines.experiments.outcomes import resolve_outcomes
+
+    settings = read_settings()
+    with database(settings) as engine:
+        get_account(engine, account_id)
+        if read:
+            report = learn_outcomes(AccountSessions.of(settings, engine), engine, account_id)
+        else:
+            report = resolve_outcomes(engine, account_id, datetime.now(UTC))
+    print_rows([vars(report)], as_json=as_json, empty="")
+
+
+@app.command("list")
+def outcomes_list(
+    account_id: AccountId,
+    limit: Annotated[int, typer.Option(help="At most so many rows.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List what became of an account's logged instances, the latest window first."""
+    from spotlab_pipelines.experiments.outcomes import list_outcomes
+
+    with database(read_settings()) as engine:
+        outcomes = list_outcomes(engine, account_id, limit)
+    print_rows(records(outcomes), as_json=as_json, empty="Nothing is resolved yet: `spotlab outcomes resolve ACCOUNT`.")
 
 
 def _pairs(stated: list[str]) -> tuple[tuple[str, str], ...]:

@@ -174,6 +174,34 @@ def for_each_account(
     return dg.MaterializeResult(metadata=metadata, check_results=[] if checks is None else checks(reports))
 
 
+def each_account(context: dg.AssetExecutionContext, work: Callable[[str], Any]) -> dg.MaterializeResult:
+    """Call `work` for every account of this run, outside any evaluation; the others go on where one fails.
+
+    What failed is raised at the end, a transient error first, so that the step is tried again.
+    """
+    reports: dict[str, Any] = {}
+    errors: dict[str, Exception] = {}
+    for account_id in context.partition_keys:
+        try:
+            reports[account_id] = work(account_id)
+        except Exception as error:
+            context.log.exception(f"{context.asset_key.path[-1]} failed for account {account_id}")
+            errors[account_id] = error
+    with translated():
+        again = [error for error in errors.values() if isinstance(error, TransientError)]
+        if again and context.retry_number < MAX_RETRIES:
+            raise again[0]
+        if len(errors) == len(context.partition_keys) == 1:
+            raise errors.popitem()[1]
+    if errors:
+        told = " | ".join(f"{account}: {explained(error)}" for account, error in sorted(errors.items()))
+        raise dg.Failure(
+            f"{len(errors)} of {len(context.partition_keys)} accounts failed; the others are done. {told}",
+            allow_retries=False,
+        )
+    return dg.MaterializeResult(metadata=accounts_metadata(reports, {}))
+
+
 def _reopen(database: sa.Engine, keys: list[EvaluationKey], *, step: str, run_id: str) -> dict[str, str]:
     """Reopen the evaluations that failed at this very step (this is its retry); return those that failed before it."""
     failures = failed_accounts(database, keys[0].window_start, [key.account_id for key in keys])

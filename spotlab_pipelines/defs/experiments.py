@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from spotlab_pipelines.database.partitions import maintain_partitions
-from spotlab_pipelines.defs.evaluation import for_each_account, translated
+from spotlab_pipelines.defs.evaluation import each_account, for_each_account, translated
 from spotlab_pipelines.defs.metadata import report_metadata
 from spotlab_pipelines.defs.partitions import account_asset
-from spotlab_pipelines.defs.resources import ArchiveParam, DatabaseParam, SettingsParam
+from spotlab_pipelines.defs.resources import ArchiveParam, DatabaseParam, SessionsParam, SettingsParam
 
 
 @account_asset(
@@ -26,6 +26,20 @@ def experiment_log(
     return for_each_account(
         context, database, lambda key: record_evaluation(settings, database, archive, key), last=True
     )
+
+
+@account_asset(
+    deps=["experiment_log"], group_name="experiments", kinds={"ec2", "postgres"}, owners=["team:ml-engineering"]
+)
+def interruption_outcomes(
+    context: dg.AssetExecutionContext,
+    account_sessions: SessionsParam,
+    database: DatabaseParam,
+) -> dg.MaterializeResult:
+    """What became of the account's logged instances: interrupted, survived or censored, and which source says so."""
+    from spotlab_pipelines.experiments.learning import learn_outcomes
+
+    return each_account(context, lambda account_id: learn_outcomes(account_sessions, database, account_id))
 
 
 @dg.asset(group_name="maintenance", kinds={"postgres"}, owners=["team:data-engineering"])

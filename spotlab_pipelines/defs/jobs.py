@@ -39,6 +39,11 @@ evaluation = dg.define_asset_job(
     selection=dg.AssetSelection.assets(*ACCOUNT_ASSETS) - FRESHNESS,
     description="One evaluation of an account, from its fleet to the experiment log. Needs a fresh shared market.",
 )
+outcomes = dg.define_asset_job(
+    "outcomes",
+    selection=dg.AssetSelection.assets("interruption_outcomes"),
+    description="Learn what became of an account's logged instances.",
+)
 advisor_scrape = dg.define_asset_job(
     "advisor_scrape",
     selection=dg.AssetSelection.assets("spot_advisor") - FRESHNESS,
@@ -171,6 +176,29 @@ def due_evaluations(
             for account in due
         ]
     )
+
+
+@dg.schedule(
+    job=outcomes,
+    cron_schedule="20 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+def interruption_outcomes_hourly(
+    context: dg.ScheduleEvaluationContext, database: DatabaseParam, settings: SettingsParam
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """Learn of every account that has windows whose outcomes are not settled; one query a tick."""
+    from spotlab_pipelines.experiments.learning import accounts_to_learn_of
+
+    at = context.scheduled_execution_time
+    known = set(context.instance.get_dynamic_partitions(str(account_partitions.name)))
+    wanted = accounts_to_learn_of(database, datetime.now(UTC), retry_s=settings.access_retry_s)
+    requests = [
+        dg.RunRequest(run_key=f"outcomes/{account}/{at.isoformat()}", partition_key=account)
+        for account in wanted
+        if account in known
+    ]
+    return requests or dg.SkipReason("No account has an outcome to learn.")
 
 
 @dg.sensor(minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)

@@ -10,7 +10,7 @@ about the pool that the instance ran in, and says no more than is known:
   started again: the later run is another one;
 - an end that nobody explains stays open for PATIENCE after the longest horizon, then it is censored for good.
 
-A settled row never changes. Reading the events is accounts/interruptions.py's.
+A settled row never changes. Reading what happened is learning.py's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from spotlab_pipelines.database.evaluations import lock_account
 from spotlab_pipelines.errors import InvalidInput
 from spotlab_pipelines.settings import HORIZONS_H
 
-EVENT_READINGS = ("pool_observations", "interruption_events")
+INTERRUPTION_EVENTS = "interruption_events"
+EVENT_READINGS = ("pool_observations", INTERRUPTION_EVENTS)
 """The sources in `scrapes` whose success says that an account's interruptions up to then are on record."""
 PATIENCE = timedelta(days=7)
 """AWS tells of a closed Spot request for some days; after that nothing more is learnt of an end."""

@@ -7,7 +7,10 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.users import add_user
+from spotlab_pipelines.database.partitions import ensure_partitions
 from spotlab_pipelines_tests.cli.conftest import Spotlab
+from spotlab_pipelines_tests.experiments.ended import Log, W
+from spotlab_pipelines_tests.experiments.factory import ACCOUNT, register
 from spotlab_pipelines_tests.market.trace_examples import EVENTS, probes_file
 
 OF_PROBES = (
@@ -48,3 +51,17 @@ def test_kinds_follow_the_values_that_tell_what_happened(spotlab: Spotlab, owner
         "--kind", "created=launch", "--kind", "not_running=interruption", "--json",
     ).json  # fmt: skip
     assert (told["rows"], told["available"], told["failed"]) == (3, 2, 1)
+
+
+def test_outcomes_are_resolved_and_listed_by_hand(spotlab: Spotlab, owner: sa.Engine) -> None:
+    register(owner)
+    assert "Nothing is resolved yet" in spotlab("outcomes", "list", ACCOUNT).out
+    ensure_partitions(owner, W)
+    log = Log(owner)
+    log.window(205, "i-1")
+    log.instance("i-1", running=1)
+    (told,) = spotlab("outcomes", "resolve", ACCOUNT, "--no-read", "--json").json
+    assert (told["resolved"], told["still_open"], told["events_read_until"]) == (1, 1, None)
+    (listed,) = spotlab("outcomes", "list", ACCOUNT, "--json").json
+    assert (listed["instance_id"], listed["interrupted_at"], listed["settled"]) == ("i-1", None, False)
+    assert spotlab("outcomes", "resolve", "999999999999", "--no-read").code == 1

@@ -22,6 +22,7 @@ from spotlab_pipelines.accounts.users import get_user
 from spotlab_pipelines.database.audit import list_entries
 from spotlab_pipelines.database.engine import acting_for
 from spotlab_pipelines.database.evaluations import EvaluationKey, begin_evaluation, failed_accounts, logged_accounts
+from spotlab_pipelines.experiments.learning import accounts_to_learn_of
 from spotlab_pipelines.experiments.metrics import VersionMetrics, evaluation_metrics
 from spotlab_pipelines.experiments.outcomes import resolve_outcomes
 from spotlab_pipelines.experiments.queries import (
@@ -129,6 +130,11 @@ QUERIES = (
         "resolving an account's outcomes", "experiments.outcomes:resolve_outcomes",
         ("ix_evaluations_account_id_window_start_unsettled", *GRAIN, "ix_scrapes_source_account_id_fetched_at"),
         lambda lab: resolve_outcomes(lab.pipeline, ACCOUNT, NOW),
+    ),
+    HotQuery(
+        "which accounts have outcomes to learn", "experiments.learning:accounts_to_learn_of",
+        ("ix_evaluations_account_id_window_start_unsettled",),
+        lambda lab: accounts_to_learn_of(lab.pipeline, NOW, retry_s=60),
     ),
     HotQuery(
         "which accounts are due", "experiments.queries:due_accounts", (),
