@@ -23,6 +23,8 @@ from spotlab_pipelines.defs.jobs import (
     market_checks,
     outcomes,
     registered_accounts,
+    scorecards,
+    scorecards_schedule,
     stuck_evaluations,
 )
 from spotlab_pipelines.defs.market import (
@@ -34,6 +36,7 @@ from spotlab_pipelines.defs.market import (
 )
 from spotlab_pipelines.defs.placement import placement_decisions
 from spotlab_pipelines.defs.resources import default_resources
+from spotlab_pipelines.defs.scorecards import model_scorecards
 from spotlab_pipelines.defs.training import interruption_model, training, training_examples, training_schedule
 
 
@@ -51,6 +54,7 @@ def build_definitions(**resources: object) -> dg.Definitions:
             placement_decisions,
             experiment_log,
             interruption_outcomes,
+            model_scorecards,
             log_partitions,
             archive_compaction,
             training_examples,
@@ -62,6 +66,7 @@ def build_definitions(**resources: object) -> dg.Definitions:
             outcomes,
             advisor_scrape,
             catalogue_scrape,
+            scorecards,
             log_maintenance,
             archive_maintenance,
             market_checks,
@@ -71,6 +76,7 @@ def build_definitions(**resources: object) -> dg.Definitions:
             interruption_outcomes_hourly,
             advisor_schedule,
             catalogue_schedule,
+            scorecards_schedule,
             log_schedule,
             archive_schedule,
             checks_schedule,

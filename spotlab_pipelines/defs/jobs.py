@@ -55,6 +55,11 @@ catalogue_scrape = dg.define_asset_job(
     description="Scrape instance types and on-demand prices.",
 )
 
+scorecards = dg.define_asset_job(
+    "scorecards",
+    selection=dg.AssetSelection.assets("model_scorecards"),
+    description="Judge each version by what happened; one look a finished day at each challenger.",
+)
 log_maintenance = dg.define_asset_job(
     "log_maintenance",
     selection=dg.AssetSelection.assets("log_partitions"),
@@ -93,6 +98,12 @@ checks_schedule = dg.ScheduleDefinition(
     name="market_checks_every_15_minutes",
     job=market_checks,
     cron_schedule="8-59/15 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+scorecards_schedule = dg.ScheduleDefinition(
+    name="scorecards_hourly",
+    job=scorecards,
+    cron_schedule="50 * * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 log_schedule = dg.ScheduleDefinition(

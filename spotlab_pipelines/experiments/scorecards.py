@@ -106,7 +106,7 @@ def scorecard_of(rows: pd.DataFrame, version: str, horizon_h: int, group: str | 
 
 def known(rows: pd.DataFrame, probability: str = "p_current") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(n,) outcomes as 1 and 0, probabilities, and blocks of (region, day), of the rows with a known final outcome."""
-    rows = rows[_is_known(rows)]
+    rows = rows[is_known(rows)]
     region, _ = pd.factorize(rows["region"], sort=True)
     day = rows["window_start"].dt.tz_localize(None).to_numpy().astype("datetime64[D]").astype(np.int64)
     _, block = np.unique(np.column_stack([region, day]), axis=0, return_inverse=True)
@@ -116,7 +116,7 @@ def known(rows: pd.DataFrame, probability: str = "p_current") -> tuple[np.ndarra
 
 def known_at(rows: pd.DataFrame) -> np.ndarray:
     """(n,) windows of the rows that `known` gives, in microseconds since the epoch."""
-    start = rows.loc[_is_known(rows), "window_start"]
+    start = rows.loc[is_known(rows), "window_start"]
     return start.dt.tz_localize(None).to_numpy().astype("datetime64[us]").astype(np.int64)
 
 
@@ -129,7 +129,8 @@ def version_values(
     return decision_values(rows, horizon_h=horizon_h) if (rows["decision"] != "SKIP").any() else {}
 
 
-def _is_known(rows: pd.DataFrame) -> pd.Series:
+def is_known(rows: pd.DataFrame) -> pd.Series:
+    """Which rows have an outcome, interrupted or survived, that will not change any more."""
     return rows["final"] & (rows["outcome"] != "censored")
 
 

@@ -1,0 +1,74 @@
+"""What a version's pages in MLflow say: its figures by metric, its tags, its description. Pure; pages.py sends it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from spotlab_pipelines.experiments.judging import HORIZON_H, Judged
+from spotlab_pipelines.experiments.scorecards import VersionScorecard
+
+if TYPE_CHECKING:
+    from spotlab_pipelines.experiments.decision_value import DecisionValue
+    from spotlab_pipelines.inference.versions import ServingVersion
+
+
+@dataclass(frozen=True)
+class Page:
+    """What one version's run shows: its scorecards by horizon, the labelled rows at `HORIZON_H`, and its verdict."""
+
+    version: ServingVersion
+    cards: dict[int, VersionScorecard]
+    rows: pd.DataFrame
+    value: DecisionValue | None
+    verdict: Judged | None
+
+
+def figures(page: Page) -> dict[str, float]:
+    """The scorecards at each horizon, the Brier skill's interval and what the decisions were worth, by metric."""
+    found = {}
+    for hours, card in page.cards.items():
+        figures = {} if card.card is None else card.card.metrics()
+        found |= {f"scorecard/{name}_{hours}h": value for name, value in figures.items()}
+        found[f"scorecard/censored_{hours}h"] = float(card.censored)
+        ends = {} if card.skill is None else {"low": card.skill.low, "high": card.skill.high}
+        found |= {f"scorecard/brier_skill_{end}_{hours}h": value for end, value in ends.items() if np.isfinite(value)}
+    values = {} if page.value is None else page.value.metrics()
+    return found | {f"decisions/{name}": value for name, value in values.items()}
+
+
+def tags(page: Page) -> dict[str, str]:
+    """What versions and models are sorted by in MLflow's lists."""
+    card = page.cards[HORIZON_H].row()
+    names = ("n", "events", "brier_skill", "roc_auc", "ece")
+    shown = {f"spotlab.{name}": f"{card[name]:.4g}" for name in names if card[name] is not None}
+    verdict = "the champion" if page.version.role == "champion" else "none" if page.verdict is None else ""
+    return shown | {"spotlab.verdict": verdict or str(page.verdict and page.verdict.verdict)}
+
+
+def description(page: Page) -> str:
+    """The scorecard as people read it on the version's page, in Markdown."""
+    card = page.cards[HORIZON_H]
+    lines = [
+        f"**Scorecard at {HORIZON_H} h**, windows {card.first:%Y-%m-%d %H:%M} to {card.last:%Y-%m-%d %H:%M} UTC.",
+        "",
+        "| horizon | predictions | interrupted | base rate | Brier skill | 95 % interval | ROC-AUC | ECE |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for hours, each in page.cards.items():
+        row = each.row()
+        cells = [row["n"], row["events"], row["base_rate"], row["brier_skill"], None, row["roc_auc"], row["ece"]]
+        told = ["" if cell is None else f"{cell:.4g}" for cell in cells]
+        told[4] = "" if each.skill is None else f"{each.skill.low:.3f} … {each.skill.high:.3f}"
+        lines.append(f"| {hours} h | {' | '.join(told)} |")
+    lines += ["", f"Left out at {HORIZON_H} h: {card.censored} censored, {card.pending} still open."]
+    if card.retrospective:
+        lines.append(f"{card.retrospective} of {card.predictions} were made of past windows and prove nothing.")
+    if page.version.role == "champion":
+        lines.append("It is the champion.")
+    elif page.verdict is not None:
+        lines.append(f"**Verdict** against {page.verdict.champion}: {page.verdict.verdict}. {page.verdict.why}")
+    return "\n".join(lines)

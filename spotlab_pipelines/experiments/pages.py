@@ -1,0 +1,240 @@
+"""Scorecards in MLflow, where people compare versions: a run per version for the whole fleet, and its model's pages.
+
+The experiment `scorecards` has one run per version; its steps are hours since the version's first window there, one
+point a window. The scorecard's figures also go to the version's LoggedModel with the dataset that they were taken on,
+to the version's tags and to its description; windows of an account go to its run of the version in `evaluations`.
+Nothing here is a record, and doing it again changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import sqlalchemy as sa
+
+from spotlab_pipelines.database.engine import database_errors
+from spotlab_pipelines.database.tables import Evaluation, TrackingRun
+from spotlab_pipelines.experiments.judging import HORIZON_H, Judged
+from spotlab_pipelines.experiments.labels import labelled
+from spotlab_pipelines.experiments.page_text import Page, description, figures, tags
+from spotlab_pipelines.experiments.plots import Said, outcome_plots
+from spotlab_pipelines.experiments.scorecards import (
+    VersionScorecard,
+    is_known,
+    known,
+    known_at,
+    scorecard_of,
+    version_values,
+)
+from spotlab_pipelines.experiments.tracking import METRICS_PER_BATCH
+from spotlab_pipelines.inference.mlflow_store import experiment_id, mlflow_client, mlflow_errors
+from spotlab_pipelines.inference.versions import ServingVersion, select_versions
+from spotlab_pipelines.settings import HORIZONS_H
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+    from spotlab_pipelines.settings import Settings
+
+EXPERIMENT = "scorecards"
+LOCK = sa.text("select pg_advisory_xact_lock(hashtextextended('spotlab/scorecards', 0))")
+FIRST_TAG, THROUGH_TAG = "spotlab.first_window", "spotlab.windows_through"
+
+
+def publish_scorecards(
+    settings: Settings, engine: sa.Engine, verdicts: list[Judged], *, now: datetime
+) -> tuple[list[VersionScorecard], dict[str, str]]:
+    """Bring the scorecards of all approved versions that predicted within `scorecard_days` to MLflow.
+
+    Returns:
+        The scorecards at `HORIZON_H`, and the address of each version's run in MLflow's UI.
+
+    Raises:
+        StoreUnavailable: Postgres or MLflow's database does not answer; try again.
+    """
+    since = now - timedelta(days=settings.scorecard_days)
+    with database_errors(), engine.begin() as connection:
+        # Two at once would each make a run of the same version.
+        connection.execute(LOCK)
+        pages = _pages(connection, engine, verdicts, since)
+        client = mlflow_client(settings)
+        experiment = experiment_id(client, settings, EXPERIMENT)
+        links = {}
+        for page in pages:
+            with mlflow_errors():
+                run_id = _run_of(client, experiment, page)
+                _publish(client, run_id, page)
+                _publish_accounts(client, connection, page)
+            links[page.version.version] = f"{settings.mlflow_ui}/#/experiments/{experiment}/runs/{run_id}"
+    return [page.cards[HORIZON_H] for page in pages], links
+
+
+def _pages(connection: sa.Connection, engine: sa.Engine, verdicts: list[Judged], since: datetime) -> list[Page]:
+    by_challenger = {each.challenger: each for each in verdicts}
+    versions = [row for row in select_versions(connection) if row.status == "approved"]
+    values = version_values(engine, [row.version for row in versions], horizon_h=HORIZON_H, since=since)
+    pages = []
+    for row in versions:
+        rows = {hours: labelled(connection, row.version, horizon_h=hours, since=since) for hours in HORIZONS_H}
+        cards = {hours: scorecard_of(each, row.version, hours) for hours, each in rows.items() if len(each)}
+        if HORIZON_H in cards and cards[HORIZON_H].card is not None:
+            value, verdict = values.get(row.version), by_challenger.get(row.version)
+            pages.append(Page(row, cards, rows[HORIZON_H], value, verdict))
+    return pages
+
+
+def _run_of(client: MlflowClient, experiment: str, page: Page) -> str:
+    from mlflow.entities import LoggedModelInput
+
+    version = page.version
+    found = client.search_runs([experiment], f"tags.`spotlab.version` = '{version.version}'", max_results=1)
+    if found:
+        return found[0].info.run_id
+    named = {"spotlab.version": version.version, "spotlab.family": version.family, "spotlab.scope": "fleet"}
+    named |= {FIRST_TAG: page.rows["window_start"].min().isoformat()}
+    run_id = client.create_run(experiment, run_name=f"fleet {version.version}", tags=named).info.run_id
+    model_id = _linkable(client, version)
+    if model_id is not None:
+        client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
+    client.update_run(run_id, status="FINISHED")
+    return run_id
+
+
+def _publish(client: MlflowClient, run_id: str, page: Page) -> None:
+    from mlflow.entities import Dataset, DatasetInput, Metric, RunTag
+
+    model_id = _linkable(client, page.version)
+    known_tags = client.get_run(run_id).data.tags
+    first = pd.Timestamp(known_tags[FIRST_TAG])
+    name, digest = f"predictions with outcomes, {HORIZON_H} h", _digest(page.rows)
+    profile = f'{{"predictions": {len(page.rows)}, "with outcome": {int(is_known(page.rows).sum())}}}'
+    dataset = Dataset(name, digest, "postgres", '{"view": "v_labelled_predictions"}', profile=profile)
+    client.log_inputs(run_id, datasets=[DatasetInput(dataset)])
+    windows = _windows(page.rows, since=known_tags.get(THROUGH_TAG))
+    steps = [int((window - first) / timedelta(hours=1)) for window in windows.index]
+    points = _window_metrics(windows, steps, model_id, run_id)
+    last = page.rows.loc[is_known(page.rows), "window_start"].max()
+    at, step = round(last.timestamp() * 1000), int((last - first) / timedelta(hours=1))
+    for key, value in figures(page).items():
+        named = {"dataset_name": name, "dataset_digest": digest, "run_id": run_id}
+        points.append(Metric(key, value, at, step, model_id=model_id, **named))
+    through = {THROUGH_TAG: windows.index.max().isoformat()} if len(windows) else {}
+    shown = tags(page) | {"spotlab.role": page.version.role, "mlflow.note.content": description(page)} | through
+    _send(client, run_id, points, [RunTag(key, value) for key, value in shown.items()])
+    _draw(client, run_id, page)
+    family, number = page.version.family, str(page.version.number)
+    with _unless_lost():
+        for key, value in tags(page).items():
+            client.set_model_version_tag(family, number, key, value)
+        client.update_model_version(family, number, description=description(page))
+    if model_id is not None:
+        client.set_logged_model_tags(model_id, tags(page))
+
+
+def _publish_accounts(client: MlflowClient, connection: sa.Connection, page: Page) -> None:
+    """Each account's windows, at the steps that they have in its run of the version."""
+    from mlflow.entities import RunTag
+
+    version, model_id = page.version, _linkable(client, page.version)
+    query = sa.select(TrackingRun.account_id, TrackingRun.mlflow_run_id)
+    for account, run_id in connection.execute(query.where(TrackingRun.model_version == version.version)).tuples():
+        rows = page.rows[page.rows["account_id"] == account]
+        on_run = None
+        with _unless_lost():
+            on_run = client.get_run(run_id).data.tags
+        # A run that MLflow lost is made anew by the account's next evaluation.
+        if on_run is None or rows.empty:
+            continue
+        windows = _windows(rows, since=on_run.get(THROUGH_TAG))
+        if windows.empty:
+            continue
+        numbered = sa.select(Evaluation.window_start, Evaluation.step).where(Evaluation.account_id == account)
+        found: dict[Any, int] = dict(connection.execute(numbered).tuples().all())
+        steps = [found.get(window.to_pydatetime()) for window in windows.index]
+        windows = windows[[step is not None for step in steps]]
+        points = _window_metrics(windows, [step for step in steps if step], model_id, run_id)
+        _send(client, run_id, points, [RunTag(THROUGH_TAG, windows.index.max().isoformat())] if points else [])
+
+
+def _linkable(client: MlflowClient, version: ServingVersion) -> str | None:
+    """The version's LoggedModel; None where MLflow does not have it."""
+    found = None
+    if version.mlflow_model_id is not None:
+        with _unless_lost():
+            found = client.get_logged_model(version.mlflow_model_id).model_id
+    return found
+
+
+@contextmanager
+def _unless_lost() -> Iterator[None]:
+    """Pass over what MLflow does not have: it is no record, and nothing is served from it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+
+
+def _windows(rows: pd.DataFrame, *, since: str | None) -> pd.DataFrame:
+    """Figures of each finished window after `since`, by window: those before the first with an open outcome."""
+    open_since = rows.loc[~rows["final"], "window_start"].min()
+    rows = rows[is_known(rows)]
+    rows = rows if pd.isna(open_since) else rows[rows["window_start"] < open_since]
+    rows = rows if since is None else rows[rows["window_start"] > pd.Timestamp(since)]
+    outcome = (rows["outcome"] == "interrupted").astype(float)
+    figures = pd.DataFrame(
+        {
+            "predictions": 1.0,
+            "interrupted": outcome,
+            "mean_predicted": rows["p_current"],
+            "share_interrupted": outcome,
+            "brier": (rows["p_current"] - outcome) ** 2,
+        },
+        index=rows.index,
+    )
+    sums = {"predictions": "sum", "interrupted": "sum"}
+    return figures.groupby(rows["window_start"]).agg(sums | dict.fromkeys(figures.columns.difference([*sums]), "mean"))
+
+
+def _window_metrics(windows: pd.DataFrame, steps: Any, model_id: str | None, run_id: str) -> list[Metric]:
+    from mlflow.entities import Metric
+
+    return [
+        Metric(f"outcome/{name}_{HORIZON_H}h", float(value), round(window.timestamp() * 1000), int(step),
+               model_id=model_id, run_id=run_id)
+        for name, column in windows.items()
+        for window, step, value in zip(windows.index, steps, column, strict=True)
+    ]  # fmt: skip
+
+
+def _draw(client: MlflowClient, run_id: str, page: Page) -> None:
+    outcome, predicted, _ = known(page.rows)
+    name = page.version.version
+    said = {name: Said(outcome, predicted, known_at(page.rows))}
+    with tempfile.TemporaryDirectory() as scratch:
+        for picture, data in outcome_plots(said, title=f"{name} at {HORIZON_H} h").items():
+            (Path(scratch) / f"{picture}.png").write_bytes(data)
+        client.log_artifacts(run_id, scratch, artifact_path="plots")
+
+
+def _digest(rows: pd.DataFrame) -> str:
+    """Of the labels alone, so that versions that were judged on the same rows share their dataset."""
+    keys = rows.loc[is_known(rows), ["account_id", "window_start", "instance_id", "outcome"]]
+    return hashlib.sha256(pd.util.hash_pandas_object(keys, index=False).to_numpy().tobytes()).hexdigest()[:16]
+
+
+def _send(client: MlflowClient, run_id: str, points: list[Metric], done: list[Any]) -> None:
+    """The tags last: they say that the points before are there."""
+    for start in range(0, len(points), METRICS_PER_BATCH):
+        client.log_batch(run_id, metrics=points[start : start + METRICS_PER_BATCH])
+    client.log_batch(run_id, tags=done)

@@ -1,0 +1,118 @@
+"""What people find of a version in MLflow: its fleet's run, its model's page and its version's page."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from spotlab_pipelines.experiments.judging import judge_challengers
+from spotlab_pipelines.experiments.pages import publish_scorecards
+from spotlab_pipelines.inference.mlflow_store import mlflow_client
+from spotlab_pipelines.inference.registry import ModelRegistry
+from spotlab_pipelines.settings import Settings
+from spotlab_pipelines_tests.accounts.registering import register as register_account
+from spotlab_pipelines_tests.experiments.labelled_log import FIRST, write_days
+from spotlab_pipelines_tests.inference.models import register_both
+
+ACCOUNT = "444455556666"
+NOW = FIRST + timedelta(days=22)
+
+
+@pytest.fixture
+def registry(engine: sa.Engine, owner: sa.Engine, settings: Settings, mlflow_database: str) -> ModelRegistry:
+    registry = ModelRegistry(engine, settings)
+    register_both(registry)
+    register_account(engine, ACCOUNT)
+    write_days(owner, 20, account_id=ACCOUNT)
+    # Two days more, whose outcomes nobody knows yet.
+    write_days(owner, 2, first=(FIRST + timedelta(days=20)).date(), account_id=ACCOUNT, resolved=False)
+    with owner.begin() as connection:
+        connection.exec_driver_sql(
+            "insert into evaluations (account_id, window_start, step, state, snapshot_id) select account_id, "
+            "window_start, row_number() over (order by window_start), 'logged', min(snapshot_id) from experiment_logs "
+            "group by account_id, window_start"
+        )
+    return registry
+
+
+def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.Engine, settings: Settings) -> None:
+    client = mlflow_client(settings)
+    account_run = client.create_run("0").info.run_id
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "insert into tracking_runs (account_id, model_version, mlflow_run_id) "
+            f"values ('{ACCOUNT}', 'logistic/1', '{account_run}')"
+        )
+    verdicts = judge_challengers(engine, now=NOW)
+    cards, links = publish_scorecards(settings, engine, verdicts, now=NOW)
+    assert [card.version for card in cards] == ["advisor-rate/1", "logistic/1"]
+    run_ids = {version: link.rsplit("/", 1)[1] for version, link in links.items()}
+    run = client.get_run(run_ids["logistic/1"])
+    assert run.info.run_name == "fleet logistic/1"
+    assert run.data.metrics["scorecard/brier_skill_6h"] == pytest.approx(cards[1].row()["brier_skill"])
+    assert run.data.metrics["scorecard/brier_skill_low_6h"] < run.data.metrics["scorecard/brier_skill_6h"]
+    assert {"scorecard/n_1h", "scorecard/ece_12h", "decisions/instance_days"} <= set(run.data.metrics)
+    # A point for each window whose outcomes are known, hours after the first.
+    points = client.get_metric_history(run_ids["logistic/1"], "outcome/brier_6h")
+    assert sorted(point.step for point in points) == [24 * day for day in range(20)]
+    # An account's windows have the steps of their evaluations.
+    of_account = client.get_metric_history(account_run, "outcome/share_interrupted_6h")
+    assert sorted(point.step for point in of_account) == list(range(1, 21))
+    plots = {each.path for each in client.list_artifacts(run_ids["logistic/1"], "plots")}
+    named = ("calibration_over_time", "precision_recall", "reliability", "roc")
+    assert plots == {f"plots/{name}.png" for name in named}
+    # Judged on the same rows, they share their dataset, so that the models' pages put them side by side.
+    inputs = [client.get_run(run_id).inputs for run_id in run_ids.values()]
+    datasets = {each.dataset.digest for found in inputs if found for each in found.dataset_inputs}
+    assert len(datasets) == 1
+    model = client.get_logged_model(str(registry.get("logistic/1").mlflow_model_id))
+    mine = [metric for metric in model.metrics or [] if metric.key == "scorecard/roc_auc_6h"]
+    assert [metric.dataset_digest for metric in mine] == list(datasets)
+    assert model.tags["spotlab.verdict"] == verdicts[0].verdict
+    version = client.get_model_version("logistic", "1")
+    assert "**Scorecard at 6 h**" in str(version.description)
+    assert f"**Verdict** against advisor-rate/1: {verdicts[0].verdict}" in str(version.description)
+    assert "It is the champion." in str(client.get_model_version("advisor-rate", "1").description)
+    assert float(version.tags["spotlab.events"]) == cards[1].row()["events"]
+
+
+def test_doing_it_again_adds_nothing_and_new_windows_their_points(
+    registry: ModelRegistry, engine: sa.Engine, owner: sa.Engine, settings: Settings
+) -> None:
+    client = mlflow_client(settings)
+    _, first = publish_scorecards(settings, engine, [], now=NOW)
+    run_id = first["logistic/1"].rsplit("/", 1)[1]
+
+    def points() -> dict[str, int]:
+        keys = ("outcome/brier_6h", "scorecard/brier_skill_6h", "decisions/instance_days")
+        return {key: len(client.get_metric_history(run_id, key)) for key in keys}
+
+    before = points()
+    _, again = publish_scorecards(settings, engine, [], now=NOW)
+    assert (again, points()) == (first, before)
+    with owner.begin() as connection:
+        connection.exec_driver_sql(
+            "insert into interruption_outcomes (account_id, window_start, instance_id, region, instance_type, az_id, "
+            "product, watched_until, source, settled) select distinct account_id, window_start, instance_id, region, "
+            "'m5.large', 'use1-az1', 'Linux/UNIX', window_start + interval '13 hours', 'fleet', true "
+            f"from experiment_logs where window_start >= '{FIRST + timedelta(days=20)}'"
+        )
+    publish_scorecards(settings, engine, [], now=NOW)
+    assert points()["outcome/brier_6h"] == before["outcome/brier_6h"] + 2
+
+
+def test_what_mlflow_has_lost_is_passed_over(registry: ModelRegistry, engine: sa.Engine, settings: Settings) -> None:
+    client = mlflow_client(settings)
+    client.delete_logged_model(str(registry.get("logistic/1").mlflow_model_id))
+    client.delete_model_version("logistic", "1")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "insert into tracking_runs (account_id, model_version, mlflow_run_id) "
+            f"values ('{ACCOUNT}', 'logistic/1', '{'0' * 32}')"
+        )
+    _, links = publish_scorecards(settings, engine, [], now=NOW)
+    client.delete_run(links["logistic/1"].rsplit("/", 1)[1])
+    _, again = publish_scorecards(settings, engine, [], now=NOW)
+    assert again["logistic/1"] != links["logistic/1"]
