@@ -35,6 +35,7 @@ from spotlab_pipelines.defs.market import (
     spot_prices,
 )
 from spotlab_pipelines.defs.placement import placement_decisions
+from spotlab_pipelines.defs.registry import mlflow_agrees, mlflow_differences_reported
 from spotlab_pipelines.defs.resources import default_resources
 from spotlab_pipelines.defs.scorecards import model_scorecards
 from spotlab_pipelines.defs.training import interruption_model, training, training_examples, training_schedule
@@ -60,7 +61,7 @@ def build_definitions(**resources: object) -> dg.Definitions:
             training_examples,
             interruption_model,
         ],
-        asset_checks=[market_freshness],
+        asset_checks=[market_freshness, mlflow_agrees],
         jobs=[
             evaluation,
             outcomes,
@@ -82,7 +83,7 @@ def build_definitions(**resources: object) -> dg.Definitions:
             checks_schedule,
             training_schedule,
         ],
-        sensors=[registered_accounts, due_evaluations, stuck_evaluations],
+        sensors=[registered_accounts, due_evaluations, stuck_evaluations, mlflow_differences_reported],
         resources={**default_resources(), **resources},
         executor=dg.in_process_executor,
     )

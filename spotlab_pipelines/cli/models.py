@@ -18,7 +18,7 @@ from spotlab_pipelines.cli.shared import (
     read_settings,
     scrape_shared,
 )
-from spotlab_pipelines.terminal import print_rows
+from spotlab_pipelines.terminal import print_rows, visible
 
 if TYPE_CHECKING:
     from spotlab_pipelines.inference.registry import ModelRegistry
@@ -32,12 +32,20 @@ app = typer.Typer(no_args_is_help=True, help="Model versions that may be served.
 
 @app.command("list")
 def models_list(as_json: Json = False) -> None:
-    """List the registered versions: the champion, the challengers, then the others."""
+    """List the registered versions: the champion, the challengers, then the others. Notes where MLflow differs."""
+    from spotlab_pipelines.errors import StoreUnavailable
+    from spotlab_pipelines.inference.mlflow_differences import mlflow_differences
     from spotlab_pipelines.inference.registry import ModelRegistry
 
     settings = read_settings()
     with database(settings) as engine:
-        versions = ModelRegistry(engine, settings).versions()
+        registry = ModelRegistry(engine, settings)
+        versions = registry.versions()
+        try:
+            notes = mlflow_differences(settings, registry)
+        except StoreUnavailable as error:
+            # What may be served is known without it.
+            notes = [f"What MLflow shows is not known: {error}"]
     rows = [vars(version) for version in versions]
     if not as_json:
         shown = ("version", "role", "status", "feature_spec", "horizons_h", "metrics", "registered_by")
@@ -46,6 +54,8 @@ def models_list(as_json: Json = False) -> None:
             # The whole of them is for --json, MLflow and `models compare`.
             row["metrics"] = {name: value for name, value in row["metrics"].items() if name.startswith(SHOWN_METRICS)}
     print_rows(rows, as_json=as_json, empty="No version is registered yet: `spotlab models bootstrap`.")
+    for note in notes:
+        typer.echo(f"note: {visible(note)}", err=True)
 
 
 @app.command("approve")

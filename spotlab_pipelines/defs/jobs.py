@@ -9,6 +9,7 @@ from dagster import DagsterRunStatus
 from spotlab_pipelines.defs.checks import market_freshness
 from spotlab_pipelines.defs.evaluation import ACCOUNT_TAG, WINDOW_TAG
 from spotlab_pipelines.defs.partitions import account_partitions, partition_changes
+from spotlab_pipelines.defs.registry import mlflow_agrees
 from spotlab_pipelines.defs.resources import DatabaseParam, RedisParam, SettingsParam
 
 IN_FLIGHT = [
@@ -33,10 +34,12 @@ ACCOUNT_ASSETS = [
 
 FRESHNESS = dg.AssetSelection.checks(market_freshness)
 """Apart from the scrapes: after one that failed, a check of the same run would be skipped."""
+AGREEMENT = dg.AssetSelection.checks(mlflow_agrees)
+"""Apart from evaluations: it is about no account."""
 
 evaluation = dg.define_asset_job(
     "evaluation",
-    selection=dg.AssetSelection.assets(*ACCOUNT_ASSETS) - FRESHNESS,
+    selection=dg.AssetSelection.assets(*ACCOUNT_ASSETS) - FRESHNESS - AGREEMENT,
     description="One evaluation of an account, from its fleet to the experiment log. Needs a fresh shared market.",
 )
 outcomes = dg.define_asset_job(

@@ -33,7 +33,10 @@ def examine() -> Iterator[Finding]:
     if found["postgres"].state != "stopped" and not domain.found.startswith("StoreUnavailable"):
         dagster = look("dagster database", lambda: stores.other_database(settings, "dagster"))
         yield dagster
-        yield look("mlflow database", lambda: stores.other_database(settings, "mlflow"))
+        mlflow = look("mlflow database", lambda: stores.other_database(settings, "mlflow"))
+        yield mlflow
+        if domain.state == mlflow.state == "OK":
+            yield look("models", lambda: work.models(settings))
         if domain.state == dagster.state == "OK":
             yield look("evaluations", lambda: work.evaluations(settings))
     yield look("redis", lambda: stores.redis(settings, found["redis"]))

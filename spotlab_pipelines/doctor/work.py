@@ -1,4 +1,4 @@
-"""What the doctor looks at of the work itself: evaluations that seem to go on while nothing works on them."""
+"""What the doctor looks at of the work itself: evaluations nothing works on, models MLflow shows otherwise."""
 
 from __future__ import annotations
 
@@ -39,3 +39,17 @@ def evaluations(settings: Settings) -> str:
         "Dagster's daemon ends them within a minute while it runs (sensor stuck_evaluations), and so does the next "
         "`spotlab evaluate`.",
     )
+
+
+def models(settings: Settings) -> str:
+    """Whether MLflow shows what is served."""
+    from spotlab_pipelines.database.engine import connect
+    from spotlab_pipelines.inference.mlflow_differences import REMEDY, mlflow_differences
+    from spotlab_pipelines.inference.registry import ModelRegistry
+
+    registry = ModelRegistry(connect(settings), settings)
+    found = mlflow_differences(settings, registry)
+    if not found:
+        return f"{len(registry.versions())} versions, MLflow shows the same"
+    more = [f"{len(found) - SHOWN_MAX} more."] if len(found) > SHOWN_MAX else []
+    raise Doubt(" ".join(found[:SHOWN_MAX] + more), REMEDY)

@@ -224,7 +224,7 @@ def test_lists_of_what_is_there(spotlab: Spotlab, engine: sa.Engine, owner: sa.E
     (evaluation,) = spotlab("experiments", "list", "--json").json
     assert (evaluation["account_id"], evaluation["state"], evaluation["step"]) == (ACCOUNT_ID, "running", 1)
     assert spotlab("experiments", "list", "--account", "000000000000", "--json").json == []
-    (version,) = spotlab("models", "list", "--json").json
+    version, *_ = spotlab("models", "list", "--json").json
     assert (version["version"], version["role"]) == ("logistic/1", "champion")
     for what in ("experiments", "models", "accounts"):
         table = spotlab(what, "list")
