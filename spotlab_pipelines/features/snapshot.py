@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from spotlab_pipelines.accounts.fleet import load_fleet
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.evaluations import EvaluationKey
+from spotlab_pipelines.features.specs import SPECS
 from spotlab_pipelines.features.tables import (
     MARKET_SPEC,
     FeatureInputs,
@@ -109,7 +110,6 @@ def freeze_snapshot(
 
     Raises:
         MarketDataMissing, MarketDataStale: the cache lacks what the fleet wants; nothing was written.
-        FeatureVersionMismatch: a version needs a spec that there is not; nothing was written.
         FeatureOutOfRange: the market says what no market can; the snapshot is kept, no table is written.
         StoreUnavailable: Postgres, Redis or the archive does not answer.
     """
@@ -165,10 +165,10 @@ def freeze(settings: Settings, archive: Archive, key: EvaluationKey, seen: Seen,
 
 def needed_specs(engine: sa.Engine, assigned: pd.Series) -> tuple[str, ...]:
     """The feature specs, besides MARKET_SPEC, of the versions that an evaluation scores: those with a role, and those
-    that an instance is assigned to."""
+    that an instance is assigned to. A version whose spec this code does not know fails by itself, when it is scored."""
     values = {"market": MARKET_SPEC, "assigned": assigned.dropna().unique().tolist()}
     with database_errors(), engine.connect() as connection:
-        return tuple(connection.scalars(NEEDED_SPECS, values))
+        return tuple(spec for spec in connection.scalars(NEEDED_SPECS, values) if spec in SPECS)
 
 
 def _write_tables(

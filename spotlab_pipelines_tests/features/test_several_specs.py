@@ -163,6 +163,17 @@ def test_observations_that_are_missing_or_stale_are_errors_by_name(
     assert world[3].read_table("features-v2-history", key)["history_missing"].tolist() == [1.0] * 18
 
 
+def test_a_challenger_whose_spec_this_code_does_not_know_fails_alone(
+    world: World, key: EvaluationKey, registry: ModelRegistry, owner: sa.Engine
+):
+    with owner.begin() as connection:
+        connection.execute(sa.text("update model_registry set feature_spec = 'v9' where version = 'logistic/1'"))
+    assert freeze_snapshot(*world, key).more_features == {}
+    report = score_evaluation(registry, world[3], key)
+    assert list(report.mean_probability) == ["advisor-rate/1"]
+    assert "FeatureVersionMismatch: Expected one of the feature specs" in report.failed["logistic/1"]
+
+
 def test_a_version_that_comes_between_features_and_predictions_fails_alone(
     world: World, key: EvaluationKey, seeded: SeededMarket, registry: ModelRegistry, now: datetime
 ):
