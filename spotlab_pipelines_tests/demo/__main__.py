@@ -173,11 +173,14 @@ def evaluate_everything(
                 outcomes[account.account_id] = outcome
                 if not outcome.success:
                     say.fail(str(outcome.failure()))
+    with show.told(screen, "What became of the instances, and each version judged by it") as say:
+        judgement = stage.judge(settings, engine, accounts, say)
     for account in accounts:
         show.print_decisions(screen, engine, account, outcomes[account.account_id])
     show.print_stores(screen, settings, before, holdings(settings, engine))
     reports = [*(sessions.validate_account_access(account.account_id) for account in accounts), *reports]
     show.print_access(screen, [*accounts, legacy], reports)
+    show.print_scorecards(screen, judgement)
     return all(outcome.success for outcome in outcomes.values())
 
 

@@ -26,6 +26,7 @@ from spotlab_pipelines.experiments.queries import latest_decisions
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines.terminal import visible
 from spotlab_pipelines_tests.demo.holdings import Holdings
+from spotlab_pipelines_tests.demo.stage import Judgement
 
 DESTINATIONS = {"STAY": "stays", "FALLBACK_ON_DEMAND": "on-demand", "SKIP": "unknown"}
 STYLES = {"STAY": "green", "SWITCH": "cyan", "FALLBACK_ON_DEMAND": "yellow", "SKIP": "red"}
@@ -137,6 +138,40 @@ def print_access(screen: Console, accounts: list[Account], reports: list[AccessR
         )
 
 
+def print_scorecards(screen: Console, judgement: Judgement) -> None:
+    """A line per version on what its predictions were worth, and what a comparison with the champion shows."""
+    screen.print(
+        "\n[bold]What the predictions within 6 h were worth, by what became of the instances[/]", highlight=False
+    )
+    table = Table(header_style="bold")
+    for name in ("version", "predictions", "n with outcome", "events", "Brier skill [95 %]", "ROC-AUC", "verdict"):
+        table.add_column(name, overflow="fold")
+    verdicts = {each.second.version: each.verdict for each in judgement.comparisons}
+    champions = {each.first.version for each in judgement.comparisons}
+    for card in judgement.cards:
+        row, verdict = card.row(), verdicts.get(card.version)
+        skill = "none: both outcomes are needed"
+        if card.skill is not None:
+            skill = f"{card.skill.mean:+.3f} [{card.skill.low:+.3f}, {card.skill.high:+.3f}]"
+        auc = "" if row["roc_auc"] is None else f"{row['roc_auc']:.3f}"
+        said = "" if verdict is None else verdict.verdict
+        table.add_row(
+            Text(card.version), str(card.predictions), str(row["n"]), str(row["events"]), Text(skill), auc,
+            "champion" if card.version in champions else said,
+        )  # fmt: skip
+    screen.print(table)
+    for each in judgement.comparisons:
+        screen.print(
+            f"  {each.second.version} against {each.first.version}, a single look: {each.verdict.why}",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+    past = max((card.retrospective for card in judgement.cards), default=0)
+    screen.print(
+        f"  Up to {past} of the predictions of a version are of past windows: they show, but promote nobody.",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
 def print_failure(screen: Console, why: str) -> None:
     """One red line."""
     screen.print(f"  [red]✗[/] {escape(' '.join(why.split()))}", highlight=False, soft_wrap=True)
@@ -154,6 +189,7 @@ def how_to_look_further(screen: Console, market: Path | None) -> None:
         (f"make demo{recording}", "once more: a second evaluation of the same accounts"),
         (f"{where}.venv/bin/spotlab experiments list", "every evaluation so far (starts the stores, which stay up)"),
         (f"{where}.venv/bin/spotlab models list", "what may be served (likewise)"),
+        (f"{where}.venv/bin/spotlab models scorecard logistic/1", "what a version was worth (likewise)"),
         (f"{where}make down", "stops the stores; the data stays"),
     ):
         screen.print(f"  {command:39} {what}", highlight=False, markup=False, soft_wrap=True)

@@ -14,7 +14,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,7 +28,11 @@ from spotlab_pipelines.accounts.users import add_user
 from spotlab_pipelines.database.redis import connect_redis
 from spotlab_pipelines.errors import AccessDenied
 from spotlab_pipelines.experiments.as_of import PastEvaluation, bring_past, evaluate_past
+from spotlab_pipelines.experiments.judging import HORIZON_H, Comparison, compare, judge_challengers
+from spotlab_pipelines.experiments.outcomes import resolve_outcomes
+from spotlab_pipelines.experiments.pages import publish_scorecards
 from spotlab_pipelines.experiments.queries import list_experiments
+from spotlab_pipelines.experiments.scorecards import VersionScorecard
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.settings import Settings, get_settings
@@ -200,6 +204,30 @@ def past_windows(
         return []
     registry = ModelRegistry(engine, settings)
     return evaluate_past(settings, engine, archive, registry, fresh, instants, first_known=True, progress=say)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The scorecards of the serving versions, and each challenger's comparison with the champion."""
+
+    cards: list[VersionScorecard]
+    comparisons: list[Comparison]
+
+
+def judge(
+    settings: Settings, engine: sa.Engine, accounts: Sequence[Account], say: Callable[[str, str], None]
+) -> Judgement:
+    """What the hourly jobs do by themselves: learn what became of the instances, and judge each version by it."""
+    now = datetime.now(UTC)
+    for account in accounts:
+        say(f"what became of the instances of {account.account_id}", "")
+        resolve_outcomes(engine, account.account_id, now)
+    say("scorecards", "to MLflow")
+    verdicts = judge_challengers(engine, now=now)
+    cards, _ = publish_scorecards(settings, engine, verdicts, now=now)
+    since = now - timedelta(days=settings.scorecard_days)
+    pairs = [compare(engine, each.champion, each.challenger, horizon_h=HORIZON_H, since=since) for each in verdicts]
+    return Judgement(cards, [each for each in pairs if each is not None])
 
 
 def first_models(settings: Settings, engine: sa.Engine, say: Callable[[str, str], None]) -> list[FirstModel]:

@@ -10,9 +10,19 @@ import pytest
 import sqlalchemy as sa
 from rich.console import Console
 
+from spotlab_pipelines.experiments.judging import Comparison
+from spotlab_pipelines.experiments.scorecards import scorecard_of
+from spotlab_pipelines.experiments.verdict import Verdict
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines_tests.demo.holdings import Holdings, holdings
-from spotlab_pipelines_tests.demo.show import decisions_table, how_to_look_further, print_stores, told
+from spotlab_pipelines_tests.demo.show import (
+    decisions_table,
+    how_to_look_further,
+    print_scorecards,
+    print_stores,
+    told,
+)
+from spotlab_pipelines_tests.demo.stage import Judgement
 from spotlab_pipelines_tests.local_aws.server import LocalAws
 
 
@@ -43,6 +53,28 @@ def test_a_step_that_fails_is_not_ticked_off(screen: Console) -> None:
     assert badly.startswith("  ✗ Badly")
     assert "Throttled: [slowly]" in badly
     assert broken.startswith("  ✗ Broken")
+
+
+def test_scorecards_tell_the_interval_and_who_is_judged_against_whom(screen: Console) -> None:
+    start = pd.Timestamp("2026-03-01T00:00Z")
+    rows = pd.DataFrame(
+        {
+            "window_start": [start + pd.Timedelta(days=day) for day in range(30) for _ in range(10)],
+            "region": "us-east-1", "outcome": (["interrupted"] * 2 + ["survived"] * 8) * 30, "final": True,
+            "retrospective": True, "p_current": ([0.9] * 2 + [0.1] * 8) * 30,
+        }
+    )  # fmt: skip
+    champion, challenger = (scorecard_of(rows, version, 6) for version in ("advisor-rate/1", "logistic/1"))
+    verdict = Verdict("hold", "No difference is shown.", 1, 300, 60, 30, None, None)
+    print_scorecards(screen, Judgement([champion, challenger], [Comparison(champion, challenger, verdict, None, {})]))
+    text = screen.export_text()
+    first, second = (line for line in text.splitlines() if line.startswith("│"))
+    assert first.split("│")[1:7:5] == [" advisor-rate/1 ", " 1.000   "]
+    assert "champion" in first
+    for shown in ("300", " 60 ", "+0.938 [+0.938, +0.938]", "hold"):
+        assert shown in second
+    assert "logistic/1 against advisor-rate/1, a single look: No difference is shown." in text
+    assert "Up to 300 of the predictions of a version are of past windows" in text
 
 
 def test_a_tiny_probability_is_not_shown_as_none(screen: Console) -> None:

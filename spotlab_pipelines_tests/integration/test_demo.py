@@ -107,6 +107,9 @@ def check_shown(output: str) -> None:
     for store in STORES:
         assert line_of(store, output)
     check_access(output)
+    _, _, worth = output.partition("What the predictions within 6 h were worth")
+    for shown in ("Brier skill [95 %]", "advisor-rate/1", "logistic/1 against advisor-rate/1, a single look:"):
+        assert shown in worth
 
 
 def check_access(output: str) -> None:
