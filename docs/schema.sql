@@ -680,9 +680,6 @@ ALTER TABLE ONLY public.interruption_events
     ADD CONSTRAINT fk_interruption_events_account_id FOREIGN KEY (account_id) REFERENCES public.accounts(account_id) ON DELETE RESTRICT;
 
 ALTER TABLE ONLY public.interruption_outcomes
-    ADD CONSTRAINT fk_interruption_outcomes_account_id FOREIGN KEY (account_id) REFERENCES public.accounts(account_id) ON DELETE RESTRICT;
-
-ALTER TABLE ONLY public.interruption_outcomes
     ADD CONSTRAINT fk_interruption_outcomes_event_id FOREIGN KEY (event_id) REFERENCES public.interruption_events(id) ON DELETE RESTRICT;
 
 ALTER TABLE ONLY public.logins

@@ -33,6 +33,9 @@ EVENT_READINGS = ("pool_observations", INTERRUPTION_EVENTS)
 PATIENCE = timedelta(days=7)
 """AWS tells of a closed Spot request for some days; after that nothing more is learnt of an end."""
 MAX_LISTED = 10_000
+FOR_HASHING = ("work_mem = '64MB'", "enable_mergejoin = off")
+"""In this transaction alone. Postgres cannot know that an instance is in one stretch at a time, expects a hundred times
+the rows that come, and would sort all sides for them."""
 
 RESOLVE = sa.text("""
     with reading as (
@@ -42,17 +45,22 @@ RESOLVE = sa.text("""
         select window_start, greatest(window_start, coalesce(finished_at, started_at)) as seen_at from evaluations
         where account_id = :account_id and state = 'logged' and not outcomes_settled
     ), logged as materialized (
+        -- Window by window: the index gives each one's rows by instance, so that they need no hash table.
         select u.window_start, u.seen_at, l.instance_id
-        from unsettled u join experiment_logs l on l.account_id = :account_id and l.window_start = u.window_start
-        group by u.window_start, u.seen_at, l.instance_id
+        from unsettled u cross join lateral (
+            select distinct instance_id from experiment_logs
+            where account_id = :account_id and window_start = u.window_start) l
+    ), ordered as (
+        select instance_id, occurred_at, id, source, lag(occurred_at, 1, '-infinity') over by_time as since,
+               lead(occurred_at) over by_time is null as is_last
+        from interruption_events
+        where account_id = :account_id and instance_id in (select instance_id from logged)
+        window by_time as (partition by instance_id order by occurred_at)
     ), stretches as materialized (
         -- What lies between an instance's interruptions, and after the last one.
-        select instance_id, lag(occurred_at, 1, '-infinity') over by_time as since, occurred_at as until, id, source
-        from interruption_events where account_id = :account_id
-        window by_time as (partition by instance_id order by occurred_at)
+        select instance_id, since, occurred_at as until, id, source from ordered
         union all
-        select instance_id, max(occurred_at), 'infinity', null, (array_agg(source order by occurred_at desc))[1]
-        from interruption_events where account_id = :account_id group by instance_id
+        select instance_id, occurred_at, 'infinity', null, source from ordered where is_last
     ), known as (
         select l.window_start, l.instance_id, i.region, i.instance_type, i.az_id, i.product, i.ended_by,
                i.ended_source, i.ended_at, s.id, s.since, s.until, s.source, o.settled as was_settled,
@@ -92,19 +100,23 @@ RESOLVE = sa.text("""
             verdict <> 'watched' or coalesce(greatest(was_watched, running_at) > window_start + :longest, false)
                 or window_start + :longest + :patience < :now as settled
         from judged
-    ), written as (
-        insert into interruption_outcomes as o (account_id, window_start, instance_id, region, instance_type, az_id,
+    ), added as (
+        -- Not "on conflict", which writes each row in two steps: the account's lock keeps others out.
+        insert into interruption_outcomes (account_id, window_start, instance_id, region, instance_type, az_id,
             product, interrupted_at, watched_until, ended_by, source, event_id, settled, resolved_at)
         select :account_id, window_start, instance_id, region, instance_type, az_id, product, interrupted_at,
                watched_until, ended_by, source, event_id, settled, :now
-        from labelled where was_settled is not true
-        on conflict (account_id, window_start, instance_id) do update set
-            interrupted_at = excluded.interrupted_at, watched_until = excluded.watched_until,
-            ended_by = excluded.ended_by, source = excluded.source, event_id = excluded.event_id,
-            settled = excluded.settled, resolved_at = excluded.resolved_at
-        where not o.settled and (o.interrupted_at, o.watched_until, o.ended_by, o.source, o.event_id, o.settled)
-            is distinct from (excluded.interrupted_at, excluded.watched_until, excluded.ended_by, excluded.source,
-                              excluded.event_id, excluded.settled)
+        from labelled where was_settled is null
+        returning 1
+    ), changed as (
+        update interruption_outcomes o set
+            interrupted_at = l.interrupted_at, watched_until = l.watched_until, ended_by = l.ended_by,
+            source = l.source, event_id = l.event_id, settled = l.settled, resolved_at = :now
+        from labelled l
+        where o.account_id = :account_id and o.window_start = l.window_start and o.instance_id = l.instance_id
+          and not l.was_settled and not o.settled
+          and (o.interrupted_at, o.watched_until, o.ended_by, o.source, o.event_id, o.settled)
+              is distinct from (l.interrupted_at, l.watched_until, l.ended_by, l.source, l.event_id, l.settled)
         returning 1
     ), closed as (
         update evaluations e set outcomes_settled = true
@@ -115,7 +127,8 @@ RESOLVE = sa.text("""
         returning 1
     )
     select (select at from reading) as events_read_until, (select count(*) from unsettled) as windows,
-           (select count(*) from closed) as windows_settled, (select count(*) from written) as rows_written,
+           (select count(*) from closed) as windows_settled,
+           (select count(*) from added) + (select count(*) from changed) as rows_written,
            count(*) as resolved, count(interrupted_at) as interrupted,
            count(*) filter (where interrupted_at is null and watched_until > window_start + :longest) as survived,
            count(*) filter (where ended_by is not null) as ended, count(*) filter (where not settled) as still_open,
@@ -160,17 +173,23 @@ def resolve_outcomes(engine: sa.Engine, account_id: str, now: datetime) -> Outco
     """
     if now.utcoffset() is None:
         raise InvalidInput(f"The current time must carry a time zone; got {now!r}.")
-    values: dict[str, Any] = {
+    with database_errors(), engine.begin() as connection:
+        lock_account(connection, account_id)
+        for setting in FOR_HASHING:
+            connection.exec_driver_sql(f"set local {setting}")
+        found = connection.execute(RESOLVE, values_of(account_id, now)).mappings().one()
+    return OutcomesReport(account_id=account_id, **found)
+
+
+def values_of(account_id: str, now: datetime) -> dict[str, Any]:
+    """The values of RESOLVE."""
+    return {
         "account_id": account_id,
         "readings": list(EVENT_READINGS),
         "longest": timedelta(hours=max(HORIZONS_H)),
         "patience": PATIENCE,
         "now": now,
     }
-    with database_errors(), engine.begin() as connection:
-        lock_account(connection, account_id)
-        found = connection.execute(RESOLVE, values).mappings().one()
-    return OutcomesReport(account_id=account_id, **found)
 
 
 def list_outcomes(engine: sa.Engine, account_id: str, limit: int = 50) -> pd.DataFrame:

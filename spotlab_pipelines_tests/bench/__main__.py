@@ -25,6 +25,7 @@ from spotlab_pipelines_tests.bench import (
     evaluation,
     features,
     hot_queries,
+    outcomes,
     scoring,
     scrape,
     startup,
@@ -48,6 +49,7 @@ SECTIONS: dict[str, Callable[[], Section]] = {
     "archive": lambda: of_figures(archive.figures()),
     "scrape": lambda: of_figures(scrape.figures()),
     "hot_queries": hot_queries.section,
+    "outcomes": lambda: of_figures(outcomes.figures()),
     "verdicts": verdicts.section,
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,9 +11,17 @@ import sqlalchemy as sa
 
 from spotlab_pipelines.database.partitions import ensure_partitions
 from spotlab_pipelines.errors import InvalidInput
-from spotlab_pipelines.experiments.outcomes import PATIENCE, list_outcomes, resolve_outcomes
+from spotlab_pipelines.experiments.outcomes import (
+    FOR_HASHING,
+    PATIENCE,
+    RESOLVE,
+    list_outcomes,
+    resolve_outcomes,
+    values_of,
+)
 from spotlab_pipelines_tests.experiments.ended import Log, W
 from spotlab_pipelines_tests.experiments.factory import ACCOUNT, CHAMPION, register
+from spotlab_pipelines_tests.experiments.outcome_log import fill
 
 
 @pytest.fixture
@@ -139,6 +147,27 @@ def test_performance_by_version_counts_its_own_outcomes(log: Log) -> None:
         (3, 2, 0), (3, 2, 1), (3, 2, 1),
     ]  # fmt: skip
     assert [float(row["brier"]) for row in found] == pytest.approx([0.01, (0.81 + 0.01) / 2, (0.81 + 0.01) / 2])
+
+
+def test_a_large_log_is_read_by_index_once_and_joined_by_hash(engine: sa.Engine, owner: sa.Engine) -> None:
+    register(owner)
+    fill(owner, windows=40, instances=50, events=5000)
+    now = datetime.now(UTC)
+    with engine.connect() as connection:
+        for setting in FOR_HASHING:
+            connection.exec_driver_sql(f"set local {setting}")
+        explained = sa.text(f"explain (analyze, timing off) {RESOLVE.text}")
+        intervals = [sa.bindparam(name, type_=sa.Interval) for name in ("longest", "patience")]
+        plan = "\n".join(connection.scalars(explained.bindparams(*intervals), values_of(ACCOUNT, now)))
+    assert resolve_outcomes(engine, ACCOUNT, now).resolved == 2000
+    assert "Merge" not in plan
+    for joined in ("i.instance_id", "s.instance_id"):
+        assert f"Hash Cond: (l.instance_id = {joined})" in plan
+    reads = [line for line in plan.splitlines() if " on experiment_logs" in line and "never executed" not in line]
+    assert reads
+    for line in reads:
+        assert "Index Only Scan" in line, line
+        assert int(line.split("loops=")[1].rstrip(")")) <= 40, "once for a window, not for an instance"
 
 
 def test_a_time_without_a_zone_and_a_limit_out_of_bounds_are_refused(engine: sa.Engine) -> None:

@@ -108,7 +108,8 @@ class InterruptionOutcome(Base):
 
     It depends on no version and no horizon: `v_labelled_predictions` says of each prediction whether its horizon ended
     interrupted, survived or censored. `watched_until` is how long the instance is known to have run undisturbed,
-    `ended_by` who ended it where EC2 did not, `source` what told. A `settled` row will not change any more.
+    `ended_by` who ended it where EC2 did not, `source` what told. A `settled` row will not change any more. The account
+    is that of an evaluation, which refers to it.
     """
 
     __tablename__ = "interruption_outcomes"
@@ -123,7 +124,7 @@ class InterruptionOutcome(Base):
         sa.CheckConstraint("settled or (interrupted_at is null and ended_by is null)", name="settled"),
     )
 
-    account_id: Mapped[str] = mapped_column(sa.ForeignKey("accounts.account_id", ondelete="RESTRICT"), primary_key=True)
+    account_id: Mapped[str] = mapped_column(primary_key=True)
     window_start: Mapped[datetime] = mapped_column(primary_key=True)
     instance_id: Mapped[str] = mapped_column(primary_key=True)
     region: Mapped[str]
