@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from spotlab_pipelines.inference.versions import ServingVersion
 
 
+SCORECARD = "**Scorecard at"
+"""How the scorecard's part of a description begins."""
+
+
 @dataclass(frozen=True)
 class Page:
     """What one version's run shows: its scorecards by horizon, the labelled rows at `HORIZON_H`, and its verdict."""
@@ -53,7 +57,7 @@ def description(page: Page) -> str:
     """The scorecard as people read it on the version's page, in Markdown."""
     card = page.cards[HORIZON_H]
     lines = [
-        f"**Scorecard at {HORIZON_H} h**, windows {card.first:%Y-%m-%d %H:%M} to {card.last:%Y-%m-%d %H:%M} UTC.",
+        f"{SCORECARD} {HORIZON_H} h**, windows {card.first:%Y-%m-%d %H:%M} to {card.last:%Y-%m-%d %H:%M} UTC.",
         "",
         "| horizon | predictions | interrupted | base rate | Brier skill | 95 % interval | ROC-AUC | ECE |",
         "|---|---|---|---|---|---|---|---|",

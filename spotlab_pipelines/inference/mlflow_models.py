@@ -5,6 +5,7 @@ Nothing is served from here: registry.py reads Postgres and the files.
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 import warnings
@@ -104,6 +105,9 @@ def keep_model(
         description=description(card),
         model_id=model.model_id,
     )
+    # As MLflow's own way of registering does: its list of models names the version by this tag.
+    shown = [{"name": family, "version": str(version.version)}]
+    client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": json.dumps(shown)})
     client.set_terminated(run_id)
     return KeptModel(
         number=int(version.version),

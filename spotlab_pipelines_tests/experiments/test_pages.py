@@ -46,6 +46,8 @@ def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.
             f"values ('{ACCOUNT}', 'logistic/1', '{account_run}')"
         )
     verdicts = judge_challengers(engine, now=NOW)
+    card_before = str(client.get_model_version("logistic", "1").description)
+    publish_scorecards(settings, engine, verdicts, now=NOW)
     cards, links = publish_scorecards(settings, engine, verdicts, now=NOW)
     assert [card.version for card in cards] == ["advisor-rate/1", "logistic/1"]
     run_ids = {version: link.rsplit("/", 1)[1] for version, link in links.items()}
@@ -72,7 +74,12 @@ def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.
     assert [metric.dataset_digest for metric in mine] == list(datasets)
     assert model.tags["spotlab.verdict"] == verdicts[0].verdict
     version = client.get_model_version("logistic", "1")
-    assert "**Scorecard at 6 h**" in str(version.description)
+    card, _, scorecard = str(version.description).partition("**Scorecard at 6 h**")
+    assert scorecard
+    assert card.strip() == card_before.strip() != "", "the model card stays above it"
+    assert {model.model_id for found in inputs if found for model in found.model_inputs} == {
+        str(registry.get(each).mlflow_model_id) for each in run_ids
+    }
     assert f"**Verdict** against advisor-rate/1: {verdicts[0].verdict}" in str(version.description)
     assert "It is the champion." in str(client.get_model_version("advisor-rate", "1").description)
     assert float(version.tags["spotlab.events"]) == cards[1].row()["events"]
