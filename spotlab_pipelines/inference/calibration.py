@@ -14,10 +14,10 @@ from spotlab_pipelines.errors import NotEnoughData
 from spotlab_pipelines.inference.estimators import HorizonEstimator
 
 IDENTITY, PLATT, ISOTONIC = "identity", "platt", "isotonic"
-SLOPE_PRIOR, INTERCEPT_PRIOR = 50.0, 10.0
+SLOPE_PRIOR, INTERCEPT_PRIOR = 10.0, 3.0
 """Precisions of what is believed of Platt's map before any row: slope 1 and intercept 0, the model as it is. In
-independent rows; chosen by walking forward through the first weeks of the launch probes, where a free map learned from
-days of clustered failures did worse than none."""
+independent rows; chosen by recalibrating on one to five days within the first weeks of the launch probes, on the same
+and on other types, where a free map did worse than none. The intercept gives way sooner, as markets differ in it."""
 FARTHEST = 1e-6
 """Probabilities count as at least this far from 0 and 1 when their log odds are taken."""
 
@@ -82,7 +82,7 @@ def fit_platt(probability: np.ndarray, outcome: np.ndarray, weight: np.ndarray) 
 
     Args:
         probability: (n,) what the model said of rows it was not fitted on. outcome: (n,) 1 or 0.
-        weight: (n,) how many independent rows each counts as; see `training.folds.independence`.
+        weight: (n,) how many independent rows each counts as; see training/folds.py.
 
     Raises:
         NotEnoughData: there is no row.

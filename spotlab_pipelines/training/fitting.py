@@ -28,6 +28,7 @@ from spotlab_pipelines.training.folds import (
     POOL_GROUPS,
     Fold,
     Places,
+    at_most_one_a_day,
     blocked_folds,
     day_blocks,
     independence,
@@ -116,6 +117,8 @@ def fit_family(
         NotEnoughData: too few interruptions at the shortest horizon, or a horizon at which all examples ended alike.
         InvalidInput: there is no such family, or the spec lacks what it reads.
     """
+    from threadpoolctl import threadpool_limits
+
     say = say or (lambda _: None)
     ways = {horizon: candidates(family, examples.spec, horizon) for horizon in examples.horizons_h}
     events = int(np.nansum(examples.labels[:, 0])) if len(examples) else 0
@@ -125,6 +128,13 @@ def fit_family(
             f" {minimum_events} are needed."
         )
     say(f"fitting {family} on {len(examples)} examples with {events} interruptions within {examples.horizons_h[0]} h")
+    # Hundreds of small fits: threads that wait for each other on busy cores make each ten times slower, and the order
+    # in which they add up is not always the same.
+    with threadpool_limits(limits=1):
+        return _fit_family(ways, examples, say)
+
+
+def _fit_family(ways: dict[int, list[Candidate]], examples: Examples, say: Progress) -> Fitted:
     # Fitted first, so that a horizon that cannot be fitted at all says so before anything is tried.
     fitted = {horizon: [_fit(way, examples, horizon) for way in ways[horizon]] for horizon in examples.horizons_h}
     blocked, walked = np.full(examples.labels.shape, np.nan), np.full(examples.labels.shape, np.nan)
@@ -154,7 +164,8 @@ def recalibration(said: np.ndarray, examples: Examples) -> list[Curve]:
     curves = []
     for column, horizon in enumerate(examples.horizons_h):
         known = examples.known_at(column)
-        weight = independence(examples.places.take(known), horizon)
+        places = examples.places.take(known)
+        weight = at_most_one_a_day(places, independence(places, horizon))
         labels = examples.labels[known, column]
         curves.append(fit_platt(said[known, column], labels, weight) if len(known) else NO_CURVE)
     return curves

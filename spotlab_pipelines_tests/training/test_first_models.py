@@ -13,13 +13,17 @@ from spotlab_pipelines.accounts.registry import add_account
 from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.accounts.users import add_user
 from spotlab_pipelines.errors import NotFound
+from spotlab_pipelines.features.specs import V2
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.market.advisor import scrape_advisor
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.catalogue import scrape_catalogue
+from spotlab_pipelines.market.observations import scrape_observations
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines.training import first_models, history
+from spotlab_pipelines.training.data import collect_accounts
 from spotlab_pipelines.training.first_models import register_first_models
+from spotlab_pipelines.training.interruption_model import train_model
 from spotlab_pipelines_tests.local_aws.accounts import FleetInstance
 from spotlab_pipelines_tests.local_aws.server import LocalAws
 
@@ -128,3 +132,17 @@ def test_without_an_account_there_is_nothing_to_learn_from(laboratory, engine: s
         connection.execute(sa.text("update accounts set state = 'disabled'"))
     with pytest.raises(NotFound, match="spotlab accounts add"):
         register_first_models(*laboratory)
+
+
+def test_a_candidate_learns_from_what_the_accounts_saw_of_their_pools(laboratory):
+    """The path of `spotlab models train FAMILY` without a trace, on the specs that look at observations."""
+    settings, engine, sessions, redis, registry = laboratory
+    archive = Archive(settings.archive_location)
+    scrape_observations(settings, sessions, engine, redis, archive, ACCOUNT)
+    data = collect_accounts(settings, engine, sessions, redis, archive, feature_spec="v2-history", days=20)
+    assert (data.examples["history_missing"] == 0).any()
+    trained = train_model(settings, registry, data, family="time-in-state", registered_by="a test")
+    assert (trained.version, trained.status) == ("time-in-state/1", "candidate")
+    assert registry.find("time-in-state/1").training_sha256 == data.fingerprint
+    full = collect_accounts(settings, engine, sessions, redis, archive, feature_spec="v2", days=5)
+    assert set(V2.names) <= set(full.examples.columns)

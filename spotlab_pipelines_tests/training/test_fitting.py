@@ -11,7 +11,10 @@ import pytest
 from spotlab_pipelines.errors import InvalidInput, NotEnoughData
 from spotlab_pipelines.experiments.scorecard import scorecard
 from spotlab_pipelines.features.specs import get_spec
-from spotlab_pipelines.inference.calibration import IDENTITY, ISOTONIC, PLATT
+from spotlab_pipelines.inference.adapter import BaseModelAdapter
+from spotlab_pipelines.inference.boosting import BoostingModel
+from spotlab_pipelines.inference.calibration import IDENTITY, ISOTONIC, PLATT, CalibratedModel
+from spotlab_pipelines.inference.conformance import require_conforming
 from spotlab_pipelines.inference.estimators import HorizonEstimator
 from spotlab_pipelines.training import families, fitting
 from spotlab_pipelines.training.backtest import (
@@ -226,16 +229,17 @@ def test_recalibration_on_a_short_prefix_mends_a_model_from_elsewhere():
 
 
 def test_recalibration_knows_no_outcome_before_it_was_known():
-    """Whatever happens from a day on changes nothing of what is said of the days up to it."""
+    """What was not known within 6 h when a day began changes nothing of what is said of that day and those before."""
     test = parts()[1]
     said = predict(fitted("logistic").model, test)
     later = CUT_US + 3 * DAY_US
     labels = np.where((test.places.at + 6 * HOUR_US > later)[:, None], 1.0 - test.labels, test.labels)
     turned = Examples(test.spec, test.horizons_h, test.matrix, labels, test.places)
     mine, theirs = (recalibrated_forecasts(said, each, since_us=CUT_US, days=1) for each in (test, turned))
-    before = test.places.at < later
+    # All of the day that begins then is told by what was known when it began.
+    same = test.places.at < later + DAY_US
     for name in mine:
-        np.testing.assert_array_equal(mine[name][before], theirs[name][before])
+        np.testing.assert_array_equal(mine[name][same, 1], theirs[name][same, 1])
     daily = list(mine)[1]
     assert not np.array_equal(mine[daily], theirs[daily], equal_nan=True)
 
@@ -261,3 +265,20 @@ def test_the_advisor_says_nothing_where_it_does_not_list_a_type():
     assert found is not None
     np.testing.assert_allclose(found[0], [1 - 0.925 ** (h / 730.5) for h in HORIZONS])
     assert advisor_forecast(advisor.tail(2), pools, horizons_h=HORIZONS, open_bucket_rate=0.3) is None
+
+
+@pytest.mark.parametrize("family", ["base-rate", "time-in-state", "logistic"])
+def test_every_family_conforms_to_what_is_asked_of_a_served_model(family: str):
+    short = fitted(family).model
+    twelve = CalibratedModel(
+        [*short.models, short.models[-1]], [*short.curves, short.curves[-1]], short.feature_names, [1, 6, 12]
+    )
+    require_conforming(BaseModelAdapter(version=f"{family}/1", feature_version=SPEC, estimator=twelve))
+
+
+def test_boosted_trees_conform_too():
+    train = parts()[0]
+    model = BoostingModel(feature_names=list(train.spec.names), horizons_h=[1], max_iter=5)
+    model.fit(train.matrix, train.labels[:, :1])
+    trees = CalibratedModel([model] * 3, [[]] * 3, model.feature_names, [1, 6, 12])
+    require_conforming(BaseModelAdapter(version="boosting/1", feature_version=SPEC, estimator=trees))

@@ -9,6 +9,7 @@ from spotlab_pipelines.training.folds import (
     DAY_US,
     HOUR_US,
     Places,
+    at_most_one_a_day,
     blocked_folds,
     independence,
     labels_known_by,
@@ -70,3 +71,14 @@ def test_the_order_of_rows_does_not_matter():
     everything = places(pools=3)
     order = np.random.default_rng(0).permutation(len(everything.at))
     np.testing.assert_array_equal(independence(everything.take(order), 6), independence(everything, 6)[order])
+
+
+def test_a_pools_day_counts_as_one_example_at_most():
+    everything = places(pools=2, days=3)
+    found = at_most_one_a_day(everything, independence(everything, 1))
+    for pool in (0, 1):
+        for day in range(3):
+            cell = (everything.pool == pool) & (everything.at // DAY_US == day)
+            assert found[cell].sum() == pytest.approx(1.0)
+    few = everything.take(np.array([0, 1]))
+    np.testing.assert_array_equal(at_most_one_a_day(few, np.array([0.2, 0.5])), [0.2, 0.5])
