@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from spotlab_pipelines.inference.versions import ServingVersion
 
 
-SCORECARD = "**Scorecard at"
-"""How the scorecard's part of a description begins."""
+SCORECARD, RULE = "**Scorecard at", "\n\n---\n\n"
+"""How the scorecard's part of a description begins and ends."""
 
 
 @dataclass(frozen=True)
@@ -76,3 +76,9 @@ def description(page: Page) -> str:
     elif page.verdict is not None:
         lines.append(f"**Verdict** against {page.verdict.champion}: {page.verdict.verdict}. {page.verdict.why}")
     return "\n".join(lines)
+
+
+def above_card(scorecard: str, before: str) -> str:
+    """A version's description anew: the scorecard in the place of an older one, above the model card, which stays."""
+    card = before.partition(RULE)[2] if before.startswith(SCORECARD) else before
+    return f"{scorecard}{RULE}{card}" if card else scorecard

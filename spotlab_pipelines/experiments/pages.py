@@ -23,7 +23,7 @@ from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import Evaluation, TrackingRun
 from spotlab_pipelines.experiments.judging import HORIZON_H, Judged
 from spotlab_pipelines.experiments.labels import labelled
-from spotlab_pipelines.experiments.page_text import SCORECARD, Page, description, figures, tags
+from spotlab_pipelines.experiments.page_text import Page, above_card, description, figures, tags
 from spotlab_pipelines.experiments.plots import Said, outcome_plots
 from spotlab_pipelines.experiments.scorecards import (
     VersionScorecard,
@@ -135,9 +135,8 @@ def _publish(client: MlflowClient, run_id: str, page: Page) -> None:
     with _unless_lost():
         for key, value in tags(page).items():
             client.set_model_version_tag(family, number, key, value)
-        # Below the model card, which stays.
-        card = str(client.get_model_version(family, number).description or "").partition(SCORECARD)[0].strip()
-        client.update_model_version(family, number, description=f"{card}\n\n{description(page)}".strip())
+        before = client.get_model_version(family, number).description or ""
+        client.update_model_version(family, number, description=above_card(description(page), before))
     if model_id is not None:
         client.set_logged_model_tags(model_id, tags(page))
 

@@ -30,9 +30,6 @@ MLFLOW_ENVIRONMENT = {
 }
 """Read while mlflow is imported: nothing is sent home, no pickle is opened, creating tables is no news."""
 
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""Without it MLflow's UI takes runs for those of a language model, and shows traces and prompts."""
-
 _prepared: set[tuple[int, str]] = set()
 _preparing = threading.Lock()
 
@@ -77,7 +74,7 @@ def experiment_id(client: MlflowClient, settings: Settings, name: str) -> str:
         found = client.get_experiment_by_name(name)
         if found is None:
             try:
-                return client.create_experiment(name, artifact_location(settings, name), EXPERIMENT_TAGS)
+                return client.create_experiment(name, artifact_location=artifact_location(settings, name))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise

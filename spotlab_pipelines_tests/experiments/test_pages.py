@@ -74,9 +74,9 @@ def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.
     assert [metric.dataset_digest for metric in mine] == list(datasets)
     assert model.tags["spotlab.verdict"] == verdicts[0].verdict
     version = client.get_model_version("logistic", "1")
-    card, _, scorecard = str(version.description).partition("**Scorecard at 6 h**")
-    assert scorecard
-    assert card.strip() == card_before.strip() != "", "the model card stays above it"
+    scorecard, _, card = str(version.description).partition("\n\n---\n\n")
+    assert scorecard.startswith("**Scorecard at 6 h**")
+    assert card == card_before != "", "the model card stays below it"
     assert {model.model_id for found in inputs if found for model in found.model_inputs} == {
         str(registry.get(each).mlflow_model_id) for each in run_ids
     }
