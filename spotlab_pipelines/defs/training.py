@@ -67,20 +67,27 @@ def interruption_model(
     archive: ArchiveParam,
 ) -> dg.MaterializeResult:
     """A model of the newest training examples, registered as a candidate. Approving and promoting is for people."""
+    from spotlab_pipelines.errors import NotEnoughData
     from spotlab_pipelines.training.data import read_training_data
     from spotlab_pipelines.training.interruption_model import train_model
 
     with translated():
-        trained = train_model(
-            settings,
-            model_registry,
-            read_training_data(archive, newest_fingerprint(context)),
-            family=config.family,
-            registered_by=f"run:{context.run.run_id}",
-            actor=f"run:{context.run.run_id}",
-            progress=context.log.info,
-        )
-        return dg.MaterializeResult(metadata=report_metadata(trained))
+        try:
+            trained = train_model(
+                settings,
+                model_registry,
+                read_training_data(archive, newest_fingerprint(context)),
+                family=config.family,
+                registered_by=f"run:{context.run.run_id}",
+                actor=f"run:{context.run.run_id}",
+                progress=context.log.info,
+            )
+        except NotEnoughData as error:
+            # A young laboratory has nothing to learn from yet. A backfill would take an asset that is left out for one
+            # that failed.
+            context.log.warning(f"No model was fitted: {error}")
+            return dg.MaterializeResult(metadata={"fitted": False, "why": str(error)})
+    return dg.MaterializeResult(metadata={"fitted": True, **report_metadata(trained)})
 
 
 def newest_fingerprint(context: dg.AssetExecutionContext) -> str:
