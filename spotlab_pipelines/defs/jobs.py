@@ -104,9 +104,9 @@ checks_schedule = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 scorecards_schedule = dg.ScheduleDefinition(
-    name="scorecards_hourly",
+    name="scorecards_every_6_hours",
     job=scorecards,
-    cron_schedule="50 * * * *",
+    cron_schedule="50 */6 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 log_schedule = dg.ScheduleDefinition(

@@ -1,7 +1,8 @@
-"""What a version's pages in MLflow say: its figures by metric, its tags, its description. Pure; pages.py sends it."""
+"""What a version's pages in MLflow say: figures, points by window, tags, description. Pure; pages.py sends it."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from spotlab_pipelines.experiments.judging import HORIZON_H, Judged
-from spotlab_pipelines.experiments.scorecards import VersionScorecard
+from spotlab_pipelines.experiments.scorecards import VersionScorecard, is_known
 
 if TYPE_CHECKING:
     from spotlab_pipelines.experiments.decision_value import DecisionValue
@@ -82,3 +83,30 @@ def above_card(scorecard: str, before: str) -> str:
     """A version's description anew: the scorecard in the place of an older one, above the model card, which stays."""
     card = before.partition(RULE)[2] if before.startswith(SCORECARD) else before
     return f"{scorecard}{RULE}{card}" if card else scorecard
+
+
+def finished_windows(rows: pd.DataFrame, *, since: str | None) -> pd.DataFrame:
+    """Figures of each finished window after `since`, by window: those before the first with an open outcome."""
+    open_since = rows.loc[~rows["final"], "window_start"].min()
+    rows = rows[is_known(rows)]
+    rows = rows if pd.isna(open_since) else rows[rows["window_start"] < open_since]
+    rows = rows if since is None else rows[rows["window_start"] > pd.Timestamp(since)]
+    outcome = (rows["outcome"] == "interrupted").astype(float)
+    figures = pd.DataFrame(
+        {
+            "predictions": 1.0,
+            "interrupted": outcome,
+            "mean_predicted": rows["p_current"],
+            "share_interrupted": outcome,
+            "brier": (rows["p_current"] - outcome) ** 2,
+        },
+        index=rows.index,
+    )
+    sums = {"predictions": "sum", "interrupted": "sum"}
+    return figures.groupby(rows["window_start"]).agg(sums | dict.fromkeys(figures.columns.difference([*sums]), "mean"))
+
+
+def digest_of(rows: pd.DataFrame) -> str:
+    """Of the labels alone, so that versions that were judged on the same rows share their dataset."""
+    keys = rows.loc[is_known(rows), ["account_id", "window_start", "instance_id", "outcome"]]
+    return hashlib.sha256(pd.util.hash_pandas_object(keys, index=False).to_numpy().tobytes()).hexdigest()[:16]

@@ -23,7 +23,15 @@ from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import Evaluation, TrackingRun
 from spotlab_pipelines.experiments.judging import HORIZON_H, Judged
 from spotlab_pipelines.experiments.labels import labelled
-from spotlab_pipelines.experiments.page_text import Page, above_card, description, figures, tags
+from spotlab_pipelines.experiments.page_text import (
+    Page,
+    above_card,
+    description,
+    digest_of,
+    figures,
+    finished_windows,
+    tags,
+)
 from spotlab_pipelines.experiments.plots import Said, outcome_plots
 from spotlab_pipelines.experiments.scorecards import (
     VersionScorecard,
@@ -46,7 +54,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "scorecards"
 LOCK = sa.text("select pg_advisory_xact_lock(hashtextextended('spotlab/scorecards', 0))")
-FIRST_TAG, THROUGH_TAG = "spotlab.first_window", "spotlab.windows_through"
+FIRST_TAG, THROUGH_TAG, FIGURES_TAG = "spotlab.first_window", "spotlab.windows_through", "spotlab.figures"
 
 
 def publish_scorecards(
@@ -71,7 +79,7 @@ def publish_scorecards(
         for page in pages:
             with mlflow_errors():
                 run_id = _run_of(client, experiment, page)
-                _publish(client, run_id, page)
+                _publish(client, run_id, page, now=now)
                 _publish_accounts(client, connection, page)
             links[page.version.version] = f"{settings.mlflow_ui}/#/experiments/{experiment}/runs/{run_id}"
     return [page.cards[HORIZON_H] for page in pages], links
@@ -109,28 +117,24 @@ def _run_of(client: MlflowClient, experiment: str, page: Page) -> str:
     return run_id
 
 
-def _publish(client: MlflowClient, run_id: str, page: Page) -> None:
-    from mlflow.entities import Dataset, DatasetInput, Metric, RunTag
+def _publish(client: MlflowClient, run_id: str, page: Page, *, now: datetime) -> None:
+    from mlflow.entities import RunTag
 
     model_id = _linkable(client, page.version)
     known_tags = client.get_run(run_id).data.tags
     first = pd.Timestamp(known_tags[FIRST_TAG])
-    name, digest = f"predictions with outcomes, {HORIZON_H} h", _digest(page.rows)
-    profile = f'{{"predictions": {len(page.rows)}, "with outcome": {int(is_known(page.rows).sum())}}}'
-    dataset = Dataset(name, digest, "postgres", '{"view": "v_labelled_predictions"}', profile=profile)
-    client.log_inputs(run_id, datasets=[DatasetInput(dataset)])
-    windows = _windows(page.rows, since=known_tags.get(THROUGH_TAG))
+    windows = finished_windows(page.rows, since=known_tags.get(THROUGH_TAG))
     steps = [int((window - first) / timedelta(hours=1)) for window in windows.index]
-    points = _window_metrics(windows, steps, model_id, run_id)
-    last = page.rows.loc[is_known(page.rows), "window_start"].max()
-    at, step = round(last.timestamp() * 1000), int((last - first) / timedelta(hours=1))
-    for key, value in figures(page).items():
-        named = {"dataset_name": name, "dataset_digest": digest, "run_id": run_id}
-        points.append(Metric(key, value, at, step, model_id=model_id, **named))
-    through = {THROUGH_TAG: windows.index.max().isoformat()} if len(windows) else {}
-    shown = tags(page) | {"spotlab.role": page.version.role, "mlflow.note.content": description(page)} | through
+    points = _window_metrics(windows, steps, run_id)
+    shown = tags(page) | {"spotlab.role": page.version.role, "mlflow.note.content": description(page)}
+    if len(windows):
+        shown[THROUGH_TAG] = windows.index.max().isoformat()
+    fingerprint = hashlib.sha256(repr((figures(page), digest_of(page.rows))).encode()).hexdigest()
+    if fingerprint != known_tags.get(FIGURES_TAG):
+        points += _figure_metrics(client, run_id, page, first, model_id=model_id, now=now)
+        _draw(client, run_id, page)
+        shown[FIGURES_TAG] = fingerprint
     _send(client, run_id, points, [RunTag(key, value) for key, value in shown.items()])
-    _draw(client, run_id, page)
     family, number = page.version.family, str(page.version.number)
     with _unless_lost():
         for key, value in tags(page).items():
@@ -141,13 +145,33 @@ def _publish(client: MlflowClient, run_id: str, page: Page) -> None:
         client.set_logged_model_tags(model_id, tags(page))
 
 
+def _figure_metrics(
+    client: MlflowClient, run_id: str, page: Page, first: pd.Timestamp, *, model_id: str | None, now: datetime
+) -> list[Metric]:
+    """The scorecard's figures, on the dataset of its rows.
+
+    At the time of now: a model may have a metric once for a run, step and time, and the figures of the same windows
+    change when an outcome becomes known.
+    """
+    from mlflow.entities import Dataset, DatasetInput, Metric
+
+    name, digest = f"predictions with outcomes, {HORIZON_H} h", digest_of(page.rows)
+    profile = f'{{"predictions": {len(page.rows)}, "with outcome": {int(is_known(page.rows).sum())}}}'
+    dataset = Dataset(name, digest, "postgres", '{"view": "v_labelled_predictions"}', profile=profile)
+    client.log_inputs(run_id, datasets=[DatasetInput(dataset)])
+    last = page.rows.loc[is_known(page.rows), "window_start"].max()
+    at, step = round(now.timestamp() * 1000), int((last - first) / timedelta(hours=1))
+    named = {"dataset_name": name, "dataset_digest": digest, "run_id": run_id}
+    return [Metric(key, value, at, step, model_id=model_id, **named) for key, value in figures(page).items()]
+
+
 def _publish_accounts(client: MlflowClient, connection: sa.Connection, page: Page) -> None:
     """Each account's windows, at the steps that they have in its run of the version."""
     from mlflow.entities import RunTag
 
-    version, model_id = page.version, _linkable(client, page.version)
     query = sa.select(TrackingRun.account_id, TrackingRun.mlflow_run_id)
-    for account, run_id in connection.execute(query.where(TrackingRun.model_version == version.version)).tuples():
+    query = query.where(TrackingRun.model_version == page.version.version)
+    for account, run_id in connection.execute(query).tuples():
         rows = page.rows[page.rows["account_id"] == account]
         on_run = None
         with _unless_lost():
@@ -155,14 +179,14 @@ def _publish_accounts(client: MlflowClient, connection: sa.Connection, page: Pag
         # A run that MLflow lost is made anew by the account's next evaluation.
         if on_run is None or rows.empty:
             continue
-        windows = _windows(rows, since=on_run.get(THROUGH_TAG))
+        windows = finished_windows(rows, since=on_run.get(THROUGH_TAG))
         if windows.empty:
             continue
         numbered = sa.select(Evaluation.window_start, Evaluation.step).where(Evaluation.account_id == account)
         found: dict[Any, int] = dict(connection.execute(numbered).tuples().all())
         steps = [found.get(window.to_pydatetime()) for window in windows.index]
         windows = windows[[step is not None for step in steps]]
-        points = _window_metrics(windows, [step for step in steps if step], model_id, run_id)
+        points = _window_metrics(windows, [step for step in steps if step], run_id)
         _send(client, run_id, points, [RunTag(THROUGH_TAG, windows.index.max().isoformat())] if points else [])
 
 
@@ -187,33 +211,12 @@ def _unless_lost() -> Iterator[None]:
             raise
 
 
-def _windows(rows: pd.DataFrame, *, since: str | None) -> pd.DataFrame:
-    """Figures of each finished window after `since`, by window: those before the first with an open outcome."""
-    open_since = rows.loc[~rows["final"], "window_start"].min()
-    rows = rows[is_known(rows)]
-    rows = rows if pd.isna(open_since) else rows[rows["window_start"] < open_since]
-    rows = rows if since is None else rows[rows["window_start"] > pd.Timestamp(since)]
-    outcome = (rows["outcome"] == "interrupted").astype(float)
-    figures = pd.DataFrame(
-        {
-            "predictions": 1.0,
-            "interrupted": outcome,
-            "mean_predicted": rows["p_current"],
-            "share_interrupted": outcome,
-            "brier": (rows["p_current"] - outcome) ** 2,
-        },
-        index=rows.index,
-    )
-    sums = {"predictions": "sum", "interrupted": "sum"}
-    return figures.groupby(rows["window_start"]).agg(sums | dict.fromkeys(figures.columns.difference([*sums]), "mean"))
-
-
-def _window_metrics(windows: pd.DataFrame, steps: Any, model_id: str | None, run_id: str) -> list[Metric]:
+def _window_metrics(windows: pd.DataFrame, steps: Any, run_id: str) -> list[Metric]:
+    """On the run alone, which takes a window again where it was left half sent and has changed since."""
     from mlflow.entities import Metric
 
     return [
-        Metric(f"outcome/{name}_{HORIZON_H}h", float(value), round(window.timestamp() * 1000), int(step),
-               model_id=model_id, run_id=run_id)
+        Metric(f"outcome/{name}_{HORIZON_H}h", float(value), round(window.timestamp() * 1000), int(step), run_id=run_id)
         for name, column in windows.items()
         for window, step, value in zip(windows.index, steps, column, strict=True)
     ]  # fmt: skip
@@ -227,12 +230,6 @@ def _draw(client: MlflowClient, run_id: str, page: Page) -> None:
         for picture, data in outcome_plots(said, title=f"{name} at {HORIZON_H} h").items():
             (Path(scratch) / f"{picture}.png").write_bytes(data)
         client.log_artifacts(run_id, scratch, artifact_path="plots")
-
-
-def _digest(rows: pd.DataFrame) -> str:
-    """Of the labels alone, so that versions that were judged on the same rows share their dataset."""
-    keys = rows.loc[is_known(rows), ["account_id", "window_start", "instance_id", "outcome"]]
-    return hashlib.sha256(pd.util.hash_pandas_object(keys, index=False).to_numpy().tobytes()).hexdigest()[:16]
 
 
 def _send(client: MlflowClient, run_id: str, points: list[Metric], done: list[Any]) -> None:

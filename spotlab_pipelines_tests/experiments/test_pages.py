@@ -18,6 +18,7 @@ from spotlab_pipelines_tests.inference.models import register_both
 
 ACCOUNT = "444455556666"
 NOW = FIRST + timedelta(days=22)
+HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
@@ -97,8 +98,16 @@ def test_doing_it_again_adds_nothing_and_new_windows_their_points(
         return {key: len(client.get_metric_history(run_id, key)) for key in keys}
 
     before = points()
-    _, again = publish_scorecards(settings, engine, [], now=NOW)
+    _, again = publish_scorecards(settings, engine, [], now=NOW + HOUR)
     assert (again, points()) == (first, before)
+    # An outcome more of the windows that were shown already: other figures, and still the same last window.
+    with owner.begin() as connection:
+        connection.exec_driver_sql(
+            "update interruption_outcomes set watched_until = window_start + interval '1 hour', ended_by = 'owner' "
+            "where instance_id = (select min(instance_id) from interruption_outcomes where interrupted_at is null)"
+        )
+    publish_scorecards(settings, engine, [], now=NOW + 2 * HOUR)
+    assert points() == before | {key: 2 for key in before if not key.startswith("outcome/")}
     with owner.begin() as connection:
         connection.exec_driver_sql(
             "insert into interruption_outcomes (account_id, window_start, instance_id, region, instance_type, az_id, "
@@ -106,7 +115,7 @@ def test_doing_it_again_adds_nothing_and_new_windows_their_points(
             "'m5.large', 'use1-az1', 'Linux/UNIX', window_start + interval '13 hours', 'fleet', true "
             f"from experiment_logs where window_start >= '{FIRST + timedelta(days=20)}'"
         )
-    publish_scorecards(settings, engine, [], now=NOW)
+    publish_scorecards(settings, engine, [], now=NOW + 3 * HOUR)
     assert points()["outcome/brier_6h"] == before["outcome/brier_6h"] + 2
 
 
