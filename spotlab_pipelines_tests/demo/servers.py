@@ -156,6 +156,8 @@ def server_environment(settings: Settings) -> dict[str, str]:
     return {
         **os.environ,
         "DAGSTER_HOME": str(PROJECT_ROOT),
+        # dagster.yaml turns telemetry off; without this, its folders are made in DAGSTER_HOME all the same.
+        "DAGSTER_DISABLE_TELEMETRY": "yes",
         "MLFLOW_BACKEND_STORE_URI": database_url(settings, "mlflow"),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",

@@ -16,12 +16,21 @@ from spotlab_pipelines.defs.evaluation import WINDOW_TAG
 from spotlab_pipelines.defs.partitions import account_partitions
 from spotlab_pipelines.defs.run import open_instance
 from spotlab_pipelines.inference.registry import ModelRegistry
-from spotlab_pipelines.settings import Settings, get_settings
+from spotlab_pipelines.settings import PROJECT_ROOT, Settings, get_settings
 from spotlab_pipelines_tests.demo import stage
 from spotlab_pipelines_tests.inference.models import register_both
 from spotlab_pipelines_tests.local_aws.fleet import demo_fleet
 from spotlab_pipelines_tests.local_aws.recording import Recording
 from spotlab_pipelines_tests.local_aws.server import LocalAws
+
+OF_OTHER_TOOLS = (".hypothesis", ".ruff_cache", ".import_linter_cache", ".pytest_cache")
+"""What the tests' own tools may write into the checkout while a test looks at it."""
+
+
+def checkout() -> set[str]:
+    """Names in the checkout's root and in its two folders that a server could litter, those that git ignores too."""
+    folders = (PROJECT_ROOT, PROJECT_ROOT / "mlruns", PROJECT_ROOT / "spotlab_pipelines")
+    return {str(path) for folder in folders for path in folder.iterdir() if path.name not in OF_OTHER_TOOLS}
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ import dagster as dg
 import pytest
 
 from spotlab_pipelines.accounts.standing import disable_account
-from spotlab_pipelines.settings import PROJECT_ROOT
 from spotlab_pipelines_tests.demo.servers import Servers
-from spotlab_pipelines_tests.integration.conftest import Laboratory
+from spotlab_pipelines_tests.integration.conftest import Laboratory, checkout
 
 REPOSITORY = {"repositoryLocationName": "spotlab_pipelines", "repositoryName": "__repository__"}
 ASSETS = """{ assetNodes { assetKey { path } assetChecksOrError { ... on AssetChecks { checks {
@@ -73,7 +72,7 @@ def ui(laboratory: Laboratory, tmp_path: Path) -> Iterator[Ui]:
     # One account and several are two; what the sensors started on more would only take time.
     for account in laboratory.accounts[2:]:
         disable_account(laboratory.engine, account.account_id)
-    servers, before = Servers(tmp_path / "logs"), everything()
+    servers, before = Servers(tmp_path / "logs"), checkout()
     dagster = str(Path(sys.executable).with_name("dagster"))
     try:
         command = [dagster, "dev", "--host", "127.0.0.1", "--port", str(port)]
@@ -81,13 +80,7 @@ def ui(laboratory: Laboratory, tmp_path: Path) -> Iterator[Ui]:
         yield Ui(f"http://127.0.0.1:{port}")
     finally:
         servers.stop()
-    assert everything() == before, "the repository root stays clean"
-
-
-def everything() -> set[str]:
-    """Names in the repository's root and in its two folders that Dagster could litter, those that git ignores too."""
-    folders = (PROJECT_ROOT, PROJECT_ROOT / "mlruns", PROJECT_ROOT / "spotlab_pipelines")
-    return {str(path) for folder in folders for path in folder.iterdir() if not path.name.endswith("_cache")}
+    assert checkout() == before, "the repository root stays clean"
 
 
 def failures(laboratory: Laboratory) -> list[str]:

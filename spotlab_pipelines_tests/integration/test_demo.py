@@ -26,7 +26,7 @@ from spotlab_pipelines.settings import PROJECT_ROOT, Settings
 from spotlab_pipelines_tests.conftest import new_directory
 from spotlab_pipelines_tests.demo import stage
 from spotlab_pipelines_tests.demo.__main__ import evaluate_everything
-from spotlab_pipelines_tests.integration.conftest import Laboratory
+from spotlab_pipelines_tests.integration.conftest import Laboratory, checkout
 
 STORES = ("Postgres", "Redis", "Archive", "MLflow")
 DECISIONS = ("STAY", "SWITCH", "FALLBACK_ON_DEMAND")
@@ -169,7 +169,7 @@ def check_lines(demo: Demo) -> None:
 def test_a_second_one_adds_an_evaluation_and_ctrl_c_ends_what_it_started_and_nothing_else(
     demo: Demo, first: str
 ) -> None:
-    foreign = subprocess.Popen(["sleep", "600"])
+    foreign, before = subprocess.Popen(["sleep", "600"]), checkout()
     stores = up(demo.settings)
     running = {store.name: store.pid for store in status(demo.settings)}
     assert stores.started == ("postgres", "redis")
@@ -199,6 +199,7 @@ def test_a_second_one_adds_an_evaluation_and_ctrl_c_ends_what_it_started_and_not
         assert demo.processes() == []
         assert foreign.poll() is None
         assert {store.name: store.pid for store in status(demo.settings)} == running
+        assert checkout() == before, "the repository root stays clean"
     finally:
         foreign.kill()
         foreign.wait()
