@@ -199,7 +199,9 @@ def test_a_second_one_adds_an_evaluation_and_ctrl_c_ends_what_it_started_and_not
         assert demo.processes() == []
         assert foreign.poll() is None
         assert {store.name: store.pid for store in status(demo.settings)} == running
-        assert checkout() == before, "the repository root stays clean"
+        # Another test's `dagster dev` may have its own home there meanwhile.
+        littered = {name for name in checkout() - before if ".tmp_dagster_home_" not in name}
+        assert littered == set(), "the repository root stays clean"
     finally:
         foreign.kill()
         foreign.wait()
