@@ -291,14 +291,13 @@ CREATE TABLE public.interruption_outcomes (
     watched_until timestamp with time zone NOT NULL,
     ended_by text,
     source text NOT NULL,
-    event_id uuid,
     settled boolean NOT NULL,
     resolved_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT ck_interruption_outcomes_ended_by CHECK ((ended_by = ANY (ARRAY['owner'::text, 'switch'::text]))),
-    CONSTRAINT ck_interruption_outcomes_event_id CHECK (((event_id IS NULL) = (interrupted_at IS NULL))),
     CONSTRAINT ck_interruption_outcomes_interrupted_at CHECK (((interrupted_at > window_start) AND (watched_until <= interrupted_at))),
     CONSTRAINT ck_interruption_outcomes_settled CHECK ((settled OR ((interrupted_at IS NULL) AND (ended_by IS NULL)))),
-    CONSTRAINT ck_interruption_outcomes_source CHECK ((source = ANY (ARRAY['fleet'::text, 'spot_request'::text, 'state_reason'::text, 'eventbridge'::text, 'import'::text])))
+    CONSTRAINT ck_interruption_outcomes_source CHECK ((source = ANY (ARRAY['fleet'::text, 'spot_request'::text, 'state_reason'::text, 'eventbridge'::text, 'import'::text]))),
+    CONSTRAINT ck_interruption_outcomes_told CHECK (((interrupted_at IS NULL) OR (source <> 'fleet'::text)))
 );
 
 ALTER TABLE ONLY public.interruption_outcomes FORCE ROW LEVEL SECURITY;
@@ -678,9 +677,6 @@ ALTER TABLE ONLY public.instances
 
 ALTER TABLE ONLY public.interruption_events
     ADD CONSTRAINT fk_interruption_events_account_id FOREIGN KEY (account_id) REFERENCES public.accounts(account_id) ON DELETE RESTRICT;
-
-ALTER TABLE ONLY public.interruption_outcomes
-    ADD CONSTRAINT fk_interruption_outcomes_event_id FOREIGN KEY (event_id) REFERENCES public.interruption_events(id) ON DELETE RESTRICT;
 
 ALTER TABLE ONLY public.logins
     ADD CONSTRAINT fk_logins_user_id FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;

@@ -51,19 +51,19 @@ RESOLVE = sa.text("""
             select distinct instance_id from experiment_logs
             where account_id = :account_id and window_start = u.window_start) l
     ), ordered as (
-        select instance_id, occurred_at, id, source, lag(occurred_at, 1, '-infinity') over by_time as since,
+        select instance_id, occurred_at, source, lag(occurred_at, 1, '-infinity') over by_time as since,
                lead(occurred_at) over by_time is null as is_last
         from interruption_events
         where account_id = :account_id and instance_id in (select instance_id from logged)
         window by_time as (partition by instance_id order by occurred_at)
     ), stretches as materialized (
         -- What lies between an instance's interruptions, and after the last one.
-        select instance_id, since, occurred_at as until, id, source from ordered
+        select instance_id, since, occurred_at as until, source from ordered
         union all
-        select instance_id, occurred_at, 'infinity', null, source from ordered where is_last
+        select instance_id, occurred_at, 'infinity', source from ordered where is_last
     ), known as (
         select l.window_start, l.instance_id, i.region, i.instance_type, i.az_id, i.product, i.ended_by,
-               i.ended_source, i.ended_at, s.id, s.since, s.until, s.source, o.settled as was_settled,
+               i.ended_source, i.ended_at, s.since, s.until, s.source, o.settled as was_settled,
                o.watched_until as was_watched,
                -- least() passes over what is missing, and what is missing here is that nobody looked.
                case when i.last_running_at <= reading.at then i.last_running_at
@@ -78,7 +78,7 @@ RESOLVE = sa.text("""
             on o.account_id = :account_id and o.window_start = l.window_start and o.instance_id = l.instance_id
     ), judged as (
         select *, case
-            when id is not null and not (another_run and launched_at <= until) then 'interrupted'
+            when until < 'infinity' and not (another_run and launched_at <= until) then 'interrupted'
             when until = 'infinity' and since >= launched_at then 'gone before'
             when another_run then 'started again'
             when ended_by is not null then 'ended'
@@ -96,27 +96,26 @@ RESOLVE = sa.text("""
             case verdict when 'ended' then ended_by when 'started again' then 'owner' end as ended_by,
             case verdict when 'interrupted' then source when 'gone before' then source when 'ended' then ended_source
                 else 'fleet' end as source,
-            case when verdict = 'interrupted' then id end as event_id,
             verdict <> 'watched' or coalesce(greatest(was_watched, running_at) > window_start + :longest, false)
                 or window_start + :longest + :patience < :now as settled
         from judged
     ), added as (
         -- Not "on conflict", which writes each row in two steps: the account's lock keeps others out.
         insert into interruption_outcomes (account_id, window_start, instance_id, region, instance_type, az_id,
-            product, interrupted_at, watched_until, ended_by, source, event_id, settled, resolved_at)
+            product, interrupted_at, watched_until, ended_by, source, settled, resolved_at)
         select :account_id, window_start, instance_id, region, instance_type, az_id, product, interrupted_at,
-               watched_until, ended_by, source, event_id, settled, :now
+               watched_until, ended_by, source, settled, :now
         from labelled where was_settled is null
         returning 1
     ), changed as (
         update interruption_outcomes o set
             interrupted_at = l.interrupted_at, watched_until = l.watched_until, ended_by = l.ended_by,
-            source = l.source, event_id = l.event_id, settled = l.settled, resolved_at = :now
+            source = l.source, settled = l.settled, resolved_at = :now
         from labelled l
         where o.account_id = :account_id and o.window_start = l.window_start and o.instance_id = l.instance_id
           and not l.was_settled and not o.settled
-          and (o.interrupted_at, o.watched_until, o.ended_by, o.source, o.event_id, o.settled)
-              is distinct from (l.interrupted_at, l.watched_until, l.ended_by, l.source, l.event_id, l.settled)
+          and (o.interrupted_at, o.watched_until, o.ended_by, o.source, o.settled)
+              is distinct from (l.interrupted_at, l.watched_until, l.ended_by, l.source, l.settled)
         returning 1
     ), closed as (
         update evaluations e set outcomes_settled = true

@@ -35,9 +35,9 @@ insert into interruption_events (account_id, instance_id, region, az_id, instanc
     values ('111122223333', 'i-1', 'us-east-1', 'use1-az1', 'm5.large', 'Linux/UNIX', 'spot_request',
     'instance-terminated-no-capacity', now());
 insert into interruption_outcomes (account_id, window_start, instance_id, region, instance_type, az_id, product,
-    interrupted_at, watched_until, source, event_id, settled)
+    interrupted_at, watched_until, source, settled)
     select account_id, '2026-03-14T15:00Z', instance_id, region, instance_type, az_id, product, occurred_at,
-    occurred_at, source, id, true from interruption_events;
+    occurred_at, source, true from interruption_events;
 insert into evaluation_requests (account_id, window_start, requested_by, source)
     select '111122223333', '2026-03-14T15:00Z', id, 'api' from users;
 insert into audit_log (actor, action, account_id, outcome) values ('cli:ana', 'add_account', '111122223333', 'done');

@@ -37,15 +37,14 @@ OUTCOMES = sa.text(
             status_code, occurred_at)
         select :account, instance, region, 'use1-az1', 'm5.large', 'Linux/UNIX', 'spot_request',
             'instance-terminated-no-capacity', at + interval '3 hours' from r where interrupted
-        returning id, instance_id
     )
     insert into interruption_outcomes (account_id, window_start, instance_id, region, instance_type, az_id, product,
-        interrupted_at, watched_until, source, event_id, settled)
+        interrupted_at, watched_until, source, settled)
     select :account, r.at, r.instance, r.region, 'm5.large', 'use1-az1', 'Linux/UNIX',
         case when interrupted then at + interval '3 hours' end,
         at + case when interrupted then interval '3 hours' else interval '13 hours' end,
-        'spot_request', e.id, true
-    from r left join e on e.instance_id = r.instance
+        'spot_request', true
+    from r
     """
 )
 

@@ -120,7 +120,7 @@ class InterruptionOutcome(Base):
             "interrupted_at > window_start and watched_until <= interrupted_at",
             name="interrupted_at",
         ),
-        sa.CheckConstraint("(event_id is null) = (interrupted_at is null)", name="event_id"),
+        sa.CheckConstraint("interrupted_at is null or source <> 'fleet'", name="told"),
         sa.CheckConstraint("settled or (interrupted_at is null and ended_by is null)", name="settled"),
     )
 
@@ -135,7 +135,6 @@ class InterruptionOutcome(Base):
     watched_until: Mapped[datetime]
     ended_by: Mapped[str | None]
     source: Mapped[str]
-    event_id: Mapped[UUID | None] = mapped_column(sa.ForeignKey("interruption_events.id", ondelete="RESTRICT"))
     settled: Mapped[bool]
     resolved_at: Mapped[datetime] = now()
 
