@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from spotlab_pipelines.settings import Settings
 
 ACCOUNTS = "accounts"
-"""The source that is no trace: the Spot requests of all active accounts."""
+"""The source that is no trace: how the Spot instances of all active accounts ended."""
 TABLE = "training_examples"
 
 
@@ -66,7 +66,7 @@ class TrainingData:
 
     def sentence(self) -> str:
         """What it is, for a model card."""
-        what = "Spot requests of the accounts" if self.source == ACCOUNTS else f"The trace {self.source}"
+        what = "Spot instances of the accounts" if self.source == ACCOUNTS else f"The trace {self.source}"
         first, last = (self.examples[SAMPLED_AT].agg(end).isoformat() for end in ("min", "max"))
         pools = len(self.examples[list(POOL_KEY)].drop_duplicates())
         return f"{what}: {len(self.examples)} examples of {pools} pools from {first} to {last}."

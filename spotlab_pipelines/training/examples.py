@@ -1,12 +1,13 @@
 """Point-in-time examples: what was known of an exposed pool at an instant, and what became of the instance there. Pure.
 
-Features come from the same windows and the same engine as in serving. The labels of the first models come from the
-account's own Spot requests; reading those is first_models.py's.
+Features come from the same windows and the same engine as in serving. Which instances ran when
+is exposures.py's.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import cast
 
 import numpy as np
@@ -21,6 +22,9 @@ from spotlab_pipelines.market.canonical import utc_ticks
 from spotlab_pipelines.market.frames import POOL_KEY
 
 HOUR_US = 3_600_000_000
+
+Document = Callable[[datetime], pd.DataFrame]
+"""What was known at an instant of something that is scraped as a whole."""
 
 
 def sample_instants(
@@ -74,8 +78,8 @@ def build_examples(
     exposures: pd.DataFrame,
     changes: pd.DataFrame,
     *,
-    advisor: pd.DataFrame,
-    on_demand: pd.DataFrame,
+    advisor: Document,
+    on_demand: Document,
     every: timedelta,
     window: timedelta,
     not_before: pd.Timestamp,
@@ -88,9 +92,10 @@ def build_examples(
     """One example for each instant of each exposure whose pool had features then.
 
     Features are those of all pools at that instant, computed by the serving engine; nothing after the instant is looked
-    at. The Advisor and on-demand prices are today's: before the first scrape nobody knows them.
+    at.
 
     Args:
+        advisor, on_demand: what was known of them at an instant.
         observations: what was observed of pools, for a spec that looks at it; each counts from its own time on, as a
             price does.
 
@@ -107,8 +112,10 @@ def build_examples(
     parts = []
     # Without any instant one is looked at for the columns alone.
     for instant, exposed in samples.groupby("sampled_at", sort=True) if len(samples) else [(until, samples)]:
-        windows = history.window_at(cast("pd.Timestamp", instant).to_pydatetime(), window)
-        pools = assemble_pools(windows, exposed, advisor=advisor, on_demand=on_demand)
+        at = cast("pd.Timestamp", instant).to_pydatetime()
+        windows = history.window_at(at, window)
+        known = {"advisor": advisor(at), "on_demand": on_demand(at)}
+        pools = assemble_pools(windows, exposed, **known)
         pools[SAMPLED_AT] = pd.Series([instant] * len(pools), dtype="datetime64[us, UTC]")
         features, _ = compute_features(pools, feature_spec, open_bucket_rate=open_bucket_rate, past=past)
         parts.append(exposed.merge(features, on=[SAMPLED_AT, *POOL_KEY], how="inner"))

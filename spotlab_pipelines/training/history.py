@@ -1,4 +1,4 @@
-"""Reading what models learn from: the Spot requests of all active accounts, and the prices of that time.
+"""Reading what models learn from: how the Spot instances of all active accounts ended, and the market of that time.
 
 Reads the world and hands frames to examples.py; fitting is first_models.py's.
 """
@@ -16,15 +16,17 @@ from spotlab_pipelines.accounts.spot_requests import read_spot_requests
 from spotlab_pipelines.errors import AccessDenied, NotEnoughData, NotFound
 from spotlab_pipelines.features.specs import V1, get_spec
 from spotlab_pipelines.market.archive import Archive
-from spotlab_pipelines.market.cache import read_catalogue, read_market
+from spotlab_pipelines.market.cache import read_catalogue
 from spotlab_pipelines.market.fitting import Wanted
 from spotlab_pipelines.market.frames import family_of
 from spotlab_pipelines.market.history import MarketHistory
 from spotlab_pipelines.market.layout import HISTORY_DAYS
+from spotlab_pipelines.market.past import PastMarkets
 from spotlab_pipelines.market.prices import collect_prices
 from spotlab_pipelines.market.records import Cover, not_covered
 from spotlab_pipelines.settings import HORIZONS_H
 from spotlab_pipelines.training.examples import build_examples
+from spotlab_pipelines.training.exposures import exposures_of, recorded_runs
 
 if TYPE_CHECKING:
     import redis as redis_client
@@ -50,13 +52,15 @@ def read_examples(
     feature_spec: str = V1.version,
     until: datetime | None = None,
 ) -> pd.DataFrame:
-    """Point-in-time examples from the Spot requests of all active accounts over the `training_days` up to `until`.
+    """Point-in-time examples of all active accounts' Spot instances over the `training_days` up to `until`.
 
-    `until` is now if not given. An account that denies us is left out: its history is missing, the others' is not
-    wrong for it.
+    `until` is now if not given. The Advisor and on-demand prices are those that were known at each instant; the
+    first scrape stands in before it, as nobody knows what was said then. An account that denies us is left out:
+    its history is missing, the others' is not wrong for it.
 
     Raises:
-        NotFound: no account is registered.
+        NotFound: no account is registered, or the Advisor was never scraped.
+        MarketDataMissing, MarketDataStale: the catalogue was not scraped.
         NotEnoughData: in these days no account has seen an interruption, or no pool had features when it was looked at.
     """
     say = progress or (lambda _: None)
@@ -66,33 +70,35 @@ def read_examples(
     say(f"reading the Spot requests of {len(accounts)} accounts")
     now = datetime.now(UTC)
     until = until or now
-    readable, exposures = _exposures(sessions, accounts)
+    readable, requested = _requests(sessions, accounts)
     since = until - timedelta(days=training_days)
-    requests = len(exposures)
+    runs = recorded_runs(engine, [account.account_id for account in readable], since=since, until=until)
+    exposures, requests = exposures_of(requested, runs), len(requested)
     exposures = exposures[exposures["ended_at"].isna() | (exposures["ended_at"] > pd.Timestamp(since))]
     exposures = exposures[exposures["started_at"] < pd.Timestamp(until)]
     if not exposures["interrupted"].any():
         raise NotEnoughData(
-            f"the Spot requests of {len(accounts)} accounts hold no interruption in the last {training_days:g} days"
-            f" ({requests} requests in all, {len(exposures)} of them open in these days)."
+            f"the Spot requests of {len(accounts)} accounts hold no interruption in the last {training_days:g} days,"
+            f" nor does the record ({requests} requests in all, {len(exposures)} runs in these days)."
         )
-    catalogue = read_catalogue(redis, settings, now=now)
-    wanted = _wanted(exposures, catalogue.types)
-    # Without families no price is asked of the cache, which holds a week only.
-    market = read_market(redis, settings, now=now, wanted=wanted, catalogue=catalogue)
+    wanted = _wanted(exposures, read_catalogue(redis, settings, now=now).types)
     say(f"reading {training_days:g} days of prices of {sum(map(len, wanted.types.values()))} instance types")
     changes = _read_prices(settings, engine, sessions, readable, wanted, start=since - settings.price_window, end=until)
+    archive = Archive(settings.archive_location)
+    # What the Advisor says today of the month before is the answer: it counts from the scrape on that brought it.
+    documents = PastMarkets(archive, first_known=True)
+    named = list(wanted.types), {name for names in wanted.types.values() for name in names}
     observations = None
     if get_spec(feature_spec).needs_observations:
-        history = MarketHistory(Archive(settings.archive_location))
+        history = MarketHistory(archive)
         earliest = since - timedelta(days=HISTORY_DAYS)
         observations = history.observations(wanted.types, start=earliest, end=until)
     say(f"computing features as of every {SAMPLED_EVERY / timedelta(hours=1):g} h")
     examples = build_examples(
         exposures,
         changes,
-        advisor=market.advisor,
-        on_demand=market.on_demand,
+        advisor=lambda instant: documents.advisor(*named, known_at=instant),
+        on_demand=lambda instant: documents.on_demand(*named, known_at=instant),
         every=SAMPLED_EVERY,
         window=settings.price_window,
         not_before=pd.Timestamp(since),
@@ -104,13 +110,13 @@ def read_examples(
     )
     if examples.empty:
         raise NotEnoughData(
-            f"of {len(exposures)} Spot requests in the last {training_days:g} days none was open, in a pool with"
+            f"of {len(exposures)} Spot instances in the last {training_days:g} days none ran, in a pool with"
             f" features, at one of the instants that are looked at (every {SAMPLED_EVERY / timedelta(hours=1):g} h)."
         )
     return examples
 
 
-def _exposures(sessions: AccountSessions, accounts: list[Account]) -> tuple[list[Account], pd.DataFrame]:
+def _requests(sessions: AccountSessions, accounts: list[Account]) -> tuple[list[Account], pd.DataFrame]:
     """The accounts that let us in, and their Spot requests.
 
     Raises:

@@ -80,7 +80,7 @@ def test_an_instance_that_still_runs_is_censored_beyond_what_was_seen():
 @pytest.fixture(scope="module")
 def world() -> dict:
     seeded = seeded_market(families=2, sizes=2, zones=2, changes_per_pool=60, now=NOW)
-    return {"changes": seeded.changes, "advisor": seeded.advisor, "on_demand": seeded.on_demand}
+    return {"changes": seeded.changes, "advisor": lambda _: seeded.advisor, "on_demand": lambda _: seeded.on_demand}
 
 
 def examples(world: dict, requests: pd.DataFrame, **changed: object) -> pd.DataFrame:
@@ -100,7 +100,7 @@ def test_features_are_those_that_serving_would_have_computed(world: dict):
     assert len(found) == 10
     instant = found["sampled_at"][4]
     windows = price_windows(world["changes"], instant.to_pydatetime(), WEEK)
-    pools = assemble_pools(windows, windows, advisor=world["advisor"], on_demand=world["on_demand"])
+    pools = assemble_pools(windows, windows, advisor=world["advisor"](instant), on_demand=world["on_demand"](instant))
     served, _ = compute_features(pools, open_bucket_rate=0.3)
     expected = served[(served["instance_type"] == "m0.s0") & (served["az_id"] == "use1-az1")].iloc[0]
     for name in ("price_position", "discount_depth", "family_stress_index", "historic_interrupt_rate"):
@@ -117,6 +117,17 @@ def test_what_happened_later_changes_no_feature(world: dict):
         known = examples({**world, "changes": past}, requests)
         mine, theirs = (frame[frame["sampled_at"] <= instant][names] for frame in (known, everything))
         pd.testing.assert_frame_equal(mine.reset_index(drop=True), theirs.reset_index(drop=True), check_exact=True)
+
+
+def test_what_the_advisor_says_counts_from_its_scrape_on(world: dict):
+    """Its rate is of the month before: said of an instant in that month, it would be the answer."""
+    scraped = END - pd.Timedelta(hours=12)
+    before = world["advisor"](None)
+    after = before.assign(interrupt_rate_min=0.10, interrupt_rate_max=0.11)
+    found = examples({**world, "advisor": lambda at: after if at >= scraped else before}, exposures((30.0, 1.0, True)))
+    late = (found["sampled_at"] >= scraped).to_numpy()
+    assert 0 < late.sum() < len(found)
+    np.testing.assert_array_equal(np.isclose(found["historic_interrupt_rate"], 0.105), late)
 
 
 def test_an_exposure_in_a_pool_without_features_gives_no_example(world: dict):

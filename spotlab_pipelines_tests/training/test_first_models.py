@@ -112,7 +112,7 @@ def test_interruptions_between_the_instants_that_are_looked_at_teach_nothing(
     monkeypatch.setattr(history, "SAMPLED_EVERY", timedelta(days=36500))
     found = register_first_models(*laboratory, training_days=0.01)
     assert [(one.version, one.role) for one in found] == NOT_FITTED
-    assert "none was open" in found[1].note
+    assert "none ran, in a pool with features" in found[1].note
 
 
 def test_a_horizon_at_which_all_ended_alike_is_not_fitted_and_bootstrap_goes_on(
