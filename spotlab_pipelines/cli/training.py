@@ -1,15 +1,22 @@
-"""`spotlab models train` and `spotlab models backtest`: new candidates, and how versions would have done."""
+"""`spotlab models train`, `recalibrate` and `backtest`: new candidates, and how versions would have done."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spotlab_pipelines.cli.models import Version
 from spotlab_pipelines.cli.shared import As, Json, acting_as, database, read_settings
 from spotlab_pipelines.terminal import print_rows, records
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from spotlab_pipelines.settings import Settings
+    from spotlab_pipelines.training.data import TrainingData
+    from spotlab_pipelines.training.interruption_model import TrainedModel
 
 FIGURES = ("n", "events", "base_rate", "auc", "pr_auc", "log_loss", "brier", "brier_skill", "ece")
 Family = Annotated[
@@ -36,42 +43,44 @@ def models_train(
 
     Nothing from --until on is looked at. A candidate serves nobody: `spotlab models approve` is a step of its own.
     """
-    from spotlab_pipelines.accounts.sessions import AccountSessions
-    from spotlab_pipelines.database.redis import connect_redis
     from spotlab_pipelines.inference.registry import ModelRegistry
-    from spotlab_pipelines.market.archive import Archive
-    from spotlab_pipelines.settings import HORIZONS_H
-    from spotlab_pipelines.training.data import ACCOUNTS, collect_accounts, collect_trace
     from spotlab_pipelines.training.families import check_family
     from spotlab_pipelines.training.interruption_model import train_model
 
     settings = read_settings()
     check_family(family, spec)
-    archive = Archive(settings.archive_location)
-    bounds = {"feature_spec": spec, "since": _utc(since), "until": _utc(until), "progress": _say}
     with database(settings) as engine:
         actor = acting_as(engine, as_user)
-        if trace == ACCOUNTS:
-            sessions = AccountSessions.of(settings, engine)
-            data = collect_accounts(settings, engine, sessions, connect_redis(settings), archive, **bounds)
-        else:
-            data = collect_trace(settings, archive, trace, **bounds)
+        data = _collected(settings, engine, trace, spec, since, until)
         registry, by = ModelRegistry(engine, settings), "spotlab models train"
         trained = train_model(settings, registry, data, family=family, registered_by=by, actor=actor, progress=_say)
-    if as_json:
-        print_rows([vars(trained)], as_json=True, empty="")
-        return
-    rows = [
-        {
-            "horizon_h": horizon,
-            "judged": kind,
-            **_rounded({name: trained.metrics.get(f"{prefix}{name}_{horizon}h") for name in FIGURES}),
-        }
-        for horizon in HORIZONS_H
-        for kind, prefix in (("out of fold", ""), ("walking forward", "walk_forward_"))
-    ]
-    print_rows(rows, as_json=False, empty="")
-    print(f"{trained.version} is a {trained.status}; fit {trained.fit_sha256}, data {trained.data_fingerprint}.")
+    _print_trained(trained, as_json=as_json)
+
+
+def models_recalibrate(
+    version: Version,
+    trace: Source = "accounts",
+    since: Day = None,
+    until: Day = None,
+    as_user: As = None,
+    as_json: Json = False,
+) -> None:
+    """Recalibrate a version on rows that it has not seen, and register the result as a candidate of its family.
+
+    A few days do: the models stay as they are, and each horizon gets one more map that leans on what they say. The
+    figures are of maps that did not know the day they are judged on; what lies from --until on is for `models
+    backtest`, which refuses what the new version has seen.
+    """
+    from spotlab_pipelines.inference.registry import ModelRegistry
+    from spotlab_pipelines.training.recalibrating import recalibrated_version
+
+    settings = read_settings()
+    with database(settings) as engine:
+        actor, registry = acting_as(engine, as_user), ModelRegistry(engine, settings)
+        data = _collected(settings, engine, trace, registry.find(version).feature_spec, since, until)
+        by = "spotlab models recalibrate"
+        made = recalibrated_version(settings, registry, data, version, registered_by=by, actor=actor, progress=_say)
+    _print_trained(made, as_json=as_json)
 
 
 def models_backtest(
@@ -112,6 +121,42 @@ def models_backtest(
         )
     rows = records(found)
     print_rows(rows if as_json else [_rounded(row) for row in rows], as_json=as_json, empty="")
+
+
+def _collected(
+    settings: Settings, engine: sa.Engine, trace: str, spec: str, since: datetime | None, until: datetime | None
+) -> TrainingData:
+    """The examples that were asked for, kept in the archive."""
+    from spotlab_pipelines.accounts.sessions import AccountSessions
+    from spotlab_pipelines.database.redis import connect_redis
+    from spotlab_pipelines.market.archive import Archive
+    from spotlab_pipelines.training.data import ACCOUNTS, collect_accounts, collect_trace
+
+    archive = Archive(settings.archive_location)
+    bounds = {"feature_spec": spec, "since": _utc(since), "until": _utc(until), "progress": _say}
+    if trace != ACCOUNTS:
+        return collect_trace(settings, archive, trace, **bounds)
+    sessions = AccountSessions.of(settings, engine)
+    return collect_accounts(settings, engine, sessions, connect_redis(settings), archive, **bounds)
+
+
+def _print_trained(trained: TrainedModel, *, as_json: bool) -> None:
+    from spotlab_pipelines.settings import HORIZONS_H
+
+    if as_json:
+        print_rows([vars(trained)], as_json=True, empty="")
+        return
+    rows = [
+        {
+            "horizon_h": horizon,
+            "judged": kind,
+            **_rounded({name: trained.metrics.get(f"{prefix}{name}_{horizon}h") for name in FIGURES}),
+        }
+        for horizon in HORIZONS_H
+        for kind, prefix in (("out of fold", ""), ("walking forward", "walk_forward_"))
+    ]
+    print_rows(rows, as_json=False, empty="")
+    print(f"{trained.version} is a {trained.status}; fit {trained.fit_sha256}, data {trained.data_fingerprint}.")
 
 
 def _utc(moment: datetime | None) -> datetime | None:

@@ -40,6 +40,11 @@ class BaseModelAdapter:
         self._spec: FeatureSpec = get_spec(feature_version).subset(tuple(estimator.feature_names))
 
     @property
+    def estimator(self) -> HorizonEstimator:
+        """What is served, as it was opened."""
+        return self._estimator
+
+    @property
     def spec(self) -> FeatureSpec:
         """The features the model reads, in the order of its columns, with their ranges."""
         return self._spec

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from spotlab_pipelines.errors import InvalidInput, NotFound
-from spotlab_pipelines.inference.mlflow_store import mlflow_client, mlflow_errors
+from spotlab_pipelines.errors import NotFound
 from spotlab_pipelines.market.history import MarketHistory
 from spotlab_pipelines.market.traces import read_trace
 from spotlab_pipelines.training.backtest import (
@@ -24,10 +23,10 @@ from spotlab_pipelines.training.backtest import (
 )
 from spotlab_pipelines.training.data import check_bounds, collect_trace
 from spotlab_pipelines.training.fitting import Examples
+from spotlab_pipelines.training.unseen import check_unseen
 
 if TYPE_CHECKING:
     from spotlab_pipelines.inference.registry import ModelRegistry
-    from spotlab_pipelines.inference.versions import ServingVersion
     from spotlab_pipelines.market.archive import Archive
     from spotlab_pipelines.settings import Settings
     from spotlab_pipelines.training.history import Progress
@@ -63,7 +62,7 @@ def backtest_version(
     say = progress or (lambda _: None)
     check_bounds(since, until)
     row = registry.find(version)
-    _check_unseen(settings, row, trace, since)
+    check_unseen(settings, registry, row, trace, since)
     data = collect_trace(
         settings, archive, trace, feature_spec=row.feature_spec, since=since, until=until, progress=say
     )
@@ -86,21 +85,6 @@ def backtest_version(
     else:
         forecasts[ADVISOR] = advised
     return judge(forecasts, examples)
-
-
-def _check_unseen(settings: Settings, row: ServingVersion, trace: str, since: datetime) -> None:
-    """Refuse to judge a version by what it was fitted on."""
-    with mlflow_errors():
-        params = mlflow_client(settings).get_run(row.mlflow_run_id).data.params
-    if params.get("source") != trace:
-        return
-    until = params.get("until", "None")
-    if until == "None" or datetime.fromisoformat(until) > since:
-        raise InvalidInput(
-            f"{row.version} was fitted on {trace} until {'its end' if until == 'None' else until}; what it learned from"
-            f" cannot judge it from {since.isoformat()} on.",
-            remedy="Take a later --since, or train a version with an earlier --until.",
-        )
 
 
 def _advised(

@@ -15,7 +15,7 @@ from spotlab_pipelines.inference.adapter import BaseModelAdapter
 from spotlab_pipelines.inference.boosting import BoostingModel
 from spotlab_pipelines.inference.calibration import IDENTITY, ISOTONIC, PLATT, CalibratedModel
 from spotlab_pipelines.inference.conformance import require_conforming
-from spotlab_pipelines.inference.estimators import HorizonEstimator
+from spotlab_pipelines.inference.estimators import AdvisorRateModel, HorizonEstimator
 from spotlab_pipelines.training import families, fitting
 from spotlab_pipelines.training.backtest import (
     CONSTANT,
@@ -31,6 +31,7 @@ from spotlab_pipelines.training.families import Candidate, candidates, with_unob
 from spotlab_pipelines.training.fingerprint import fit_sha256
 from spotlab_pipelines.training.fitting import Examples, Fitted, fit_family, predict
 from spotlab_pipelines.training.folds import DAY_US, HOUR_US
+from spotlab_pipelines.training.recalibrating import by_horizon, recalibrate
 from spotlab_pipelines.training.trace_examples import trace_examples
 from spotlab_pipelines_tests.training.traces import START, generated_trace
 
@@ -226,6 +227,32 @@ def test_recalibration_on_a_short_prefix_mends_a_model_from_elsewhere():
     assert list(found.index[1:]) == ["recalibrated on 1.5 days", "recalibrated daily after 1.5 days"]
     assert (found["ece"].iloc[1:] < 0.7 * found["ece"].iloc[0]).all()
     assert (found["brier_skill"].iloc[1:] > found["brier_skill"].iloc[0] + 0.02).all()
+
+
+def test_what_is_recalibrated_says_what_it_said_and_a_users_own_class_is_left_alone():
+    advisor, rates = AdvisorRateModel(), np.array([[0.025], [0.3]])
+    np.testing.assert_allclose(by_horizon("advisor-rate/1", advisor).predict(rates), advisor.predict(rates), rtol=1e-14)
+    with pytest.raises(InvalidInput, match="mine/1 is a _PoolMean"):
+        by_horizon("mine/1", _PoolMean(["history_missing"], [1]))
+
+
+def test_the_figures_of_a_recalibration_are_of_maps_that_did_not_know_the_day():
+    """Turning a day's outcomes around changes what is said of other days, and of that day nothing."""
+    test, model = parts()[1], fitted("logistic").model
+    day = test.places.at // DAY_US == test.places.at[len(test) // 2] // DAY_US
+    turned = Examples(
+        test.spec, test.horizons_h, test.matrix, np.where(day[:, None], 1 - test.labels, test.labels), test.places
+    )
+    mine, theirs = recalibrate(model, test), recalibrate(model, turned)
+    np.testing.assert_array_equal(mine.blocked[day], theirs.blocked[day])
+    np.testing.assert_array_equal(mine.walked[day], theirs.walked[day])
+    assert not np.array_equal(mine.blocked[~day], theirs.blocked[~day])
+    assert not np.array_equal(predict(mine.model, test), predict(theirs.model, test))
+    first = test.places.at < test.places.at.min() + DAY_US
+    assert np.isnan(mine.walked[first]).all()
+    nobody = Examples(test.spec, test.horizons_h, test.matrix, test.labels * 0, test.places)
+    with pytest.raises(NotEnoughData, match="hold 0 interruptions"):
+        recalibrate(model, nobody)
 
 
 def test_recalibration_knows_no_outcome_before_it_was_known():

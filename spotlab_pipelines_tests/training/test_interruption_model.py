@@ -23,17 +23,21 @@ UNTIL, AFTER = "2023-03-13", "2023-03-21"
 @pytest.fixture
 def laboratory(spotlab: Spotlab, engine: sa.Engine, mlflow_database: str, tmp_path: Path) -> Spotlab:
     """A laboratory into which a generated trace was imported."""
-    file = tmp_path / "probes.parquet"
-    trace = generated_trace(every_min=60)
+    bring(spotlab, "generated", tmp_path)
+    return spotlab
+
+
+def bring(laboratory: Spotlab, name: str, folder: Path, **generated: int) -> None:
+    file = folder / f"{name}.parquet"
+    trace = generated_trace(every_min=60, **generated)
     trace.assign(available=trace["available"].astype(int)).to_parquet(file)
-    answer = spotlab(
-        "outcomes", "import", str(file), "--name", "generated", "--time-column", "observed_at",
+    answer = laboratory(
+        "outcomes", "import", str(file), "--name", name, "--time-column", "observed_at",
         "--region-column", "region", "--zone-column", "az_id", "--type-column", "instance_type",
         "--product-column", "product",
         "--available-when", "available=1", "--failed-when", "available=0",
     )  # fmt: skip
     assert answer.code == 0, answer.err
-    return spotlab
 
 
 def train(laboratory: Spotlab, *more: str) -> dict:
@@ -91,6 +95,53 @@ def test_a_candidate_is_registered_with_all_that_tells_how_good_it_is(
     nothing = laboratory("models", "backtest", "time-in-state/1", "--trace", "generated", "--since", AFTER)
     assert nothing.code == 1
     assert "there are none" in nothing.err
+
+
+def test_a_version_is_recalibrated_on_a_short_prefix_and_becomes_a_candidate(
+    laboratory: Spotlab, settings: Settings, engine: sa.Engine, tmp_path: Path
+):
+    train(laboratory, "--until", "2023-03-08")
+    prefix = ("--trace", "generated", "--since", UNTIL, "--until", "2023-03-16")
+    answer = laboratory("models", "recalibrate", "time-in-state/1", *prefix, "--json")
+    assert answer.code == 0, answer.err
+    made, registry = answer.json[0], ModelRegistry(engine, settings)
+    row, base = registry.find("time-in-state/2"), registry.find("time-in-state/1")
+    assert (row.status, row.role, row.registered_by) == ("candidate", "none", "spotlab models recalibrate")
+    assert made["version"] == row.version
+    assert made["data_fingerprint"] == row.training_sha256 != base.training_sha256
+    params = mlflow_client(settings).get_run(row.mlflow_run_id).data.params
+    assert (params["base_version"], params["base_sha256"]) == ("time-in-state/1", base.artifact_sha256)
+    assert (params["source"], params["until"]) == ("generated", "2023-03-16T00:00:00+00:00")
+    assert params["fit_sha256"] == made["fit_sha256"]
+    assert params["recalibration_1h"].startswith("platt ")
+    # Judged by maps of other days: all three days out of fold, the last two walking forward.
+    assert row.metrics["n_1h"] > row.metrics["walk_forward_n_1h"] > 0
+    data = read_training_data(Archive(settings.archive_location), row.training_sha256 or "").examples
+    mine, theirs = (registry.open(each).predict_batch(data, "v2-history") for each in (row, base))
+    known = data["interrupted_1h"].notna().to_numpy()
+    rate = data["interrupted_1h"][known].mean()
+    assert abs(mine[known, 0].mean() - rate) < abs(theirs[known, 0].mean() - rate)
+    folder = "backtest/out_of_fold/1h"
+    assert "reliability.png" in {
+        Path(p.path).name for p in mlflow_client(settings).list_artifacts(row.mlflow_run_id, folder)
+    }
+
+    # What it was recalibrated on does not judge it, nor does it make another of it.
+    seen = laboratory("models", "backtest", "time-in-state/2", "--trace", "generated", "--since", "2023-03-15")
+    assert (seen.code, "cannot judge it" in seen.err) == (1, True), seen.err
+    for options in ((), ("--since", "2023-03-07", "--until", "2023-03-08")):
+        seen = laboratory("models", "recalibrate", "time-in-state/1", "--trace", "generated", *options)
+        assert (seen.code, "time-in-state/1 was fitted on generated" in seen.err) == (1, True), seen.err
+    after = laboratory("models", "backtest", "time-in-state/2", "--trace", "generated", "--since", "2023-03-16")
+    assert after.code == 0, after.err
+    assert len(registry.versions()) == 2
+
+    # Nor does what the version that it was made of was fitted on.
+    bring(laboratory, "elsewhere", tmp_path, seed=1, days=3)
+    answer = laboratory("models", "recalibrate", "time-in-state/1", "--trace", "elsewhere")
+    assert answer.code == 0, answer.err
+    seen = laboratory("models", "backtest", "time-in-state/3", "--trace", "generated", "--since", "2023-03-05")
+    assert (seen.code, "time-in-state/1 was fitted on generated" in seen.err) == (1, True), seen.err
 
 
 def test_errors_have_names_and_register_nothing(laboratory: Spotlab, settings: Settings, engine: sa.Engine):
