@@ -16,6 +16,7 @@ import pyarrow.csv as pacsv
 import sqlalchemy as sa
 
 from spotlab_pipelines.database.engine import database_errors
+from spotlab_pipelines.experiments.outcomes import EVENT_READINGS
 
 TEXT, NUMBER, FLAG = pa.string(), pa.float64(), pa.bool_()
 TIME = pa.timestamp("us", tz="UTC")
@@ -26,6 +27,7 @@ LABELLED = {
     "p_current": NUMBER,
     "final": FLAG,
     "retrospective": FLAG,
+    "watched_until": TIME,
 }
 DECIDED = {
     **dict.fromkeys(("account_id", "instance_id", "model_version", "decision", "from_pool", "to_pool"), TEXT),
@@ -34,11 +36,18 @@ DECIDED = {
 }
 LABELLED_QUERY = """
     select account_id, environment, region, family, instance_id, outcome,
-           (extract(epoch from window_start) * 1000000)::bigint as window_start, p_current, final, retrospective
+           (extract(epoch from window_start) * 1000000)::bigint as window_start, p_current, final, retrospective,
+           (extract(epoch from watched_until) * 1000000)::bigint as watched_until
     from v_labelled_predictions
     where model_version = %(version)s and horizon_h = %(horizon_h)s and window_start >= %(since)s
       and (%(account_id)s::text is null or account_id = %(account_id)s)
 """
+READ_QUERY = sa.text("""
+    select account_id, (
+        select max(fetched_at) from scrapes s
+        where s.account_id = a.account_id and s.source = any (:readings) and s.error is null) as read_at
+    from accounts a
+""")
 SAID = dict.fromkeys(("account_id", "instance_id"), TEXT) | {"window_start": TIME, "p_challenger": NUMBER}
 SAID_QUERY = """
     select account_id, instance_id, (extract(epoch from window_start) * 1000000)::bigint as window_start,
@@ -66,10 +75,19 @@ def labelled(
 ) -> pd.DataFrame:
     """What one version said at one horizon of windows from `since` on, and what became of it; columns `LABELLED`.
 
-    `outcome` is interrupted, survived or censored; what is not `final` may still change.
+    `outcome` is interrupted, survived or censored; what is not `final` may still change. An interruption is final no
+    sooner than survival could have been, when the account was last looked at after the horizon's end: of the latest
+    windows interruptions are known first, and would count alone.
     """
     values = {"version": version, "horizon_h": horizon_h, "since": since, "account_id": account_id}
-    return _copied(connection, LABELLED_QUERY, values, LABELLED)
+    rows = _copied(connection, LABELLED_QUERY, values, LABELLED)
+    read_at = {
+        row.account_id: row.read_at for row in connection.execute(READ_QUERY, {"readings": list(EVENT_READINGS)})
+    }
+    looked = pd.to_datetime(rows["account_id"].map(read_at), utc=True)
+    seen = rows.groupby("account_id")["watched_until"].transform("max")
+    over = rows["window_start"] + pd.Timedelta(hours=horizon_h) <= pd.concat([looked, seen], axis=1).max(axis=1)
+    return rows.assign(final=rows["final"] & (over | (rows["outcome"] != "interrupted")))
 
 
 def paired(

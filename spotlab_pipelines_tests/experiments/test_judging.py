@@ -54,6 +54,32 @@ def test_a_scorecard_counts_for_who_predicted_and_leaves_the_censored_out(owner:
     assert soon.row()["roc_auc"] is None
 
 
+def test_an_interruption_counts_no_sooner_than_survival_would(owner: sa.Engine, engine: sa.Engine) -> None:
+    """Of the latest windows interruptions are known first: alone they would make every version look too sure."""
+    register(owner)
+    events = write_days(owner, 1)
+    open_since = "set watched_until = window_start + interval '4 hours', settled = false where interrupted_at is null"
+    with owner.begin() as connection:
+        connection.exec_driver_sql(f"update interruption_outcomes {open_since}")
+
+    def known() -> tuple[int, int]:
+        [found] = version_scorecards(engine, CHALLENGER, horizon_h=6, since=FIRST)
+        return 0 if found.card is None else found.card.events, found.pending
+
+    assert known() == (0, 60)
+    # A single instance that was taken is watched no more; that the account was read later says that this is all.
+    for at, expected in ((5, (0, 60)), (6.5, (events, 60 - events))):
+        with owner.begin() as connection:
+            connection.execute(
+                sa.text(
+                    "insert into scrapes (id, source, account_id, fetched_at, row_count) "
+                    "values (gen_random_uuid(), 'interruption_events', :a, :at, 0)"
+                ),
+                {"a": ACCOUNT, "at": FIRST + timedelta(hours=at)},
+            )
+        assert known() == expected
+
+
 def test_scorecards_by_group_add_up_to_the_whole(owner: sa.Engine, engine: sa.Engine) -> None:
     register(owner, ACCOUNT, "210000000002")
     write_days(owner, 3)
