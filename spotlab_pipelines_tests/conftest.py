@@ -34,6 +34,9 @@ if find_spec("spotlab_pipelines_tests.local_aws.fixtures") is not None:
 
 FAST_POSTGRES = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_buffers=64MB")
 DIRECTORY_PREFIX = "spotlab-tests-"
+MEMORY = Path("/dev/shm")  # noqa: S108  not a fixed name in a shared folder: mkdtemp makes the name
+MEMORY_NEEDED = 4 * 2**30
+"""Bytes. What all processes of `make test` hold at a time is less than half of it."""
 FOREIGN_VARIABLES = ("SPOTLAB_", "AWS_", "DAGSTER_", "MLFLOW_", "PG")
 TEMPLATE = "spotlab"
 TESTS = Path(__file__).parent
@@ -49,7 +52,8 @@ def pytest_configure() -> None:
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
     get_settings.cache_clear()
-    for directory in Path(tempfile.gettempdir()).glob(f"{DIRECTORY_PREFIX}*"):
+    rooms = (MEMORY, Path(tempfile.gettempdir()))
+    for directory in [found for room in rooms for found in room.glob(f"{DIRECTORY_PREFIX}*")]:
         owner = directory.name.removeprefix(DIRECTORY_PREFIX).split("-")[0]
         if owner.isdigit() and not psutil.pid_exists(int(owner)) and directory.owner() == _ourselves():
             down(Settings(data_dir=directory))
@@ -69,9 +73,18 @@ def _ourselves() -> str:
 
 def new_directory() -> Path:
     """A new directory in which stores may run: their unprivileged user can pass through it."""
-    directory = Path(tempfile.mkdtemp(prefix=f"{DIRECTORY_PREFIX}{os.getpid()}-"))
+    directory = Path(tempfile.mkdtemp(prefix=f"{DIRECTORY_PREFIX}{os.getpid()}-", dir=_room()))
     directory.chmod(0o711)
     return directory
+
+
+def _room() -> Path | None:
+    """Memory, if it has room and programs can run there: every test copies a database, and a disk takes its time."""
+    if "TMPDIR" in os.environ or not os.access(MEMORY, os.W_OK | os.X_OK):
+        return None
+    found = os.statvfs(MEMORY)
+    fits = found.f_bavail * found.f_frsize >= MEMORY_NEEDED and not found.f_flag & os.ST_NOEXEC
+    return MEMORY if fits else None
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
