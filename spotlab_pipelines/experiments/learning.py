@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -17,12 +17,28 @@ from spotlab_pipelines.accounts.fleet import sync_fleet
 from spotlab_pipelines.accounts.interruptions import SOURCES, EndingSource, record_endings
 from spotlab_pipelines.accounts.registry import get_account
 from spotlab_pipelines.database.engine import database_errors
+from spotlab_pipelines.database.evaluations import lock_account
 from spotlab_pipelines.database.tables import Account, Evaluation
-from spotlab_pipelines.experiments.outcomes import INTERRUPTION_EVENTS, OutcomesReport, resolve_outcomes
+from spotlab_pipelines.experiments.outcomes import INTERRUPTION_EVENTS, PATIENCE, OutcomesReport, resolve_outcomes
 from spotlab_pipelines.market.scrapes import recorded
+from spotlab_pipelines.settings import HORIZONS_H
 
 if TYPE_CHECKING:
     from spotlab_pipelines.accounts.sessions import AccountSessions
+
+TELL_SWITCHES = sa.text("""
+    update instances i set ended_by = 'switch', updated_at = now()
+    where i.account_id = :account_id and i.ended_by = 'owner' and i.ended_at > :since and (
+        select l.decision
+        from evaluations e
+        join experiment_logs l
+            on l.account_id = e.account_id and l.window_start = e.window_start and l.instance_id = i.instance_id
+        where e.account_id = :account_id and e.state = 'logged'
+          and e.window_start <= i.ended_at and e.window_start > i.ended_at - :longest
+          and l.acting and not l.shadow
+        order by e.window_start desc limit 1
+    ) in ('SWITCH', 'FALLBACK_ON_DEMAND')
+""").bindparams(sa.bindparam("longest", type_=sa.Interval))
 
 
 @dataclass(frozen=True)
@@ -52,8 +68,21 @@ def learn_outcomes(
             name: record_endings(engine, account_id, name, endings, read_at=scrape.fetched_at) for name, endings in read
         }
         scrape.row_count = sum(len(endings) for _, endings in read)
+    tell_switches(engine, account_id, scrape.fetched_at)
     report = resolve_outcomes(engine, account_id, datetime.now(UTC))
     return LearningReport(**vars(report), interruptions_new=new)
+
+
+def tell_switches(engine: sa.Engine, account_id: str, now: datetime) -> int:
+    """Say of instances that their owner ended whether the last decision on them was to move away; how many it was.
+
+    SpotLab ends no instance: whoever carries its decisions out does, with the owner's rights, and EC2 tells of the
+    owner. A decision counts that acted, in no shadow, within the longest horizon before the end.
+    """
+    values = {"account_id": account_id, "since": now - PATIENCE, "longest": timedelta(hours=max(HORIZONS_H))}
+    with database_errors(), engine.begin() as connection:
+        lock_account(connection, account_id)
+        return connection.execute(TELL_SWITCHES, values).rowcount
 
 
 def accounts_to_learn_of(engine: sa.Engine, now: datetime, *, retry_s: float) -> list[str]:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from spotlab_pipelines.database.partitions import ensure_partitions
 from spotlab_pipelines.errors import InvalidInput
+from spotlab_pipelines.experiments.learning import tell_switches
 from spotlab_pipelines.experiments.outcomes import (
     FOR_HASHING,
     PATIENCE,
@@ -19,7 +20,7 @@ from spotlab_pipelines.experiments.outcomes import (
     resolve_outcomes,
     values_of,
 )
-from spotlab_pipelines_tests.experiments.ended import Log, W
+from spotlab_pipelines_tests.experiments.ended import LATER, Log, W, hours
 from spotlab_pipelines_tests.experiments.factory import ACCOUNT, CHAMPION, register
 from spotlab_pipelines_tests.experiments.outcome_log import fill
 
@@ -72,6 +73,44 @@ def test_what_is_known_makes_the_label(log: Log) -> None:
     assert (report.windows, report.windows_settled, report.still_open) == (1, 0, 4)
     assert set(log.predictions("i-on-demand")["outcome"]) == {"censored"}, "no row of it: it cannot be interrupted"
     assert "i-on-demand" not in set(list_outcomes(log.engine, ACCOUNT)["instance_id"])
+
+
+def test_an_end_after_a_decision_to_move_is_a_switch_and_censored_like_any_end_by_the_owner(
+    log: Log, owner: sa.Engine
+) -> None:
+    # name: what the acting version's rows say, by window; the version in shadow always says the opposite.
+    moves = {
+        "i-moved": ("STAY", "SWITCH"),
+        "i-fled": ("STAY", "FALLBACK_ON_DEMAND"),
+        "i-stayed-after-all": ("SWITCH", "STAY"),
+        "i-in-shadow": ("SWITCH", "SWITCH"),
+        "i-long-after": ("SWITCH", "SWITCH"),
+        "i-taken": ("SWITCH", "SWITCH"),
+    }
+    for number, at in enumerate((0, 1)):
+        log.window(at, *moves)
+        for name, said in moves.items():
+            values = {"i": name, "w": hours(at), "said": said[number], "shadow": name == "i-in-shadow"}
+            Log(owner).do(
+                "update experiment_logs set decision = case when acting then :said else 'SWITCH' end, "
+                "shadow = not acting or :shadow where instance_id = :i and window_start = :w",
+                **values,
+            )
+    for name in moves:
+        log.instance(name, running=1.5, ended=14 if name == "i-long-after" else 2, by="owner")
+    log.instance("i-taken", ended=2)
+    log.event("i-taken", 2)
+    log.read(30)
+    assert tell_switches(log.engine, ACCOUNT, LATER) == 2
+    assert tell_switches(log.engine, ACCOUNT, LATER) == 0
+    log.resolve()
+    ended_by = list_outcomes(log.engine, ACCOUNT).set_index("instance_id")["ended_by"].groupby(level=0).first()
+    assert ended_by.dropna().to_dict() == {
+        "i-moved": "switch", "i-fled": "switch", "i-stayed-after-all": "owner", "i-in-shadow": "owner",
+        "i-long-after": "owner",
+    }  # fmt: skip
+    assert log.labels("i-moved") == log.labels("i-stayed-after-all") == "SCC"
+    assert log.labels("i-taken") == "SII"
 
 
 def test_resolving_again_changes_nothing_and_what_is_open_is_taken_up_when_more_is_known(log: Log) -> None:

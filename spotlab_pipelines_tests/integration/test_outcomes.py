@@ -43,12 +43,22 @@ def test_an_interruption_is_learnt_once_and_a_denied_account_does_not_keep_the_o
         "order by instance_id limit 1", a=first,
     )[0]  # fmt: skip
     scraped.aws.interrupt(first, region, taken)
+    # Whoever carries a decision out ends the instance as its owner.
+    moved, its_region = scraped.rows(
+        "select instance_id, l.region from experiment_logs l join instances i using (account_id, instance_id) "
+        "where account_id = :a and lifecycle = 'spot' and acting and not l.shadow and instance_id <> :taken "
+        "and decision in ('SWITCH', 'FALLBACK_ON_DEMAND') order by instance_id limit 1", a=first, taken=taken,
+    )[0]  # fmt: skip
+    scraped.aws.interrupt(first, its_region, moved, status_code="instance-terminated-by-user")
     scraped.aws.set_denies(denied, "assume")
     result = scraped.run("outcomes", first, denied)
     assert not result.success
     labels = scraped.rows(LABELS, a=first)
     assert {row[1:] for row in labels if row[0] == taken} == {(h, "interrupted", "spot_request") for h in (1, 6, 12)}
-    others = {row[2:] for row in labels if row[0] != taken}
+    assert {row[1:] for row in labels if row[0] == moved} == {(h, "censored", "spot_request") for h in (1, 6, 12)}
+    ended_by = "select distinct ended_by from interruption_outcomes where account_id = :a and instance_id = :i"
+    assert scraped.rows(ended_by, a=first, i=moved) == [("switch",)]
+    others = {row[2:] for row in labels if row[0] not in (taken, moved)}
     assert others == {("censored", "fleet")}, "they run still, and an hour has not passed"
     assert {row[2:] for row in scraped.rows(LABELS, a=denied)} == {("censored", None)}, "nobody looked"
     assert scraped.rows("select state from evaluations where account_id = :a", a=denied) == [("logged",)]
@@ -58,7 +68,7 @@ def test_an_interruption_is_learnt_once_and_a_denied_account_does_not_keep_the_o
     assert scraped.rows(LABELS, a=first) == labels
     [event] = again.asset_materializations_for_node("interruption_outcomes")
     shown: dict[str, Any] = {name: value.value for name, value in event.metadata.items()}
-    assert (shown["interrupted"], shown["sources"]["spot_request"]) == (1, 1)
+    assert (shown["interrupted"], shown["sources"]["spot_request"]) == (1, 2)
     assert shown["interruptions_new"] == {"spot_request": 0, "state_reason": 0}
     query = "select count(*) from interruption_events where account_id = :a and instance_id = :i"
     assert scraped.rows(query, a=first, i=taken) == [(1,)]

@@ -191,7 +191,8 @@ def interrupt(account_id: str, region: str, instance_id: str, *, status_code: st
         raise AwsError("IncorrectInstanceState", f"{instance_id} is not a running Spot instance.")
     instance.terminate()
     now = datetime.now(UTC)
-    instance._reason = f"Server.SpotInstanceTermination ({now:%Y-%m-%d %H:%M:%S} UTC)"
-    code = "Server.SpotInstanceTermination"
+    by_user = status_code == "instance-terminated-by-user"
+    code = "Client.UserInitiatedShutdown" if by_user else "Server.SpotInstanceTermination"
+    instance._reason = f"{'User initiated' if by_user else code} ({now:%Y-%m-%d %H:%M:%S} UTC)"
     instance.state_reason = StateReason(f"{code}: Spot instance termination", code)
     requests.end(instance_id, status_code, now)

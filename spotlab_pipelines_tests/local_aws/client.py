@@ -136,7 +136,7 @@ class LocalAwsClient:
         *,
         status_code: str = "instance-terminated-no-capacity",
     ) -> None:
-        """Interrupt a running Spot instance now."""
+        """Interrupt a running Spot instance now; with `instance-terminated-by-user` its owner ends it."""
         self._send("interrupt", account_id=account_id, region=region, instance_id=instance_id, status_code=status_code)
 
     def refuse(
