@@ -12,7 +12,7 @@ from spotlab_pipelines.defs.metadata import markdown_table
 from spotlab_pipelines.defs.resources import DatabaseParam, SettingsParam
 
 FRESH = "fresh"
-CHECKED = ("spot_advisor", "instance_catalogue", "spot_prices")
+CHECKED = ("spot_advisor", "instance_catalogue", "spot_prices", "pool_observations")
 SHOWN = 100
 """Rows of the table in the metadata, the stalest first."""
 

@@ -15,17 +15,20 @@ import sqlalchemy as sa
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import Account, Scrape
 from spotlab_pipelines.market.frames import text
+from spotlab_pipelines.market.layout import POOL_OBSERVATIONS, SPOT_PRICES
 
 if TYPE_CHECKING:
     from spotlab_pipelines.settings import Settings
 
+OF_ACCOUNTS = (SPOT_PRICES, POOL_OBSERVATIONS)
+"""The sources that are scraped account by account, and kept as long as prices are."""
 FIELDS = ("source", "account_id", "since", "limit_s", "fetched_at", "error")
 
 
 def newest_scrapes(engine: sa.Engine, settings: Settings, *, now: datetime) -> pd.DataFrame:
-    """The newest good scrape of what all accounts share and of each active account's prices, in one query.
+    """The newest good scrape of what all accounts share and of each active account's own sources, in one query.
 
-    An account that is evaluated less often than its prices' time to live is scraped less often: its limit is its
+    An account that is evaluated less often than its sources' time to live is scraped less often: its limit is its
     interval and half of that time.
 
     Returns:
@@ -38,20 +41,22 @@ def newest_scrapes(engine: sa.Engine, settings: Settings, *, now: datetime) -> p
         [("spot_advisor", settings.spot_risk_ttl_s), ("instance_catalogue", settings.instance_metadata_ttl_s)]
     )
     nobody, never = sa.literal("").label("account_id"), sa.cast(sa.null(), sa.TIMESTAMP(timezone=True)).label("since")
+    each = sa.values(sa.column("source", sa.Text), name="each").data([(source,) for source in OF_ACCOUNTS])
     accounts = (
         sa.select(
-            sa.literal("spot_prices").label("source"),
+            each.c.source,
             Account.account_id,
             Account.created_at.label("since"),
             sa.func.greatest(ttl_s, Account.evaluation_interval_s + ttl_s / 2).label("limit_s"),
         )
+        .join_from(Account, each, sa.true())
         .where(Account.state == "active")
         .subquery("accounts")
     )
     of_all = sa.select(shared.c.source, nobody, never, shared.c.limit_s).subquery("of_all")
     query = sa.union_all(
         _with_newest(of_all, Scrape.source == of_all.c.source),
-        _with_newest(accounts, sa.and_(Scrape.source == "spot_prices", Scrape.account_id == accounts.c.account_id)),
+        _with_newest(accounts, sa.and_(Scrape.source == accounts.c.source, Scrape.account_id == accounts.c.account_id)),
     )
     with database_errors(), engine.connect() as connection:
         rows = connection.execute(query.order_by("source", "account_id")).all()

@@ -66,6 +66,8 @@ def test_each_source_and_active_account_is_judged_by_its_newest_good_scrape(engi
     scraped(engine, "spot_prices", 9000, FREQUENT, error="AccessDenied: of long ago")
     scraped(engine, "spot_prices", 80000, DAILY)
     scraped(engine, "spot_prices", 10, GONE)
+    scraped(engine, "pool_observations", 7200, FREQUENT)
+    scraped(engine, "pool_observations", 30, FREQUENT, error="AccessDenied: not any more")
     asked = []
     event.listen(engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
     assert told(engine, settings) == {
@@ -74,6 +76,9 @@ def test_each_source_and_active_account_is_judged_by_its_newest_good_scrape(engi
         ("spot_prices", FREQUENT): (3601, 3600, True, ""),
         ("spot_prices", DAILY): (80000, 88200, False, ""),
         ("spot_prices", NEW): (60, 3600, False, ""),
+        ("pool_observations", FREQUENT): (7200, 3600, True, "AccessDenied: not any more"),
+        ("pool_observations", DAILY): (7200, 88200, False, ""),
+        ("pool_observations", NEW): (60, 3600, False, ""),
     }
     assert len([query for query in asked if "scrapes" in query]) == 1
 
@@ -87,6 +92,7 @@ def test_what_was_never_scraped_is_stale_at_once_if_shared_and_after_its_limit_i
         ("spot_advisor", ""),
         ("instance_catalogue", ""),
         ("spot_prices", FREQUENT),
+        ("pool_observations", FREQUENT),
     }
 
 
@@ -97,6 +103,7 @@ def test_the_checks_warn_and_name_whose_market_is_old(engine, settings):
     scraped(engine, "instance_catalogue", 90000, now=now)
     scraped(engine, "instance_catalogue", 5, error="Throttled: slow down", now=now)
     scraped(engine, "spot_prices", 4000, FREQUENT, now=now)
+    scraped(engine, "pool_observations", 4000, FREQUENT, now=now)
     definitions = build_definitions(settings=settings, database=engine)
     with dg.DagsterInstance.ephemeral() as instance:
         result = definitions.resolve_job_def("market_checks").execute_in_process(instance=instance)
@@ -106,6 +113,7 @@ def test_the_checks_warn_and_name_whose_market_is_old(engine, settings):
         "spot_advisor": True,
         "instance_catalogue": False,
         "spot_prices": False,
+        "pool_observations": False,
     }
     assert {check.severity for check in checks.values()} == {dg.AssetCheckSeverity.WARN}
     table = str(checks["spot_prices"].metadata["scrapes"].value)
