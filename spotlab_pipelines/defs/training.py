@@ -120,6 +120,5 @@ training_schedule = dg.ScheduleDefinition(
     name="training_weekly",
     job=training,
     cron_schedule="45 4 * * 1",
-    # Each run adds a version that people should look at: whoever wants that turns it on.
-    default_status=dg.DefaultScheduleStatus.STOPPED,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
 )
