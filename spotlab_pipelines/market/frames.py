@@ -80,6 +80,12 @@ def joined(frame: pd.DataFrame, columns: Sequence[str], by: str = "/") -> pd.Ind
     return pd.Index(pc.call_function("binary_join_element_wise", [*texts, separator]), dtype="str")
 
 
+def places(texts: pd.Index, among: pd.Index) -> np.ndarray:
+    """(n,) the place of each text among distinct ones, -1 where it is not there; as Index.get_indexer, sooner."""
+    sought, known = (pyarrow.array(each.array, pyarrow.large_string()) for each in (texts, among))
+    return pc.call_function("index_in", [sought], pc.SetLookupOptions(known)).fill_null(-1).to_numpy().astype(np.intp)
+
+
 def among(column: pd.Series, names: Iterable[str]) -> np.ndarray:
     """(n,) whether each text is one of `names`: what Series.isin says, in a tenth of its time."""
     texts, wanted = (pyarrow.array(each, pyarrow.large_string()) for each in (column.array, list(names)))

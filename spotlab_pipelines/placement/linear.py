@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from spotlab_pipelines.features.specs import get_spec
 from spotlab_pipelines.features.tables import MARKET_SPEC
-from spotlab_pipelines.market.frames import joined
+from spotlab_pipelines.market.frames import joined, places
 from spotlab_pipelines.placement.market import NONE, BestTwo, MarketArrays, best_two, market_arrays, pool_id
 from spotlab_pipelines.placement.reasons import KIND, reasons
 
@@ -116,8 +117,9 @@ def decide_linear(evaluated: Evaluated, rules: Rules) -> pd.DataFrame:
     instance, version, acting = _rows(evaluated.instances, evaluated.scored)
     cases, case_of_row, groups = _distinct(evaluated, market, instance, version)
     best = best_two(groups, market, evaluated.fits)
-    decided = _decide(cases, evaluated, market, best, rules).take(case_of_row).reset_index(drop=True)
-    return _with_rows(decided, evaluated, rules, instance=instance, version=version, acting=acting)
+    decided = _decide(cases, evaluated, market, best, rules)
+    rows = _of_rows(evaluated, rules, instance=instance, version=version, acting=acting)
+    return pd.DataFrame(rows | {name: values.take(case_of_row) for name, values in decided.items()})
 
 
 def _rows(instances: pd.DataFrame, scored: list[Scored]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -152,7 +154,7 @@ def _distinct(
         version=version[first],
         group=group[shown],
         here=ids.take(shown),
-        pool=np.where(is_spot, market.ids.get_indexer(ids), NONE)[shown],
+        pool=np.where(is_spot, places(ids, market.ids), NONE)[shown],
         is_spot=is_spot[shown],
         linear=linear[shown],
         on_demand=_on_demand(names, evaluated.pools)[group[shown]],
@@ -160,7 +162,8 @@ def _distinct(
     return cases, case_of_row, groups
 
 
-def _decide(cases: _Cases, evaluated: Evaluated, market: MarketArrays, best: BestTwo, rules: Rules) -> pd.DataFrame:
+def _decide(cases: _Cases, evaluated: Evaluated, market: MarketArrays, best: BestTwo, rules: Rules) -> dict[str, Any]:
+    """The columns of the decisions that a case determines, (n,) each."""
     version, pool, spot = cases.version, cases.pool, cases.is_spot
     cost = np.where(spot, _at(market.cost, version, pool), cases.on_demand)
     price = np.where(spot, _at(market.spot, pool), cases.on_demand)
@@ -210,48 +213,38 @@ def _decide(cases: _Cases, evaluated: Evaluated, market: MarketArrays, best: Bes
     p_current = _at(market.probability, version, pool)
     p_target = _at(market.probability, version, np.where(moves, target, NONE))
     to_price = np.where(moves, _at(market.spot, target), np.where(falls, cases.on_demand, np.nan))
-    return pd.DataFrame(
-        {
-            "from_pool": cases.here.array,
-            "to_pool": market.ids.array.take(np.where(moves, target, NONE), allow_fill=True),
-            "from_price_usd_per_hour": price,
-            "to_price_usd_per_hour": to_price,
-            "from_cost_usd_per_hour": cost,
-            "to_cost_usd_per_hour": np.where(moves, target_cost, to_price),
-            "gain": gain,
-            "candidates_considered": count.astype(np.int64),
-            "decision": decision,
-            "reason": pd.array(said, dtype="str"),
-            **{f"p_current_{h}h": p_current[:, i] for i, h in enumerate(rules.horizons_h)},
-            **{f"p_target_{h}h": p_target[:, i] for i, h in enumerate(rules.horizons_h)},
-            "features": _features_seen(evaluated, market, version, pool),
-        }
-    )
+    return {
+        "from_pool": cases.here.array,
+        "to_pool": market.ids.array.take(np.where(moves, target, NONE), allow_fill=True),
+        "from_price_usd_per_hour": price,
+        "to_price_usd_per_hour": to_price,
+        "from_cost_usd_per_hour": cost,
+        "to_cost_usd_per_hour": np.where(moves, target_cost, to_price),
+        "gain": gain,
+        "candidates_considered": count.astype(np.int64),
+        "decision": decision,
+        "reason": pd.array(said, dtype="str"),
+        **{f"p_current_{h}h": p_current[:, i] for i, h in enumerate(rules.horizons_h)},
+        **{f"p_target_{h}h": p_target[:, i] for i, h in enumerate(rules.horizons_h)},
+        "features": _features_seen(evaluated, market, version, pool),
+    }
 
 
-def _with_rows(
-    decided: pd.DataFrame,
-    evaluated: Evaluated,
-    rules: Rules,
-    *,
-    instance: np.ndarray,
-    version: np.ndarray,
-    acting: np.ndarray,
-) -> pd.DataFrame:
+def _of_rows(
+    evaluated: Evaluated, rules: Rules, *, instance: np.ndarray, version: np.ndarray, acting: np.ndarray
+) -> dict[str, Any]:
+    """The columns of the decisions that belong to each (instance, version) itself."""
     fleet, scored = evaluated.instances, evaluated.scored
     who = {column: fleet[column].array.take(instance) for column in ("account_id", "instance_id", "region")}
     shadow = ~acting | fleet["shadow"].to_numpy(dtype=bool)[instance] | (rules.environment == "PROD")
-    head = pd.DataFrame(
-        {
-            **who,
-            "model_version": pd.array([one.version for one in scored], dtype="str").take(version),
-            "model_role": pd.array([one.role for one in scored], dtype="str").take(version),
-            "acting": acting,
-            "shadow": shadow,
-            "pipeline_mode": fleet["pipeline_mode"].array.take(instance),
-        }
-    )
-    return pd.concat([head, decided], axis=1)
+    return {
+        **who,
+        "model_version": pd.array([one.version for one in scored], dtype="str").take(version),
+        "model_role": pd.array([one.role for one in scored], dtype="str").take(version),
+        "acting": acting,
+        "shadow": shadow,
+        "pipeline_mode": fleet["pipeline_mode"].array.take(instance),
+    }
 
 
 def _at(values: np.ndarray, *index: np.ndarray) -> np.ndarray:
@@ -273,16 +266,18 @@ def _keys(fleet: pd.DataFrame) -> tuple[np.ndarray, pd.Index, pd.DataFrame]:
 
 def _on_demand(groups: pd.Index, pools: pd.DataFrame) -> np.ndarray:
     """(G,) on-demand price of each group's region, type and product; NaN if unknown."""
-    price, group = pools["on_demand_usd_per_hour"].to_numpy(dtype=float), joined(pools, GROUP)
-    priced = np.flatnonzero(~np.isnan(price))
-    first = priced[~group[priced].duplicated()]
-    return _at(price[first], group[first].get_indexer(groups))
+    price, group = pools["on_demand_usd_per_hour"].to_numpy(dtype=float), places(joined(pools, GROUP), groups)
+    # The first price of a group holds, so it is written last.
+    priced = np.flatnonzero((group != NONE) & ~np.isnan(price))[::-1]
+    found = np.full(len(groups), np.nan)
+    found[group[priced]] = price[priced]
+    return found
 
 
 def _why(exclusions: pd.DataFrame, here: pd.Index) -> np.ndarray:
     """Why each pool id was excluded, "not in the snapshot" if it was never there."""
     reason = np.append(exclusions["reason"].to_numpy(dtype=object), "not in the snapshot")
-    return reason[pool_id(exclusions).get_indexer(here)]
+    return reason[places(here, pool_id(exclusions))]
 
 
 def _features_seen(evaluated: Evaluated, market: MarketArrays, version: np.ndarray, pool: np.ndarray) -> np.ndarray:
@@ -297,7 +292,7 @@ def _features_seen(evaluated: Evaluated, market: MarketArrays, version: np.ndarr
             result[rows] = _feature_dicts(evaluated.features, get_spec(spec).names, pool[rows])
         else:
             features = evaluated.more_features[spec]
-            place = np.append(pool_id(features).get_indexer(market.ids), NONE)
+            place = np.append(places(market.ids, pool_id(features)), NONE)
             result[rows] = _feature_dicts(features, get_spec(spec).names, place[pool[rows]])
     return result
 

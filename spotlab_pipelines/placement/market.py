@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from spotlab_pipelines.market.frames import joined
+from spotlab_pipelines.market.frames import joined, places
 
 NONE = -1
 """No pool: the index that stands for an unknown pool or for no candidate."""
@@ -67,11 +67,11 @@ def market_arrays(
     """Lay features and predictions side by side."""
     ids = pool_id(features)
     probability = np.full((len(versions), len(features), len(horizons_h)), np.nan)
-    version = _found(pd.Index(versions, dtype="str"), predictions["model_version"])
-    pool = ids.get_indexer(pool_id(predictions))
+    version = places(pd.Index(predictions["model_version"]), pd.Index(versions, dtype="str"))
+    pool = places(pool_id(predictions), ids)
     known = (version != NONE) & (pool != NONE)
-    columns = [f"p_{horizon}h" for horizon in horizons_h]
-    probability[version[known], pool[known]] = predictions[columns].to_numpy(dtype=float)[known]
+    columns = [predictions[f"p_{horizon}h"].to_numpy(dtype=float) for horizon in horizons_h]
+    probability[version[known], pool[known]] = np.column_stack(columns)[known]
     spot = features["spot_price_usd_per_hour"].to_numpy(dtype=float)
     p_decision = probability[:, :, horizons_h.index(decision_horizon_h)]
     return MarketArrays(
@@ -112,15 +112,9 @@ def _fitting(groups: pd.DataFrame, features: pd.DataFrame, fits: pd.DataFrame) -
     own, own_types = pd.factorize(groups["instance_type"])
     kind, kinds = pd.factorize(features["instance_type"])
     fit = np.zeros((len(own_types), len(kinds)), dtype=bool)
-    row, column = _found(own_types, fits["own_type"]), _found(kinds, fits["instance_type"])
+    row, column = places(pd.Index(fits["own_type"]), own_types), places(pd.Index(fits["instance_type"]), kinds)
     named = (row != NONE) & (column != NONE)
     fit[row[named], column[named]] = True
-    place, places = pd.factorize(joined(features, ("region", "product")))
-    same_place = places.get_indexer(joined(groups, ("region", "product")))[:, None] == place
-    return fit[own][:, kind] & same_place
-
-
-def _found(names: pd.Index, texts: pd.Series) -> np.ndarray:
-    """(n,) the place of each text among `names`, NONE where it is not there; texts repeat a lot."""
-    code, distinct = pd.factorize(texts)
-    return names.get_indexer(distinct)[code]
+    market, markets = pd.factorize(joined(features, ("region", "product")))
+    same_market = places(joined(groups, ("region", "product")), markets)[:, None] == market
+    return fit[own][:, kind] & same_market
