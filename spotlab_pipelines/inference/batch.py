@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -86,7 +86,7 @@ def predict(registry: ModelRegistry, rows: Sequence[ServingVersion], tables: Map
     done = [one for one in at_work if one.row.version not in failed]
     if len(done) < len(at_work):
         out = np.concatenate([out[:, :0], *(one.out for one in done)], axis=1)
-    return Predicted(_frame(next(iter(tables.values())).head(0), done, out), failed)
+    return Predicted(_frame(done, out), failed)
 
 
 def _score(alike: list[_Scoring], failed: dict[str, str]) -> None:
@@ -152,20 +152,24 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}, raised in {Path(place.filename).name}, line {place.lineno}."
 
 
-def _frame(none: pd.DataFrame, done: Sequence[_Scoring], probabilities: np.ndarray) -> pd.DataFrame:
-    """Pool keys and versions beside (n_horizons, rows) probabilities; `none` has the dtypes, should nobody have
-    predicted.
+def _frame(done: Sequence[_Scoring], probabilities: np.ndarray) -> pd.DataFrame:
+    """Pool keys and versions beside (n_horizons, rows) probabilities.
 
     Texts are joined as chunks: those of a key are not copied, however many versions there are.
     """
-    keys = pd.concat([frame[list(POOL_KEY)] for frame in (none, *(one.features for one in done))], ignore_index=True)
     text = pa.large_string()
-    names = [pa.repeat(pa.scalar(one.row.version, text), len(one.features)) for one in done]
+    schema = pa.schema(dict.fromkeys((*POOL_KEY, "model_version"), text))
+    texts = pa.concat_tables([schema.empty_table(), *(pa.table(_keys(one, text), schema) for one in done)])
     return pd.DataFrame(
         {
-            **{column: keys[column].array for column in POOL_KEY},
-            "model_version": pa.chunked_array(names, type=text).to_pandas().array,
+            **{column: texts[column].to_pandas().array for column in schema.names},
             **dict(zip(COLUMNS, probabilities, strict=True)),
         },
         copy=False,
     )
+
+
+def _keys(one: _Scoring, text: pa.DataType) -> list[Any]:
+    """The pool keys that a version predicted for and its name, (n,) each."""
+    keys = [pa.array(one.features[column].array, text) for column in POOL_KEY]
+    return [*keys, pa.repeat(pa.scalar(one.row.version, text), len(one.features))]

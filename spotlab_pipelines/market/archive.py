@@ -7,7 +7,6 @@ business of the room that writes it, and what was known when that of history.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -187,10 +186,7 @@ class Archive(FileStore):
         base = f"snapshots/{snapshot_id}"
         if self.exists(f"{base}/metadata.json"):
             return snapshot_id
-        files = {f"{base}/{name}.parquet": encode(frame, {}, QUICK) for name, frame in frames.items()}
-        # Side by side, because a put to S3 waits.
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            list(pool.map(self.write_file, files, files.values()))
+        self.write_files({f"{base}/{name}.parquet": encode(frame, {}, QUICK) for name, frame in frames.items()})
         document = orjson.dumps({"frames": sorted(frames), "metadata": metadata}, option=orjson.OPT_SORT_KEYS)
         self.write_file(f"{base}/metadata.json", pa.py_buffer(document))
         return snapshot_id

@@ -106,13 +106,14 @@ def whole_numbers(values: Sequence[Any], least: int | None = None, most: int | N
     Raises:
         ValueError: one is no whole number (numpy would cut fractions off and read digits out of texts), or lies outside
             `least` … `most`.
+        OverflowError: one has more than 64 bits.
     """
-    array = np.array(values)
-    if array.ndim != 1 or (array.size and array.dtype.kind != "i") or bool in {*map(type, values)}:
+    if not {*map(type, values)} <= {int}:
         raise ValueError("a number is not whole")
+    array = np.array(values, dtype="int64")
     if array.size and ((least is not None and array.min() < least) or (most is not None and array.max() > most)):
         raise ValueError(f"expected {least} … {'' if most is None else most}, got {array.min()} … {array.max()}")
-    return array.astype("int64")
+    return array
 
 
 def prices_of(values: Sequence[Any]) -> np.ndarray:
@@ -120,13 +121,14 @@ def prices_of(values: Sequence[Any]) -> np.ndarray:
 
     Raises:
         ValueError: one is not.
+        OverflowError: one is larger than any float.
     """
-    array = np.array(values)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "if") or bool in {*map(type, values)}:
+    if not {*map(type, values)} <= {int, float}:
         raise ValueError("a price is not a number")
+    array = np.array(values, dtype="float64")
     if not ((array > 0) & (array < np.inf)).all():
         raise ValueError("a price is not above 0 and finite")
-    return array.astype("float64")
+    return array
 
 
 def texts_of(values: Sequence[Any], *, among: Collection[str] | None = None) -> ExtensionArray:
