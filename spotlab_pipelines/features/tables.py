@@ -21,7 +21,7 @@ from spotlab_pipelines.features.windows import PriceHistory
 from spotlab_pipelines.market.cache import Market
 from spotlab_pipelines.market.fallback import BY_OS, on_demand_of
 from spotlab_pipelines.market.fitting import fitting_types
-from spotlab_pipelines.market.frames import POOL_KEY, family_of, joined, text
+from spotlab_pipelines.market.frames import POOL_KEY, family_of, joined, joined_texts, places, text
 
 MARKET_SPEC = V1.version
 """The spec that every evaluation computes, whoever predicts: placement weighs what travels with it."""
@@ -139,14 +139,17 @@ def assemble_pools(
         advisor: Advisor rows. on_demand: on-demand rows.
     """
     ids, fleet_ids = joined(windows, POOL_KEY), joined(fleet, POOL_KEY)
-    unpriced = (ids.get_indexer(fleet_ids) < 0) & ~fleet_ids.duplicated()
-    pools = pd.concat([windows, fleet.loc[unpriced, list(POOL_KEY)]], ignore_index=True) if unpriced.any() else windows
+    unpriced, pools = places(fleet_ids, ids) < 0, windows
+    if unpriced.any():
+        unpriced &= ~fleet_ids.duplicated()
+        pools = pd.concat([windows, fleet.loc[unpriced, list(POOL_KEY)]], ignore_index=True)
     price, price_source = on_demand_of(pools, on_demand=on_demand, advisor=advisor)
     product, products = pd.factorize(pools["product"])
     advised_os = text(["Windows" if name == "Windows" else "Linux" for name in products]).take(product)
-    advisor_row = joined(advisor, BY_OS).get_indexer(joined(pools.assign(os=advised_os), BY_OS))
-    # Of arrays, since pandas makes a frame of Series far slower.
+    # Arrays, since pandas makes a frame of Series far slower.
     column = {name: of.array for name, of in pools.items()}
+    advised = joined_texts([column["region"], advised_os, column["instance_type"]])
+    advisor_row = places(advised, joined(advisor, BY_OS))
     return pd.DataFrame(
         {
             "region": column["region"],

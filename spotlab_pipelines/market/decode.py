@@ -151,8 +151,7 @@ def _only_wanted(
     covers: dict[str, tuple[set[str], set[str]]],
 ) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
     keep = np.zeros(len(pools), dtype=bool)
-    for region in pools["region"].unique():
-        types, products = covers[region]
+    for region, (types, products) in covers.items():
         here = among(pools["region"], [region])
         keep |= here & among(pools["instance_type"], types) & among(pools["product"], products)
     if not keep.all():

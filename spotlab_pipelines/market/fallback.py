@@ -12,12 +12,21 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from spotlab_pipelines.market.frames import ESTIMATED_PRICE, PRICING_OS, joined, text
+from spotlab_pipelines.market.frames import (
+    ESTIMATED_PRICE,
+    PRICE_SOURCES,
+    PRICING_OS,
+    joined,
+    joined_texts,
+    places,
+    text,
+)
 
 TYPE_KEY = ("region", "instance_type", "product")
 BY_OS = ("region", "os", "instance_type")
 NO_PRICE_SOURCE = ""
 """The price source of a pool without an on-demand price."""
+SOURCES = (*PRICE_SOURCES, NO_PRICE_SOURCE)
 
 
 def on_demand_of(
@@ -35,19 +44,20 @@ def on_demand_of(
     Returns:
         (n,) prices, and (n,) texts: one of `PRICE_SOURCES`, or `NO_PRICE_SOURCE`.
     """
-    by_os = joined(pools.assign(os=systems(pools["product"], PRICING_OS)), BY_OS)
-    row = joined(on_demand, BY_OS).get_indexer(by_os)
+    by_os = joined_texts([pools["region"].array, systems(pools["product"], PRICING_OS), pools["instance_type"].array])
+    row = places(by_os, joined(on_demand, BY_OS))
     listed = np.append(on_demand["on_demand_usd_per_hour"].to_numpy(dtype=float), np.nan)[row]
-    source = text([*on_demand["price_source"], NO_PRICE_SOURCE, ESTIMATED_PRICE])
-    row[row < 0] = len(on_demand)
+    source = np.append(places(pd.Index(on_demand["price_source"]), pd.Index(SOURCES)), SOURCES.index(NO_PRICE_SOURCE))[
+        row
+    ]
     if not np.isnan(listed).any():
-        return listed, source.take(row)
-    advised = joined(advisor, BY_OS).get_indexer(by_os)
+        return listed, text(SOURCES).take(source)
+    advised = places(by_os, joined(advisor, BY_OS))
     savings_pct = np.append(advisor["savings_pct"].to_numpy(dtype=float), np.nan)[advised]
     group, _ = pd.factorize(joined(pools, TYPE_KEY))
     price = with_estimates(listed, pools["spot_price_usd_per_hour"].to_numpy(dtype=float), savings_pct, group)
-    row[np.isnan(listed) & ~np.isnan(price)] = len(on_demand) + 1
-    return price, source.take(row)
+    source[np.isnan(listed) & ~np.isnan(price)] = SOURCES.index(ESTIMATED_PRICE)
+    return price, text(SOURCES).take(source)
 
 
 def with_estimates(listed: np.ndarray, spot: np.ndarray, savings_pct: np.ndarray, group: np.ndarray) -> np.ndarray:

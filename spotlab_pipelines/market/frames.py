@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow
 import pyarrow.compute as pc
+from pandas.api.extensions import ExtensionArray
 
 from spotlab_pipelines.accounts.frames import TIME, check_frame
 
@@ -75,7 +76,12 @@ def family_of(instance_types: pd.Series) -> pd.Series:
 
 def joined(frame: pd.DataFrame, columns: Sequence[str], by: str = "/") -> pd.Index:
     """The texts of several columns as one text a row, with `by` between them."""
-    texts = [pyarrow.array(frame[name].array, pyarrow.large_string()) for name in columns]
+    return joined_texts([frame[name].array for name in columns], by)
+
+
+def joined_texts(columns: Sequence[ExtensionArray], by: str = "/") -> pd.Index:
+    """`joined`, of columns that are in no frame."""
+    texts = [pyarrow.array(column, pyarrow.large_string()) for column in columns]
     separator = pyarrow.scalar(by, pyarrow.large_string())
     return pd.Index(pc.call_function("binary_join_element_wise", [*texts, separator]), dtype="str")
 
@@ -92,7 +98,7 @@ def among(column: pd.Series, names: Iterable[str]) -> np.ndarray:
     return np.asarray(pc.call_function("is_in", [texts], pc.SetLookupOptions(wanted)))
 
 
-def text(values: Sequence[str | None]) -> pd.api.extensions.ExtensionArray:
+def text(values: Sequence[str | None]) -> ExtensionArray:
     """A column of the pandas `str` dtype, also when it is empty; no Series, from which a frame is made far slower."""
     return pd.array(list(values), dtype="str")
 
