@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from spotlab_pipelines import errors
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SHORT, FOLDED = 28, 16
+"""Letters of a cell that is not folded where a longer one is left so many."""
 PERMANENT, USAGE, TRANSIENT, PROBLEMS = 1, 2, 3, 4
 
 
@@ -67,18 +73,49 @@ def print_rows(rows: list[dict[str, Any]], *, as_json: bool, empty: str) -> None
     if not rows:
         print(empty)
         return
-    from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
 
+    screen = console()
+    cells = [[_cell(value) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(rows[0], *cells, strict=True)]
+    # Where there is room, long texts alone are folded: ids and times are copied from here.
+    room = sum(width if width <= SHORT else FOLDED for width in widths) + 3 * len(widths) + 1 <= screen.width
     # Folded, not cut: half an id is no use to anybody.
-    table = Table(*(Column(name, overflow="fold") for name in rows[0]), header_style="bold")
-    for row in rows:
+    columns = (
+        Column(name, overflow="fold", no_wrap=room and width <= SHORT)
+        for name, width in zip(rows[0], widths, strict=True)
+    )
+    table = Table(*columns, header_style="bold")
+    for row in cells:
         # As Text: in a plain string rich would look for markup, and "[/eu]" in somebody's name would end the listing.
-        table.add_row(*(Text(_cell(value)) for value in row.values()))
-    screen = Console()
-    # Into a pipe or a file, nothing is cut to a terminal's width.
-    (screen if screen.is_terminal else Console(width=10_000)).print(table)
+        table.add_row(*(Text(cell) for cell in row))
+    screen.print(table)
+
+
+def print_figures(columns: list[tuple[str, dict[str, Any]]], meanings: dict[str, str]) -> None:
+    """Print figures as a table that fits a terminal: a line for each of `meanings`, a column for each of `columns`."""
+    print_rows(
+        [
+            {"figure": name} | {title: figures.get(name) for title, figures in columns} | {"what it is": meaning}
+            for name, meaning in meanings.items()
+        ],
+        as_json=False,
+        empty="",
+    )
+
+
+def console(width: int = 10_000) -> Console:
+    """The console for tables; into a pipe or a file it is `width` wide, so that nothing is cut to a terminal's."""
+    from rich.console import Console
+
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=width)
+
+
+def exact(time: datetime) -> str:
+    """A time to the microsecond, as the options of the command line take it."""
+    return time.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
 
 
 def _cell(value: Any) -> str:
@@ -86,4 +123,9 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.4g}"
-    return visible(", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+    if isinstance(value, datetime):
+        # To the second, in UTC: a terminal's width; JSON has all of it.
+        return f"{value.astimezone(UTC) if value.tzinfo else value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, dict):
+        return ", ".join(f"{visible(str(name))} {_cell(each)}" for name, each in value.items())
+    return ", ".join(map(_cell, value)) if isinstance(value, list | tuple) else visible(str(value))

@@ -19,7 +19,7 @@ from spotlab_pipelines.cli.shared import (
     read_settings,
     scrape_shared,
 )
-from spotlab_pipelines.terminal import complain, print_json, print_rows, progress, records, visible
+from spotlab_pipelines.terminal import complain, console, exact, print_json, print_rows, progress, records, visible
 
 if TYPE_CHECKING:
     from spotlab_pipelines.database.evaluations import EvaluationKey
@@ -44,9 +44,11 @@ def evaluate(
         str | None, typer.Option(help="Evaluate the window of this past instant, ISO 8601 with a zone; see below.")
     ] = None,
     every: Annotated[
-        str, typer.Option(help="With --as-of: distance to the next instants, such as 30m, 6h, 1d.")
-    ] = "6h",
-    count: Annotated[int, typer.Option(min=1, help="With --as-of: how many instants, the first one included.")] = 1,
+        str | None, typer.Option(help="With --as-of: distance to the next instants, such as 30m, 1d. Default: 6h.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="With --as-of: how many instants, the first one included. Default: 1.")
+    ] = None,
     first_known: Annotated[
         bool,
         typer.Option("--first-known", help="Before the first scrape of Advisor or catalogue let that one stand in."),
@@ -60,18 +62,21 @@ def evaluate(
     ended Spot instances and 90 days of prices. What is logged already stays as it is.
     """
     if as_of is not None:
-        past = evaluate_as_of(account, instants(as_of, every, count), scrape=scrape, first_known=first_known)
+        past = evaluate_as_of(
+            account, instants(as_of, every or "6h", count or 1), scrape=scrape, first_known=first_known
+        )
         print_rows([vars(each) for each in past], as_json=as_json, empty="Nothing was evaluated.")
         return
-    if first_known or count > 1:
+    if first_known or every or count:
         raise typer.BadParameter("--first-known, --every and --count belong to --as-of.")
     from spotlab_pipelines.accounts.registry import get_account
+    from spotlab_pipelines.cli.decisions import WIDTH, account_title, decisions_table
     from spotlab_pipelines.definitions import defs
     from spotlab_pipelines.defs.run import evaluate_account, open_instance
     from spotlab_pipelines.experiments.queries import latest_decisions
 
     with database(read_settings()) as engine:
-        get_account(engine, account)
+        found = get_account(engine, account)
         with open_instance() as instance:
             if scrape:
                 scrape_shared(instance)
@@ -79,7 +84,11 @@ def evaluate(
         if not outcome.success:
             raise outcome.failure()
         decisions = latest_decisions(engine, account, outcome.window_start)
-    print_rows(records(decisions), as_json=as_json, empty="The account has no running instances.")
+    if as_json or decisions.empty:
+        print_rows(records(decisions), as_json=as_json, empty="The account has no running instances.")
+        return
+    console(WIDTH).print(decisions_table(account_title(found), decisions, watched=found.environment == "PROD"))
+    print(f"As logged, row by row: spotlab experiments show {account} --window {exact(outcome.window_start)}")
 
 
 @app.command("list")
@@ -94,9 +103,10 @@ def experiments_list(
     with database(read_settings()) as engine:
         found = list_experiments(engine, account, limit)
     if not as_json:
-        # A terminal's width: the whole rows are for scripts.
-        found = found.assign(window_start=found["window_start"].dt.strftime("%Y-%m-%d %H:%M:%S"))[LISTED]
-    print_rows(records(found), as_json=as_json, empty="Nothing was evaluated yet: `spotlab evaluate ACCOUNT`.")
+        # A terminal's width: the whole rows are for scripts. The window is told as `show` and `replay` take it.
+        found = found.assign(window_start=found["window_start"].map(exact))[LISTED]
+    whose = "" if account is None else f" of account {account}"
+    print_rows(records(found), as_json=as_json, empty=f"Nothing{whose} was evaluated yet: `spotlab evaluate ACCOUNT`.")
 
 
 @app.command("show")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="A registered version, such as logistic/1.")]
 
-SHOWN_METRICS = ("auc_", "brier_skill_")
+SHOWN_METRICS = ("auc", "brier_skill")
 
 app = typer.Typer(no_args_is_help=True, help="Model versions that may be served.", epilog=EXIT_CODES)
 
@@ -48,14 +48,25 @@ def models_list(as_json: Json = False) -> None:
             notes = [f"What MLflow shows is not known: {error}"]
     rows = [vars(version) for version in versions]
     if not as_json:
-        shown = ("version", "role", "status", "feature_spec", "horizons_h", "metrics", "registered_by")
-        rows = [{name: row[name] for name in shown} for row in rows]
-        for row in rows:
-            # The whole of them is for --json, MLflow and `models compare`.
-            row["metrics"] = {name: value for name, value in row["metrics"].items() if name.startswith(SHOWN_METRICS)}
+        rows = [_shown(row) for row in rows]
     print_rows(rows, as_json=as_json, empty="No version is registered yet: `spotlab models bootstrap`.")
     for note in notes:
         typer.echo(f"note: {visible(note)}", err=True)
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A version for a terminal; all metrics of its fit are for --json, MLflow and `models compare`."""
+    horizons = row["horizons_h"]
+    figures = {
+        name: " / ".join(f"{row['metrics'][f'{name}_{hours}h']:.3f}" for hours in horizons)
+        for name in SHOWN_METRICS
+        if all(f"{name}_{hours}h" in row["metrics"] for hours in horizons)
+    }
+    return (
+        {name: row[name] for name in ("version", "role", "status", "feature_spec", "horizons_h")}
+        | {f"{name} of the fit": figures.get(name) for name in SHOWN_METRICS}
+        | {"registered_by": row["registered_by"]}
+    )
 
 
 @app.command("approve")

@@ -35,6 +35,11 @@ spotlab outcomes import p3.csv --name p3 --columns ms,event,node --time-column m
 {EXIT_CODES}
 """
 
+LISTED = [
+    *("window_start", "instance_id", "instance_type", "az_id", "interrupted_at", "watched_until", "ended_by"),
+    *("source", "settled"),
+]
+
 app = typer.Typer(no_args_is_help=True, help="What really happened to instances and pools.", epilog=EXIT_CODES)
 
 
@@ -162,6 +167,9 @@ def outcomes_list(
 
     with database(read_settings()) as engine:
         outcomes = list_outcomes(engine, account_id, limit)
+    if not as_json:
+        # A terminal's width: the whole rows are for scripts.
+        outcomes = outcomes[LISTED]
     print_rows(records(outcomes), as_json=as_json, empty="Nothing is resolved yet: `spotlab outcomes resolve ACCOUNT`.")
 
 

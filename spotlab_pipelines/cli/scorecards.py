@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from spotlab_pipelines.cli.shared import Json, OnlyAccount, database, read_settings
-from spotlab_pipelines.terminal import print_json, print_rows
+from spotlab_pipelines.terminal import print_figures, print_json, print_rows
 
 if TYPE_CHECKING:
     from spotlab_pipelines.experiments.judging import Comparison
@@ -21,9 +21,38 @@ Horizon = Annotated[Literal["1", "6", "12"], typer.Option(help="Horizon of the p
 Days = Annotated[
     int | None, typer.Option(min=1, help="Days of predictions to look back on. Default: SPOTLAB_SCORECARD_DAYS.")
 ]
-SHOWN = (
-    *("version", "group", "predictions", "n", "events", "censored", "pending", "retrospective", "base_rate"),
-    *("brier", "brier_skill", "brier_skill_low", "brier_skill_high", "roc_auc", "pr_auc", "log_loss", "ece"),
+FIGURES = {
+    "predictions": "rows of the log at this horizon",
+    "n": "of them with a known outcome; all figures are about these",
+    "events": "of n: interrupted within the horizon",
+    "censored": "ended otherwise, left out",
+    "pending": "not known yet, left out",
+    "retrospective": "made of past windows: they show, but promote nobody",
+    "base_rate": "events / n",
+    "brier": "mean squared error of the probability; less is better",
+    "brier_skill": "1 - brier / that of the base rate; above 0 is better than it",
+    "brier_skill_low": "low end of its 95 % interval",
+    "brier_skill_high": "high end",
+    "roc_auc": "how well interrupted ones rank first: 1 perfectly, 0.5 by chance",
+    "pr_auc": "the same by precision and recall; chance is the base rate",
+    "log_loss": "less is better",
+    "ece": "mean distance of predicted from observed; less is better",
+}
+MONEY = {
+    "decisions": "that were weighed",
+    "instance_days": "days that the instances ran under them",
+    "switches": "how often the wished pool of an instance changed",
+    "churn": "switches per instance-day",
+    "savings_usd": "price of the pool it ran in minus the wished one's; below 0 the wishes cost more",
+    "avoided": "interruptions of instances that it wished elsewhere",
+    "cost_per_avoided_usd": "what the wishes cost in price for each of these",
+    "regret_usd": "what was decided minus the best in hindsight",
+    "regret_per_instance_day_usd": "the same per instance-day",
+    "regret_known": "share of decisions for which it is known",
+}
+GROUPED = (
+    *("group", "predictions", "n", "events", "base_rate", "brier_skill", "brier_skill_low", "brier_skill_high"),
+    *("roc_auc", "ece"),
 )
 
 
@@ -60,12 +89,14 @@ def models_scorecard(
     if as_json:
         print_json({"scorecards": [_full(card) for card in cards], "decisions": value})
         return
-    print_rows([_shown(card) for card in cards], as_json=False, empty="")
-    if by is None:
-        _print_reliability(cards)
+    if by is not None:
+        print_rows([{name: card.row()[name] for name in GROUPED} for card in cards], as_json=False, empty="")
+        return
+    print_figures([(card.version, card.row()) for card in cards], FIGURES)
+    _print_reliability(cards)
     if value is not None:
         print("What its decisions were worth, in USD:")
-        print_rows([value], as_json=False, empty="")
+        print_figures([(version, value)], MONEY)
 
 
 def models_compare(
@@ -88,6 +119,8 @@ def models_compare(
     from spotlab_pipelines.experiments.plots import one_picture
     from spotlab_pipelines.inference.registry import ModelRegistry
 
+    if first == second:
+        raise typer.BadParameter(f"Expected two versions, got {first} twice.")
     settings = read_settings()
     with database(settings) as engine:
         registry = ModelRegistry(engine, settings)
@@ -100,7 +133,7 @@ def models_compare(
     if as_json:
         print_json(_comparison(found))
         return
-    print_rows([_shown(card) for card in (found.first, found.second)], as_json=False, empty="")
+    print_figures([(card.version, card.row()) for card in (found.first, found.second)], FIGURES)
     _print_reliability([found.first, found.second])
     print(f"A single look at these rows: {found.verdict.verdict}. {found.verdict.why}")
     record = found.on_record
@@ -112,11 +145,6 @@ def models_compare(
 
 def _since(settings: Settings, days: int | None) -> datetime:
     return datetime.now(UTC) - timedelta(days=days or settings.scorecard_days)
-
-
-def _shown(card: VersionScorecard) -> dict[str, Any]:
-    row = card.row()
-    return {name: row[name] for name in SHOWN if name != "group" or card.group is not None}
 
 
 def _full(card: VersionScorecard) -> dict[str, Any]:

@@ -29,6 +29,13 @@ MLFLOW_ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
 """Read while mlflow is imported: nothing is sent home, no pickle is opened, creating tables is no news."""
+DESCRIPTIONS = {
+    "models": "How versions were fitted and backtested: parameters, metrics and plots of what each had not seen.",
+    "evaluations": "What versions predicted and decided: a run per account and version, a step per evaluated window.",
+    "scorecards": "What versions are worth by what really happened: a run per version over the whole fleet. Select "
+    "some, then Compare or the charts.",
+}
+"""What an experiment is, for whoever finds it in MLflow's UI."""
 
 _prepared: set[tuple[int, str]] = set()
 _preparing = threading.Lock()
@@ -66,6 +73,8 @@ def artifact_location(settings: Settings, folder: str) -> str:
 def experiment_id(client: MlflowClient, settings: Settings, name: str) -> str:
     """The id of the experiment called `name`, created with its artifacts below `mlruns_dir` where it is missing.
 
+    From then on its description is people's, who may edit it in MLflow's UI.
+
     Two processes that create it at once get the same one.
     """
     from mlflow.exceptions import MlflowException
@@ -74,7 +83,8 @@ def experiment_id(client: MlflowClient, settings: Settings, name: str) -> str:
         found = client.get_experiment_by_name(name)
         if found is None:
             try:
-                return client.create_experiment(name, artifact_location=artifact_location(settings, name))
+                tags = {"mlflow.note.content": DESCRIPTIONS[name]}
+                return client.create_experiment(name, artifact_location=artifact_location(settings, name), tags=tags)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise

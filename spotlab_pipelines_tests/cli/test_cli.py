@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -69,7 +70,12 @@ def test_every_command_has_help_and_the_exit_codes_are_told(spotlab: Spotlab) ->
 
 
 @pytest.mark.parametrize(
-    "arguments", [("evaluat",), ("evaluate",), ("accounts", "add"), ("experiments", "list", "--x")]
+    "arguments",
+    [
+        *(("evaluat",), ("evaluate",), ("accounts", "add"), ("experiments", "list", "--x")),
+        *(("evaluate", ACCOUNT_ID, *of_the_past) for of_the_past in (("--every", "6h"), ("--count", "1"))),
+        ("models", "compare", "logistic/1", "logistic/1"),
+    ],
 )
 def test_wrong_usage_is_2(spotlab: Spotlab, arguments: tuple[str, ...]) -> None:
     assert spotlab(*arguments).code == 2
@@ -226,6 +232,10 @@ def test_lists_of_what_is_there(spotlab: Spotlab, engine: sa.Engine, owner: sa.E
     assert spotlab("experiments", "list", "--account", "000000000000", "--json").json == []
     version, *_ = spotlab("models", "list", "--json").json
     assert (version["version"], version["role"]) == ("logistic/1", "champion")
+    told = spotlab("experiments", "list", "--account", "000000000000").out
+    assert "of account 000000000000" in told, "others may have evaluations"
+    (window,) = re.findall(r"2\S+Z", spotlab("experiments", "list").out)
+    assert spotlab("experiments", "show", ACCOUNT_ID, "--window", window).code == 0, "as it was copied"
     for what in ("experiments", "models", "accounts"):
         table = spotlab(what, "list")
         assert table.code == 0

@@ -28,7 +28,7 @@ def first_day(owner: sa.Engine) -> date:
 def test_a_scorecard_tells_figures_reliability_and_money(spotlab: Spotlab, first_day: date) -> None:
     told = spotlab("models", "scorecard", CHALLENGER)
     assert told.code == 0, told.err
-    for word in ("brier_skill_low", "roc_auc", "retrospective", "│", "█", "regret_known"):
+    for word in ("brier_skill_low", "roc_auc", "retrospective", "│", "█", "regret_known", "less is better"):
         assert word in told.out
     found = spotlab("models", "scorecard", CHALLENGER, "--json").json
     [card] = found["scorecards"]
@@ -38,6 +38,7 @@ def test_a_scorecard_tells_figures_reliability_and_money(spotlab: Spotlab, first
     assert found["decisions"]["instance_days"] > 0
     by = spotlab("models", "scorecard", CHALLENGER, "--by", "region", "--horizon", "1", "--json").json["scorecards"]
     assert [(row["group"], row["events"]) for row in by] == [("eu-west-1", 0), ("us-east-1", 0)]
+    assert "us-east-1" in spotlab("models", "scorecard", CHALLENGER, "--by", "region").out
     assert spotlab("models", "scorecard", CHALLENGER, "--days", "1").code == 1
     assert "no 'none/1'" in spotlab("models", "scorecard", "none/1").err
 

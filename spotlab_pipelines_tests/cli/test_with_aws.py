@@ -256,19 +256,22 @@ def test_an_account_goes_the_whole_way_by_hand(
     everything = os.environ | environment | local_aws.environment()
     everything["SPOTLAB_ADVISOR_URL"] = local_aws.advisor_url
 
-    def program(*arguments: str) -> Any:
+    def program(*arguments: str) -> str:
         done = subprocess.run(
-            [PROGRAM, *arguments, "--json"], env=everything, capture_output=True, text=True, timeout=400, check=False
+            [PROGRAM, *arguments], env=everything, capture_output=True, text=True, timeout=400, check=False
         )
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return done.stdout
 
     assert spotlab("up").code == 0
-    assert "champion" in {model["role"] for model in program("models", "bootstrap")}
+    assert "champion" in {model["role"] for model in json.loads(program("models", "bootstrap", "--json"))}
     assert spotlab("models", "list", "--json").json[0]["role"] == "champion"
-    decisions = program("evaluate", ONE, "--no-scrape")
-    assert {decision["decision"] for decision in decisions} <= {"STAY", "SWITCH", "FALLBACK_ON_DEMAND"}
-    assert sum(decision["acting"] for decision in decisions) == 1
+    told = program("evaluate", ONE, "--no-scrape")
+    assert told.count("champion, decides") == 1
+    (show,) = (line.partition("spotlab ")[2] for line in told.splitlines() if line.startswith("As logged"))
+    rows = spotlab(*show.split(), "--json").json["rows"]
+    assert {row["decision"] for row in rows} <= {"STAY", "SWITCH", "FALLBACK_ON_DEMAND"}
+    assert all(row["decision"] in told for row in rows)
     (evaluation,) = spotlab("experiments", "list", "--json").json
     assert (evaluation["account_id"], evaluation["state"]) == (ONE, "logged")
 

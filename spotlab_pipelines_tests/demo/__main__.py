@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from spotlab_pipelines.errors import LocalStackError, SpotLabError
 from spotlab_pipelines.settings import Settings, default_data_dir, get_settings
-from spotlab_pipelines.terminal import unwritable
+from spotlab_pipelines.terminal import console, unwritable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,6 +64,7 @@ def run(market: Path | None, *, keep_up: bool) -> int:
 
 def run_alone(settings: Settings, market: Path | None, *, keep_up: bool) -> int:
     """`run`, once no other demo is on this data directory."""
+    from spotlab_pipelines.cli.decisions import WIDTH
     from spotlab_pipelines.doctor.stores import mlruns
     from spotlab_pipelines.local import down, up
     from spotlab_pipelines_tests.demo import show, stage
@@ -76,7 +77,7 @@ def run_alone(settings: Settings, market: Path | None, *, keep_up: bool) -> int:
         require_free(settings.mlflow_port, setting="SPOTLAB_MLFLOW_PORT", what="MLflow")
     # Before anything is started: it would only show when the first model is registered.
     mlruns(settings)
-    screen = show.console()
+    screen = console(WIDTH)
     servers = Servers(settings.data_dir / "logs")
     started: tuple[str, ...] = ()
     try:
@@ -187,7 +188,7 @@ def evaluate_everything(
 def keep_everything_up(screen: Console, settings: Settings, servers: Servers, aws: LocalAwsClient) -> NoReturn:
     """Start the two UIs and wait for Ctrl-C."""
     from spotlab_pipelines_tests.demo.servers import dagster_command, mlflow_command, server_environment
-    from spotlab_pipelines_tests.demo.show import told
+    from spotlab_pipelines_tests.demo.show import told, versions_page
     from spotlab_pipelines_tests.demo.stage import write_environment
 
     environment = server_environment(settings)
@@ -199,11 +200,15 @@ def keep_everything_up(screen: Console, settings: Settings, servers: Servers, aw
         servers.await_answer("mlflow", f"{mlflow}/health")
     file = write_environment(settings, aws)
     screen.print(
-        f"\n  Dagster UI  {dagster}\n  MLflow      {mlflow}\n  logs        {servers.log_dir}\n"
+        f"\n  Dagster UI  {dagster}\n  MLflow      {mlflow}\n    versions  {mlflow}{versions_page(settings)}"
+        " (select some, then Compare or the charts)\n"
+        f"    models    {mlflow}/#/models\n  logs        {servers.log_dir}\n"
         f"\nIn another terminal, with this local AWS:  source {file}\n"
         "  .venv/bin/spotlab doctor                 each setting, store and account\n"
         "  .venv/bin/spotlab evaluate 111111111111  one more evaluation of an account\n"
         "  .venv/bin/spotlab experiments list       every evaluation so far\n"
+        "  .venv/bin/spotlab models scorecard logistic/1               what a version was worth\n"
+        "  .venv/bin/spotlab models compare advisor-rate/1 logistic/1  two of them side by side\n"
         "\nCtrl-C ends it all.",
         highlight=False,
         markup=False,

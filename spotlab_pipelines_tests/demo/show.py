@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
 
-import pandas as pd
 import sqlalchemy as sa
 from rich.console import Console
 from rich.markup import escape
@@ -20,67 +18,21 @@ from rich.text import Text
 
 from spotlab_pipelines.accounts.registry import Account
 from spotlab_pipelines.accounts.report import AccessReport
+from spotlab_pipelines.cli.decisions import account_title, decisions_table
 from spotlab_pipelines.defs.run import RunOutcome
 from spotlab_pipelines.experiments.as_of import PastEvaluation
+from spotlab_pipelines.experiments.pages import EXPERIMENT
 from spotlab_pipelines.experiments.queries import latest_decisions
+from spotlab_pipelines.inference.mlflow_store import mlflow_client
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines.terminal import visible
 from spotlab_pipelines_tests.demo.holdings import Holdings
 from spotlab_pipelines_tests.demo.stage import Judgement
 
-DESTINATIONS = {"STAY": "stays", "FALLBACK_ON_DEMAND": "on-demand", "SKIP": "unknown"}
-STYLES = {"STAY": "green", "SWITCH": "cyan", "FALLBACK_ON_DEMAND": "yellow", "SKIP": "red"}
-
-
-def console() -> Console:
-    """A console wide enough for the decisions where the output is no terminal."""
-    plain = Console()
-    return plain if plain.is_terminal else Console(width=172)
-
-
-def decisions_table(title: str, decisions: pd.DataFrame, *, watched: bool = False) -> Table:
-    """The decisions of one evaluation, a line per instance and version; the version that decides comes first.
-
-    A version in shadow gives its reason only where it decides otherwise.
-
-    Args:
-        decisions: as `experiments.queries.latest_decisions` gives them.
-        watched: the whole account is a PROD one, whose decisions are only logged.
-    """
-    table = Table(
-        title=Text(visible(title)), title_justify="left", title_style="bold", header_style="bold", show_lines=False
-    )
-    for name in (
-        "instance",
-        "from pool\n→ to pool",
-        "interrupted within\n1 h / 6 h / 12 h, in %",
-        "USD per hour\nnow → then",
-        "version\nrole, shadow or not",
-    ):
-        table.add_column(name, no_wrap=True)
-    table.add_column("decision\nreason", overflow="fold", min_width=40)
-    acting = decisions[decisions["acting"]].set_index("instance_id")["decision"]
-    previous = None
-    for row in cast("Iterable[Any]", decisions.itertuples(index=False)):
-        if previous is not None and previous != row.instance_id:
-            table.add_section()
-        says_the_same = not row.acting and row.decision == acting.get(row.instance_id)
-        table.add_row(
-            row.instance_id if previous != row.instance_id else "",
-            Text(f"{_pool(row.from_pool)}\n→ {DESTINATIONS.get(row.decision) or _pool(row.to_pool)}"),
-            _probabilities(row),
-            _costs(row),
-            Text(f"{row.model_version}\n{_part(row, watched=watched)}"),
-            f"[{STYLES[row.decision]}]{row.decision}[/]" + ("" if says_the_same else f"\n{escape(row.reason)}"),
-            style=None if row.acting else "dim",
-        )
-        previous = row.instance_id
-    return table
-
 
 def print_decisions(screen: Console, engine: sa.Engine, account: Account, outcome: RunOutcome) -> None:
     """An account's decisions of this evaluation, or the one line that says why there are none."""
-    title = f"{account.account_id} {account.name} ({account.environment}, owned by {account.owner_email})"
+    title = account_title(account)
     if outcome.success:
         decisions = latest_decisions(engine, account.account_id, outcome.window_start)
         screen.print("", decisions_table(title, decisions, watched=account.environment == "PROD"))
@@ -195,6 +147,13 @@ def how_to_look_further(screen: Console, market: Path | None) -> None:
         screen.print(f"  {command:39} {what}", highlight=False, markup=False, soft_wrap=True)
 
 
+def versions_page(settings: Settings) -> str:
+    """Where MLflow's UI shows the versions beside each other; its list of experiments before there are scorecards."""
+    found = mlflow_client(settings).get_experiment_by_name(EXPERIMENT)
+    # Its runs: the page of an experiment begins with traces of language models, of which there are none.
+    return "/#/experiments" if found is None else f"/#/experiments/{found.experiment_id}/runs"
+
+
 class Told:
     """Something under way on the screen: called with a step and its state; `fail` makes its end a red one."""
 
@@ -236,35 +195,3 @@ def _grown(before: dict[str, int], now: dict[str, int]) -> str:
         if count or change:
             parts.append(f"{count:,}{f' ({change:+,})' if change else ''} {kind}")
     return ", ".join(parts) or "nothing"
-
-
-def _pool(pool_id: str) -> str:
-    """The product is only worth its width where it is not Linux."""
-    return pool_id.removesuffix(":Linux/UNIX")
-
-
-def _probabilities(row: Any) -> str:
-    values = (row.p_current_1h, row.p_current_6h, row.p_current_12h)
-    if pd.isna(values[0]):
-        return "none: on-demand" if row.decision != "SKIP" else "unknown"
-    return " / ".join(_percent(value) for value in values)
-
-
-def _percent(probability: float) -> str:
-    """A probability in %, to two digits; one that would read 0.00 is not taken for none."""
-    percent = 100 * probability
-    return "<0.01" if 0 < percent < 0.005 else f"{percent:.2f}"
-
-
-def _costs(row: Any) -> str:
-    now, then = row.from_cost_usd_per_hour, row.to_cost_usd_per_hour
-    if pd.isna(now):
-        return "unknown"
-    return f"{now:.4f} → {now if pd.isna(then) else then:.4f}"
-
-
-def _part(row: Any, *, watched: bool) -> str:
-    """The version's role, and what becomes of its decision. Nothing acts on an instance yet."""
-    if not row.acting:
-        return f"{row.model_role}, shadow"
-    return f"{row.model_role}, {'only logged' if row.shadow or watched else 'decides'}"

@@ -10,17 +10,20 @@ import pytest
 import sqlalchemy as sa
 from rich.console import Console
 
+from spotlab_pipelines.cli.decisions import decisions_table
 from spotlab_pipelines.experiments.judging import Comparison
+from spotlab_pipelines.experiments.pages import EXPERIMENT
 from spotlab_pipelines.experiments.scorecards import scorecard_of
 from spotlab_pipelines.experiments.verdict import Verdict
+from spotlab_pipelines.inference.mlflow_store import experiment_id, mlflow_client
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines_tests.demo.holdings import Holdings, holdings
 from spotlab_pipelines_tests.demo.show import (
-    decisions_table,
     how_to_look_further,
     print_scorecards,
     print_stores,
     told,
+    versions_page,
 )
 from spotlab_pipelines_tests.demo.stage import Judgement
 from spotlab_pipelines_tests.local_aws.server import LocalAws
@@ -82,6 +85,25 @@ def test_a_tiny_probability_is_not_shown_as_none(screen: Console) -> None:
     text = screen.export_text()
     assert "<0.01 / 0.01 / 25.00" in text
     assert "[0,5) %" in text
+
+
+@pytest.mark.parametrize("width", [100, 172])
+def test_a_decision_and_what_is_copied_are_whole_on_any_terminal(width: int) -> None:
+    narrow = Console(width=width, record=True, force_terminal=False)
+    narrow.print(
+        decisions_table("one", pd.DataFrame([decision(decision="FALLBACK_ON_DEMAND", instance_id="i-" + 17 * "0")]))
+    )
+    text = narrow.export_text()
+    for whole in ("FALLBACK_ON_DEMAND", "i-" + 17 * "0", "m5.large:use1-az1", "0.0500 → 0.0300", "advisor-rate/1"):
+        assert whole in text
+
+
+def test_the_versions_are_found_in_mlflow_without_its_first_page(settings: Settings, mlflow_database: str) -> None:
+    assert versions_page(settings) == "/#/experiments"
+    client = mlflow_client(settings)
+    made = experiment_id(client, settings, EXPERIMENT)
+    assert versions_page(settings) == f"/#/experiments/{made}/runs"
+    assert "Compare" in client.get_experiment(made).tags["mlflow.note.content"]
 
 
 def test_an_accounts_name_is_only_text(screen: Console) -> None:

@@ -97,7 +97,7 @@ def line_of(store: str, output: str) -> str:
 
 
 def check_shown(output: str) -> None:
-    for column in ("from pool", "→ to pool", "interrupted within", "in %", "USD per hour", "version", "reason"):
+    for column in ("from pool", "→ to pool", "interrupted within", "in %", "USD/h", "version", "reason"):
         assert column in output
     for decision in DECISIONS:
         assert decision in output
