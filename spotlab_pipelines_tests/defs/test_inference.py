@@ -19,6 +19,7 @@ def test_drift_beyond_chance_warns_and_names_what_drifted() -> None:
     result = drift_check(reports, psi_warn=0.2)
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
     metadata = cast("dict[str, Any]", result.metadata)
+    assert "b/1: x has PSI 0.360" in str(result.description), "the page of the check shows this line first"
     assert metadata["drifted"].value == ["222222222222, b/1: x has PSI 0.360 (0.150 by chance)"]
     assert metadata["no reference"].value == ["a/1"]
     assert drift_check(reports, psi_warn=0.3).passed
