@@ -141,7 +141,7 @@ def how_to_look_further(screen: Console, market: Path | None) -> None:
         (f"make demo{recording}", "once more: a second evaluation of the same accounts"),
         (f"{where}.venv/bin/spotlab experiments list", "every evaluation so far (starts the stores, which stay up)"),
         (f"{where}.venv/bin/spotlab models list", "what may be served (likewise)"),
-        (f"{where}.venv/bin/spotlab models scorecard logistic/1", "what a version was worth (likewise)"),
+        (f"{where}.venv/bin/spotlab models scorecard advisor-rate/1", "what a version was worth (likewise)"),
         (f"{where}make down", "stops the stores; the data stays"),
     ):
         screen.print(f"  {command:39} {what}", highlight=False, markup=False, soft_wrap=True)
