@@ -15,6 +15,8 @@ from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import Evaluation
 from spotlab_pipelines.errors import InvalidInput
 
+LOCK = sa.text("select pg_advisory_xact_lock(hashtextextended(:name, 0))")
+
 
 @dataclass(frozen=True, order=True)
 class EvaluationKey:
@@ -34,9 +36,7 @@ class EvaluationKey:
 
 def lock_account(connection: sa.Connection, account_id: str) -> None:
     """Hold the account's advisory lock until the transaction ends: one writer per account, on any machine."""
-    connection.execute(
-        sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(f"spotlab/account/{account_id}", 0)))
-    )
+    connection.execute(LOCK, {"name": f"spotlab/account/{account_id}"})
 
 
 def begin_evaluation(engine: sa.Engine, key: EvaluationKey, run_id: str | None) -> int:

@@ -46,15 +46,20 @@ def ensure_partitions(engine: sa.Engine, around: datetime, *, ahead: int = 1) ->
     Any number of processes may call it at once, as the owner or as the pipeline: a function of the owner's makes them.
     Usually nothing is missing and it costs one query.
     """
-    months = [month_start(around, offset) for offset in range(-1, ahead + 1)]
     with database_errors():
         with engine.connect() as connection:
-            existing = existing_months(connection)
-        missing = [month for month in months if month not in existing]
+            missing = missing_months(connection, around, ahead=ahead)
         if not missing:
             return []
         with engine.begin() as connection:
             return [partition_name(month) for month in missing if connection.scalar(sa.func.make_log_partition(month))]
+
+
+def missing_months(connection: sa.Connection, around: datetime, *, ahead: int = 1) -> list[datetime]:
+    """The months for which `ensure_partitions` would create a partition."""
+    existing = existing_months(connection)
+    months = (month_start(around, offset) for offset in range(-1, ahead + 1))
+    return [month for month in months if month not in existing]
 
 
 @dataclass(frozen=True)

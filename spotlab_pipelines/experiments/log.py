@@ -7,19 +7,19 @@ horizon). How the rows travel is `copying.py`'s, reading the log `queries.py`'s,
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError as DatabaseIntegrityError
 
 from spotlab_pipelines.accounts.frames import check_frame
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.evaluations import EvaluationKey, lock_account
-from spotlab_pipelines.database.partitions import ensure_partitions
-from spotlab_pipelines.database.tables import Evaluation
+from spotlab_pipelines.database.partitions import ensure_partitions, missing_months
 from spotlab_pipelines.errors import IntegrityError, NotFound
 from spotlab_pipelines.experiments.copying import COPY, CREATE, INSERT, to_csv
 from spotlab_pipelines.experiments.frames import decisions_schema
@@ -34,6 +34,18 @@ EVALUATED_TABLES = ("features", "predictions", "decisions")
 """The tables of an evaluation whose metadata names its snapshot and timings."""
 DETAILS = ("failed_versions", "drift", "retrospective", "first_known", "backfilled")
 """What of that metadata the evaluation's row keeps, so that Postgres alone tells it."""
+
+
+FIND = sa.text("""
+    select step, state, snapshot_id, counts from evaluations
+    where account_id = :account_id and window_start = :window_start
+""")
+MARK_LOGGED = sa.text("""
+    update evaluations
+    set state = 'logged', snapshot_id = :snapshot_id, counts = :counts, details = :details, error = null,
+        failed_at_step = null, finished_at = now()
+    where account_id = :account_id and window_start = :window_start
+""").bindparams(sa.bindparam("counts", type_=JSONB), sa.bindparam("details", type_=JSONB))
 
 
 @dataclass(frozen=True)
@@ -77,10 +89,11 @@ def log_evaluation(engine: sa.Engine, archive: Archive, key: EvaluationKey) -> L
     try:
         with database_errors(), engine.connect() as connection:
             found = _find(connection, key)
+            missing = missing_months(connection, key.window_start)
         if found.state == "logged":
             return _already_logged(key, found)
         evaluated = _read_evaluated(archive, key)
-        with database_errors():
+        if missing:
             ensure_partitions(engine, key.window_start)
         with database_errors(), engine.begin() as connection:
             lock_account(connection, key.account_id)
@@ -163,28 +176,12 @@ def _write(connection: sa.Connection, key: EvaluationKey, evaluated: _Evaluated)
 
 
 def _mark_logged(connection: sa.Connection, key: EvaluationKey, evaluated: _Evaluated) -> None:
-    connection.execute(
-        sa.update(Evaluation)
-        .where(*_is(key))
-        .values(
-            state="logged",
-            snapshot_id=evaluated.snapshot_id,
-            counts=evaluated.counts,
-            details=evaluated.details,
-            error=None,
-            failed_at_step=None,
-            finished_at=sa.func.now(),
-        )
-    )
-
-
-def _is(key: EvaluationKey) -> tuple[sa.ColumnElement[bool], ...]:
-    return (Evaluation.account_id == key.account_id, Evaluation.window_start == key.window_start)
+    values = {"snapshot_id": evaluated.snapshot_id, "counts": evaluated.counts, "details": evaluated.details}
+    connection.execute(MARK_LOGGED, asdict(key) | values)
 
 
 def _find(connection: sa.Connection, key: EvaluationKey) -> sa.Row[Any]:
-    statement = sa.select(Evaluation.step, Evaluation.state, Evaluation.snapshot_id, Evaluation.counts)
-    found = connection.execute(statement.where(*_is(key))).one_or_none()
+    found = connection.execute(FIND, asdict(key)).one_or_none()
     if found is None:
         raise NotFound(f"There is no evaluation {key}.", remedy="Begin it with the first step of its account.")
     return found

@@ -47,9 +47,8 @@ def on_demand_of(
     by_os = joined_texts([pools["region"].array, systems(pools["product"], PRICING_OS), pools["instance_type"].array])
     row = places(by_os, joined(on_demand, BY_OS))
     listed = np.append(on_demand["on_demand_usd_per_hour"].to_numpy(dtype=float), np.nan)[row]
-    source = np.append(places(pd.Index(on_demand["price_source"]), pd.Index(SOURCES)), SOURCES.index(NO_PRICE_SOURCE))[
-        row
-    ]
+    origin = places(pd.Index(on_demand["price_source"]), pd.Index(SOURCES))
+    source = np.append(origin, SOURCES.index(NO_PRICE_SOURCE))[row]
     if not np.isnan(listed).any():
         return listed, text(SOURCES).take(source)
     advised = places(by_os, joined(advisor, BY_OS))
