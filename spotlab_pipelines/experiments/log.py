@@ -132,7 +132,7 @@ def _read_evaluated(archive: Archive, key: EvaluationKey) -> _Evaluated:
             remedy="Evaluate the account again, from its features on.",
         )
     pools, exclusions = archive.read_table("pools", key), archive.read_table("exclusions", key)
-    acting = decisions["decision"][decisions["acting"]]
+    acting = decisions["decision"].array[decisions["acting"].to_numpy()]
     return _Evaluated(
         payload=to_csv(decisions),
         rows=len(decisions) * len(HORIZONS_H),
@@ -144,7 +144,7 @@ def _read_evaluated(archive: Archive, key: EvaluationKey) -> _Evaluated:
             "versions": decisions["model_version"].nunique(),
             "pools": len(pools),
             "excluded": dict(Counter(exclusions["reason"]).most_common()),
-            "decisions": dict(Counter(acting).most_common()),
+            "decisions": dict(Counter(acting.tolist()).most_common()),
             "rows": len(decisions) * len(HORIZONS_H),
         },
         details={name: each[name] for each in metadata for name in DETAILS if name in each},

@@ -34,7 +34,7 @@ from spotlab_pipelines.features.tables import (
 from spotlab_pipelines.features.windows import pool_codes
 from spotlab_pipelines.market.cache import Market, read_catalogue, read_market, stale_sources
 from spotlab_pipelines.market.fitting import wanted_market
-from spotlab_pipelines.market.frames import ESTIMATED_PRICE
+from spotlab_pipelines.market.frames import ESTIMATED_PRICE, among
 from spotlab_pipelines.market.layout import POOL_OBSERVATIONS, SPOT_PRICES
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def freeze(settings: Settings, archive: Archive, key: EvaluationKey, seen: Seen,
         features=len(tables.features),
         more_features={spec: len(tables.by_spec[spec]) for spec in seen.more_specs},
         excluded=dict(Counter(tables.exclusions["reason"]).most_common()),
-        estimated_on_demand=int((tables.pools["price_source"] == ESTIMATED_PRICE).sum()),
+        estimated_on_demand=int(among(tables.pools["price_source"], [ESTIMATED_PRICE]).sum()),
         data_age_s=_oldest(seen.market, seen.now),
         stale_sources=stale_sources(seen.market.sources),
         timings_ms=timings,
@@ -229,14 +229,18 @@ def priced_at(sources: pd.DataFrame, *, without_prices: datetime) -> datetime:
         sources: source, scrape_id, fetched_at, keys: what a market was read from.
         without_prices: the answer where no price was wanted and none was read, as with an empty fleet.
     """
-    fetched_at = sources["fetched_at"][sources["source"] == SPOT_PRICES]
-    return without_prices if fetched_at.empty else fetched_at.max().to_pydatetime()
+    return max(_fetched(sources, SPOT_PRICES), default=without_prices)
 
 
 def _observed_at(sources: pd.DataFrame, *, as_of: datetime) -> datetime:
     """The newest scrape of observations that was read, or `as_of` if that is later: where specs beyond v1 look from."""
-    fetched_at = sources["fetched_at"][sources["source"] == POOL_OBSERVATIONS]
-    return as_of if fetched_at.empty else max(as_of, fetched_at.max().to_pydatetime())
+    return max([as_of, *_fetched(sources, POOL_OBSERVATIONS)])
+
+
+def _fetched(sources: pd.DataFrame, source: str) -> list[datetime]:
+    """When the scrapes of a source were fetched."""
+    times = zip(sources["source"], sources["fetched_at"], strict=True)
+    return [fetched_at.to_pydatetime() for name, fetched_at in times if name == source]
 
 
 def _snapshot_frames(fleet: pd.DataFrame, market: Market) -> dict[str, pd.DataFrame]:

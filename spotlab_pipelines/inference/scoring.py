@@ -99,7 +99,7 @@ def score_evaluation(registry: ModelRegistry, archive: Archive, key: EvaluationK
         mean_probability={str(version): float(mean) for version, mean in means.items()},
         drift=drift,
         timings_ms=timings,
-        probabilities=predictions[list(COLUMNS)].to_numpy(),
+        probabilities=np.column_stack([predictions[name].to_numpy() for name in COLUMNS]),
         preview=predictions.head(10),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -49,6 +50,15 @@ class ServingVersion:
 
 def select_versions(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> list[ServingVersion]:
     """Rows of the registry: the champion first, then challengers, then the rest, each by version."""
+    rows = connection.execute(_versions().where(*where))
+    return [
+        ServingVersion(**{**row._mapping, "horizons_h": tuple(row.horizons_h), "acts": tuple(row.acts or ())})
+        for row in rows
+    ]
+
+
+@lru_cache(maxsize=1)
+def _versions() -> sa.Select[Any]:
     columns = [getattr(ModelVersion, field.name) for field in fields(ServingVersion) if field.name != "acts"]
     # The audit log is append-only, and done acts get into it by our own commands alone, which ask for rights first.
     acts = (
@@ -63,13 +73,7 @@ def select_versions(connection: sa.Connection, *where: sa.ColumnElement[bool]) -
         .label("acts")
     )
     rank = sa.func.array_position(array(["champion", "challenger", "none"]), ModelVersion.role)
-    rows = connection.execute(
-        sa.select(*columns, acts).where(*where).order_by(rank, ModelVersion.family, ModelVersion.number)
-    )
-    return [
-        ServingVersion(**{**row._mapping, "horizons_h": tuple(row.horizons_h), "acts": tuple(row.acts or ())})
-        for row in rows
-    ]
+    return sa.select(*columns, acts).order_by(rank, ModelVersion.family, ModelVersion.number)
 
 
 def check_on_record(row: ServingVersion) -> None:

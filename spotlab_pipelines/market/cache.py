@@ -59,11 +59,11 @@ def price_key(region: str, family: str) -> str:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Every known type (catalogue frame), its on-demand prices (on-demand frame), and the scrapes they come from."""
+    """Every known type (catalogue frame), its on-demand prices (on-demand frame), and the reader of both."""
 
     types: pd.DataFrame
     on_demand: pd.DataFrame
-    sources: pd.DataFrame
+    reader: Reader
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def read_catalogue(redis: redis_client.Redis, settings: Settings, *, now: dateti
     names = [name.decode() if isinstance(name, bytes) else name for name in answer[::2]]
     keyed = sorted(((metadata_key(name), name, raw) for name, raw in zip(names, answer[1::2], strict=True)), key=str)
     types, on_demand = decode_catalogue(reader, keyed)
-    return Catalogue(types, on_demand, reader.sources())
+    return Catalogue(types, on_demand, reader)
 
 
 def read_market(
@@ -186,7 +186,7 @@ def read_market(
         advisor=advisor,
         catalogue=known[among(known["instance_type"], every_type)].reset_index(drop=True),
         on_demand=on_demand[here].reset_index(drop=True),
-        sources=pd.concat([sources_of(*readers), catalogue.sources], ignore_index=True),
+        sources=sources_of(*readers, catalogue.reader),
         observations=observed,
     )
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from spotlab_pipelines.accounts.registry import get_account
@@ -69,17 +70,17 @@ def decide_evaluation(settings: Settings, engine: sa.Engine, archive: Archive, k
     timings = {"decisions_read": _ms(read - started), "decisions": _ms(time.perf_counter() - read)}
     metadata = {"snapshot_id": scored_by["snapshot_id"], "timings_ms": timings, "rules": asdict(rules)}
     archive.write_table("decisions", key, decisions, metadata)
-    acting = decisions["acting"]
-    candidates = decisions["candidates_considered"][acting]
+    acting = np.flatnonzero(decisions["acting"])
+    candidates = decisions["candidates_considered"].to_numpy()[acting]
     return DecisionReport(
         account_id=key.account_id,
         window_start=key.window_start,
         instances=len(evaluated.instances),
         versions=[one.version for one in evaluated.scored],
-        acting=dict(Counter(decisions["decision"][acting]).most_common()),
+        acting=dict(Counter(decisions["decision"].array[acting].tolist()).most_common()),
         candidates_mean=float(candidates.mean()) if len(candidates) else 0.0,
         timings_ms=timings,
-        preview=decisions.loc[acting.index[acting][:10], PREVIEWED],
+        preview=pd.DataFrame({name: decisions[name].array[acting[:10]] for name in PREVIEWED}),
     )
 
 

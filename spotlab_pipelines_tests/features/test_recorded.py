@@ -31,6 +31,7 @@ from spotlab_pipelines.market.layout import HISTORY_DAYS, POOL_OBSERVATIONS, SPO
 from spotlab_pipelines.market.observations import publish_observations
 from spotlab_pipelines.market.publish import Envelope, publish_advisor
 from spotlab_pipelines.market.publish_prices import publish_prices
+from spotlab_pipelines.market.values import Reader
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines_tests.features.examples import LINUX, listed_market
 from spotlab_pipelines_tests.recorded import RECORDED, needs_recorded_data
@@ -155,8 +156,8 @@ def cached(redis: redis_py.Redis, settings: Settings, at: datetime) -> Market:
     recent = seen[(age >= pd.Timedelta(0)) & (age < pd.Timedelta(days=HISTORY_DAYS))]
     publish_observations(redis, recent, envelope(POOL_OBSERVATIONS), ttl_s=600, regions=[REGION])
     wanted = Wanted(types={REGION: TYPES}, families={REGION: tuple(families)}, products={REGION: (LINUX,)})
-    sources = pd.DataFrame({"source": text([])})
-    nothing = Catalogue(pd.DataFrame({"instance_type": text([])}), on_demand, sources)
+    reader = Reader(at, 600, "instance_catalogue")
+    nothing = Catalogue(pd.DataFrame({"instance_type": text([])}), on_demand, reader)
     return read_market(redis, settings, now=at, wanted=wanted, catalogue=nothing, observations=True)
 
 
