@@ -9,9 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from spotlab_pipelines.terminal import visible
+from spotlab_pipelines.terminal import console, exact, visible
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pandas as pd
 
     from spotlab_pipelines.accounts.registry import Account
@@ -25,6 +27,14 @@ STYLES = {"STAY": "green", "SWITCH": "cyan", "FALLBACK_ON_DEMAND": "yellow", "SK
 def account_title(account: Account) -> str:
     """The title of an account's table."""
     return f"{account.account_id} {account.name} ({account.environment}, owned by {account.owner_email})"
+
+
+def print_decisions(account: Account, decisions: pd.DataFrame, window_start: datetime) -> None:
+    """Print an account's decisions of one window, and the command that shows how they were logged."""
+    title = account_title(account)
+    console(WIDTH).print(decisions_table(title, decisions, watched=account.environment == "PROD"))
+    show = f"spotlab experiments show {account.account_id} --window {exact(window_start)}"
+    print(f"As logged, row by row: {show}")
 
 
 def decisions_table(title: str, decisions: pd.DataFrame, *, watched: bool = False) -> Table:

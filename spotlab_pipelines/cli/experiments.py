@@ -19,7 +19,7 @@ from spotlab_pipelines.cli.shared import (
     read_settings,
     scrape_shared,
 )
-from spotlab_pipelines.terminal import complain, console, exact, print_json, print_rows, progress, records, visible
+from spotlab_pipelines.terminal import complain, exact, print_json, print_rows, progress, records, visible
 
 if TYPE_CHECKING:
     from spotlab_pipelines.database.evaluations import EvaluationKey
@@ -70,7 +70,7 @@ def evaluate(
     if first_known or every or count:
         raise typer.BadParameter("--first-known, --every and --count belong to --as-of.")
     from spotlab_pipelines.accounts.registry import get_account
-    from spotlab_pipelines.cli.decisions import WIDTH, account_title, decisions_table
+    from spotlab_pipelines.cli.decisions import print_decisions
     from spotlab_pipelines.definitions import defs
     from spotlab_pipelines.defs.run import evaluate_account, open_instance
     from spotlab_pipelines.experiments.queries import latest_decisions
@@ -86,9 +86,8 @@ def evaluate(
         decisions = latest_decisions(engine, account, outcome.window_start)
     if as_json or decisions.empty:
         print_rows(records(decisions), as_json=as_json, empty="The account has no running instances.")
-        return
-    console(WIDTH).print(decisions_table(account_title(found), decisions, watched=found.environment == "PROD"))
-    print(f"As logged, row by row: spotlab experiments show {account} --window {exact(outcome.window_start)}")
+    else:
+        print_decisions(found, decisions, outcome.window_start)
 
 
 @app.command("list")
@@ -105,8 +104,8 @@ def experiments_list(
     if not as_json:
         # A terminal's width: the whole rows are for scripts. The window is told as `show` and `replay` take it.
         found = found.assign(window_start=found["window_start"].map(exact))[LISTED]
-    whose = "" if account is None else f" of account {account}"
-    print_rows(records(found), as_json=as_json, empty=f"Nothing{whose} was evaluated yet: `spotlab evaluate ACCOUNT`.")
+    nothing = f"Nothing was evaluated yet of {account or 'any account'}: `spotlab evaluate ACCOUNT`."
+    print_rows(records(found), as_json=as_json, empty=nothing)
 
 
 @app.command("show")
@@ -153,10 +152,7 @@ def replay(
     except PermanentError as error:
         complain(error)
         raise typer.Exit(NOT_REPLAYED) from None
-    if as_json:
-        print_json([shown(each) for each in replays])
-    else:
-        tell(replays)
+    print_json([shown(each) for each in replays]) if as_json else tell(replays)
     verdicts = {each.verdict for each in replays}
     if verdicts != {"identical"}:
         raise typer.Exit(DIFFERENT if "differs" in verdicts else NOT_REPLAYED)

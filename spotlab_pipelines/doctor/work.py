@@ -29,7 +29,7 @@ def evaluations(settings: Settings) -> str:
         stuck = stuck_evaluations(instance, database, datetime.now(UTC))
         dead = dead_runs(instance, database)
     if not stuck and not dead:
-        return f"{len(running)} are running, none is stuck"
+        return f"running: {len(running)}; none is stuck"
     told = [f"{each.key} (run {each.run_id}): {each.why}" for each in stuck[:SHOWN_MAX]]
     if len(stuck) > SHOWN_MAX:
         told.append(f"{len(stuck) - SHOWN_MAX} more")
