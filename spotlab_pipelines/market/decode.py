@@ -112,10 +112,15 @@ def decode_prices(
     """
     regions, pools, codes, changed, prices = [], [], [], [], []
     offset = 0
+    members: dict[tuple[str, str], set[str]] = {}
+    for region, (types, _) in covers.items():
+        for name in types:
+            members.setdefault((region, name.partition(".")[0]), set()).add(name)
     for key, region, raw in keyed:
         value = reader.open(key, raw)
         try:
-            _check_cover(reader, key, value, *covers[region])
+            wanted = members.get((region, key.rpartition(":")[2]), set())
+            _check_cover(reader, key, value, wanted, covers[region][1])
             part = value["pools"]
             size = len(part["instance_type"])
             code = whole_numbers(value["changes"]["pool"])
@@ -170,9 +175,7 @@ def _only_wanted(
 
 
 def _check_cover(reader: Reader, key: str, value: dict[str, Any], types: set[str], products: set[str]) -> None:
-    family = key.rpartition(":")[2]
-    lacking = {name for name in types if name.partition(".")[0] == family} - set(value["types"])
-    lacking |= products - set(value["products"])
+    lacking = (types - set(value["types"])) | (products - set(value["products"]))
     if lacking:
         raise reader.missing(f"{key} does not cover {', '.join(sorted(lacking))}, which the fleet wants.")
 

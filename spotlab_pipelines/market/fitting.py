@@ -61,13 +61,13 @@ def wanted_market(fleet: pd.DataFrame, catalogue: pd.DataFrame, flexibility_fact
     own, fits = _fits(catalogue, fleet["instance_type"].unique().tolist(), flexibility_factor)
     types, families, products = {}, {}, {}
     for region in sorted(fleet["region"].unique()):
-        here = fleet["region"] == region
-        own_here = fleet["instance_type"][here].drop_duplicates()
-        reached = np.flatnonzero(fits[among(known, own_here)[own]].any(axis=0))
-        wanted_families = {*family.take(reached), *family_of(own_here)}
-        types[region] = tuple(sorted({*known[among(family, wanted_families)], *own_here}))
+        here = (fleet["region"] == region).to_numpy(dtype=bool)
+        own_here = pd.unique(fleet["instance_type"].array[here]).tolist()
+        reached = fits[among(known, own_here)[own]].any(axis=0)
+        wanted_families = {*family.array[reached].tolist(), *(name.partition(".")[0] for name in own_here)}
+        types[region] = tuple(sorted({*known.array[among(family, wanted_families)].tolist(), *own_here}))
         families[region] = tuple(sorted(wanted_families))
-        products[region] = tuple(sorted(fleet["product"][here].unique()))
+        products[region] = tuple(sorted(pd.unique(fleet["product"].array[here]).tolist()))
     return Wanted(types=types, families=families, products=products)
 
 
