@@ -32,7 +32,7 @@ print(log_evaluation(connect(settings), Archive(settings.archive_location), KEY)
 """
 WAITING_TO_MARK = sa.text(
     "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' "
-    "and query ilike 'update evaluations%'"
+    "and query ilike '%update evaluations%'"
 )
 
 
