@@ -40,7 +40,8 @@ from spotlab_pipelines_tests.bench.measure import Figure, best_of
 from spotlab_pipelines_tests.features.seeded import ACCOUNT, SeededMarket, begun, publish, seed_account, seeded_market
 from spotlab_pipelines_tests.inference.models import register_both
 
-ROUNDS = 7
+ROUNDS = 25
+"""Both sides wait for Postgres for half of their time: with a few rounds the ratio varies by a tenth."""
 INSTANCES = 500
 FAMILIES, SIZES, ZONES = 20, 5, 6
 CHANGES_PER_POOL = 20
