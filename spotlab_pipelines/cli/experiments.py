@@ -62,9 +62,8 @@ def evaluate(
     ended Spot instances and 90 days of prices. What is logged already stays as it is.
     """
     if as_of is not None:
-        past = evaluate_as_of(
-            account, instants(as_of, every or "6h", count or 1), scrape=scrape, first_known=first_known
-        )
+        when = instants(as_of, every or "6h", count or 1)
+        past = evaluate_as_of(account, when, scrape=scrape, first_known=first_known)
         print_rows([vars(each) for each in past], as_json=as_json, empty="Nothing was evaluated.")
         return
     if first_known or every or count:
@@ -152,7 +151,10 @@ def replay(
     except PermanentError as error:
         complain(error)
         raise typer.Exit(NOT_REPLAYED) from None
-    print_json([shown(each) for each in replays]) if as_json else tell(replays)
+    if as_json:
+        print_json([shown(each) for each in replays])
+    else:
+        tell(replays)
     verdicts = {each.verdict for each in replays}
     if verdicts != {"identical"}:
         raise typer.Exit(DIFFERENT if "differs" in verdicts else NOT_REPLAYED)

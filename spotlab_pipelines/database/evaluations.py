@@ -12,10 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from spotlab_pipelines.database.engine import database_errors
+from spotlab_pipelines.database.locks import lock
 from spotlab_pipelines.database.tables import Evaluation
 from spotlab_pipelines.errors import InvalidInput
-
-LOCK = sa.text("select pg_advisory_xact_lock(hashtextextended(:name, 0))")
 
 
 @dataclass(frozen=True, order=True)
@@ -36,7 +35,7 @@ class EvaluationKey:
 
 def lock_account(connection: sa.Connection, account_id: str) -> None:
     """Hold the account's advisory lock until the transaction ends: one writer per account, on any machine."""
-    connection.execute(LOCK, {"name": f"spotlab/account/{account_id}"})
+    lock(connection, f"account/{account_id}")
 
 
 def begin_evaluation(engine: sa.Engine, key: EvaluationKey, run_id: str | None) -> int:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from spotlab_pipelines.database.engine import connect, database_errors
+from spotlab_pipelines.database.locks import lock
 from spotlab_pipelines.database.tables import ExperimentLog
 from spotlab_pipelines.errors import InvalidInput
 from spotlab_pipelines.settings import Settings
@@ -87,7 +88,7 @@ def drop_partitions(engine: sa.Engine, *, before: datetime) -> list[str]:
         engine: an engine of the owner.
     """
     with database_errors(), engine.begin() as connection:
-        connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended('spotlab/partitions', 0))"))
+        lock(connection, "partitions")
         old = [
             partition_name(month) for month in sorted(existing_months(connection)) if month_start(month, 1) <= before
         ]

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from spotlab_pipelines.database.engine import database_errors
+from spotlab_pipelines.database.locks import lock
 from spotlab_pipelines.database.tables import ModelVersion, VersionVerdict
 from spotlab_pipelines.experiments.labels import paired
 from spotlab_pipelines.experiments.plots import Said
@@ -30,7 +31,6 @@ HORIZON_H = 6
 GRACE = timedelta(days=2)
 """A day whose last outcomes are still open so long after its horizons have ended is judged without them."""
 EVER = datetime(1970, 1, 1, tzinfo=UTC)
-LOCK = sa.text("select pg_advisory_xact_lock(hashtextextended('spotlab/verdicts', 0))")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def look(
     """Look at a pair if there are new finished days and it is not decided; else give the latest verdict again."""
     with database_errors(), engine.begin() as connection:
         # One at a time: two looks at once would each spend what only one may.
-        connection.execute(LOCK)
+        lock(connection, "verdicts")
         earlier = looks(connection, champion, challenger)
         latest = earlier[-1] if earlier else None
         if latest is not None and latest.verdict in (PROMOTE, REJECT):

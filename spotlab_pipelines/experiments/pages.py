@@ -20,6 +20,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from spotlab_pipelines.database.engine import database_errors
+from spotlab_pipelines.database.locks import lock
 from spotlab_pipelines.database.tables import Evaluation, TrackingRun
 from spotlab_pipelines.experiments.judging import HORIZON_H, Judged
 from spotlab_pipelines.experiments.labels import labelled
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from spotlab_pipelines.settings import Settings
 
 EXPERIMENT = "scorecards"
-LOCK = sa.text("select pg_advisory_xact_lock(hashtextextended('spotlab/scorecards', 0))")
 FIRST_TAG, THROUGH_TAG, FIGURES_TAG = "spotlab.first_window", "spotlab.windows_through", "spotlab.figures"
 
 
@@ -71,7 +71,7 @@ def publish_scorecards(
     since = now - timedelta(days=settings.scorecard_days)
     with database_errors(), engine.begin() as connection:
         # Two at once would each make a run of the same version.
-        connection.execute(LOCK)
+        lock(connection, "scorecards")
         pages = _pages(connection, engine, verdicts, since)
         client = mlflow_client(settings)
         experiment = experiment_id(client, settings, EXPERIMENT)

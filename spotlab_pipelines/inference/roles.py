@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.acting import acting
 from spotlab_pipelines.database.audit import record, record_alone
+from spotlab_pipelines.database.locks import lock
 from spotlab_pipelines.database.tables import ModelVersion
 from spotlab_pipelines.errors import InvalidInput, ModelError, ModelTampered, ModelUnknown
 from spotlab_pipelines.inference.mlflow_models import show_role
@@ -54,7 +55,7 @@ def change_role(
     try:
         with acting(engine, action, actor=actor, subject=version) as connection:
             # One change of roles at a time: two promotions at once could leave MLflow behind.
-            connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended('spotlab/models', 0))"))
+            lock(connection, "models")
             before = {row.version: row for row in select_versions(connection)}
             _check_step(before.get(version), version, action, is_intact)
             why = _overruled(connection, before, version, gate)

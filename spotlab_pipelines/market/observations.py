@@ -20,6 +20,7 @@ from spotlab_pipelines.accounts.registry import get_account
 from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.accounts.spot_requests import RUNNING_CODES, read_spot_requests_and_refusals
 from spotlab_pipelines.database.engine import database_errors
+from spotlab_pipelines.database.locks import lock
 from spotlab_pipelines.database.redis import redis_errors
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.frames import OBSERVATION_COLUMNS, POOL_KEY, check_observations, family_of, text
@@ -69,7 +70,7 @@ def scrape_observations(
         regions = sorted({*account.regions, *observed["region"]})
         with database_errors(), engine.begin() as connection:
             for region in regions:
-                connection.execute(LOCK, {"name": f"spotlab/pool_observations/{region}"})
+                lock(connection, f"pool_observations/{region}")
             stays = whole_scrapes(archive, now=record.fetched_at, settle=settings.archive_settle)
             facts = observed.rename(columns={"kind": "observation"})
             new = new_facts(archive, SOURCE, facts, counts=lambda file: file.fetched_at > since and stays(file))
@@ -87,9 +88,6 @@ def scrape_observations(
         pools=len(known[[*POOL_KEY]].drop_duplicates()),
         keys=keys,
     )
-
-
-LOCK = sa.text("select pg_advisory_xact_lock(hashtextextended(:name, 0))")
 
 
 def observations_of(requests: pd.DataFrame, refusals: pd.DataFrame, *, at: datetime) -> pd.DataFrame:

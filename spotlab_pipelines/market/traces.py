@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.acting import acting, check_rights
 from spotlab_pipelines.database.audit import record as put_on_record
+from spotlab_pipelines.database.locks import lock
 from spotlab_pipelines.errors import InvalidInput, NotFound
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.canonical import content_id
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-LOCK = sa.text("select pg_advisory_xact_lock(hashtextextended('spotlab/pool_traces', 0))")
 LISTED = ("trace", "content_id", "rows", "pools", "failed", "first", "last", "imported_at")
 
 
@@ -92,7 +92,7 @@ def import_trace(
     stored = False
     # One import at a time: two of the same trace at once are one.
     with acting(engine, "import_trace", actor=actor, subject=name) as connection:
-        connection.execute(LOCK)
+        lock(connection, "pool_traces")
         if not _is_there(archive, name, found):
             with recorded(engine, POOL_TRACES) as scrape:
                 scrape.provenance = {"trace": name, **details}

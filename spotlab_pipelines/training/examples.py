@@ -1,7 +1,6 @@
 """Point-in-time examples: what was known of an exposed pool at an instant, and what became of the instance there. Pure.
 
-Features come from the same windows and the same engine as in serving. Which instances ran when
-is exposures.py's.
+Features come from the same windows and the same engine as in serving. Which instances ran when is exposures.py's.
 """
 
 from __future__ import annotations
