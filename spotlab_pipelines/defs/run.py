@@ -126,6 +126,20 @@ def evaluate_account(
     return _run(instance, definitions.resolve_job_def("evaluation"), account_id=account_id, progress=progress)
 
 
+def learn_of_account(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, account_id: str, *, progress: Progress | None = None
+) -> RunOutcome:
+    """Learn now what became of the instances of an account that was evaluated before."""
+    return _run(instance, definitions.resolve_job_def("outcomes"), account_id=account_id, progress=progress)
+
+
+def judge_versions(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, *, progress: Progress | None = None
+) -> RunOutcome:
+    """Bring each version's scorecard up to date, and look at the challengers."""
+    return _run(instance, definitions.resolve_job_def("scorecards"), progress=progress)
+
+
 def _run(
     instance: dg.DagsterInstance,
     job: dg.JobDefinition,

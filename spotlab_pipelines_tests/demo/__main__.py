@@ -135,7 +135,13 @@ def evaluate_everything(
     from spotlab_pipelines.database.engine import connect
     from spotlab_pipelines.database.migrate import ensure_databases, upgrade
     from spotlab_pipelines.definitions import defs
-    from spotlab_pipelines.defs.run import evaluate_account, open_instance, scrape_shared_market
+    from spotlab_pipelines.defs.run import (
+        evaluate_account,
+        judge_versions,
+        learn_of_account,
+        open_instance,
+        scrape_shared_market,
+    )
     from spotlab_pipelines_tests.demo import show, stage
     from spotlab_pipelines_tests.demo.holdings import holdings
 
@@ -174,14 +180,20 @@ def evaluate_everything(
                 outcomes[account.account_id] = outcome
                 if not outcome.success:
                     say.fail(str(outcome.failure()))
-    with show.told(screen, "What became of the instances, and each version judged by it") as say:
-        judgement = stage.judge(settings, engine, accounts, say)
+        with show.told(screen, "Dagster: what became of the instances, and each version judged by it") as say:
+            for account in accounts:
+                learned = learn_of_account(instance, defs, account.account_id, progress=say)
+                if not learned.success:
+                    say.fail(f"{account.account_id}: {learned.failure()}")
+            judged = judge_versions(instance, defs, progress=say)
+            if not judged.success:
+                raise judged.failure()
     for account in accounts:
         show.print_decisions(screen, engine, account, outcomes[account.account_id])
     show.print_stores(screen, settings, before, holdings(settings, engine))
     reports = [*(sessions.validate_account_access(account.account_id) for account in accounts), *reports]
     show.print_access(screen, [*accounts, legacy], reports)
-    show.print_scorecards(screen, judgement)
+    show.print_scorecards(screen, stage.judgement(settings, engine))
     return all(outcome.success for outcome in outcomes.values())
 
 

@@ -26,13 +26,11 @@ from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.accounts.steering import assign_version, set_shadow
 from spotlab_pipelines.accounts.users import add_user
 from spotlab_pipelines.database.redis import connect_redis
-from spotlab_pipelines.errors import AccessDenied
+from spotlab_pipelines.errors import AccessDenied, NotEnoughData
 from spotlab_pipelines.experiments.as_of import PastEvaluation, bring_past, evaluate_past
-from spotlab_pipelines.experiments.judging import HORIZON_H, Comparison, compare, judge_challengers
-from spotlab_pipelines.experiments.outcomes import resolve_outcomes
-from spotlab_pipelines.experiments.pages import publish_scorecards
+from spotlab_pipelines.experiments.judging import HORIZON_H, Comparison, compare
 from spotlab_pipelines.experiments.queries import list_experiments
-from spotlab_pipelines.experiments.scorecards import VersionScorecard
+from spotlab_pipelines.experiments.scorecards import VersionScorecard, version_scorecards
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.settings import Settings, get_settings
@@ -214,20 +212,18 @@ class Judgement:
     comparisons: list[Comparison]
 
 
-def judge(
-    settings: Settings, engine: sa.Engine, accounts: Sequence[Account], say: Callable[[str, str], None]
-) -> Judgement:
-    """What the hourly jobs do by themselves: learn what became of the instances, and judge each version by it."""
-    now = datetime.now(UTC)
-    for account in accounts:
-        say(f"what became of the instances of {account.account_id}", "")
-        resolve_outcomes(engine, account.account_id, now)
-    say("scorecards", "to MLflow")
-    verdicts = judge_challengers(engine, now=now)
-    cards, _ = publish_scorecards(settings, engine, verdicts, now=now)
-    since = now - timedelta(days=settings.scorecard_days)
-    pairs = [compare(engine, each.champion, each.challenger, horizon_h=HORIZON_H, since=since) for each in verdicts]
-    return Judgement(cards, [each for each in pairs if each is not None])
+def judgement(settings: Settings, engine: sa.Engine) -> Judgement:
+    """What the log says of the serving versions, once outcomes were learned and scorecards made."""
+    since = datetime.now(UTC) - timedelta(days=settings.scorecard_days)
+    serving = [row for row in ModelRegistry(engine, settings).versions() if row.status == "approved"]
+    cards: list[VersionScorecard] = []
+    for row in serving:
+        with contextlib.suppress(NotEnoughData):
+            cards += version_scorecards(engine, row.version, horizon_h=HORIZON_H, since=since)
+    champions = [row.version for row in serving if row.role == "champion"]
+    pairs = [(first, row.version) for first in champions for row in serving if row.version != first]
+    found = [compare(engine, *pair, horizon_h=HORIZON_H, since=since) for pair in pairs]
+    return Judgement([card for card in cards if card.card is not None], [each for each in found if each is not None])
 
 
 def first_models(settings: Settings, engine: sa.Engine, say: Callable[[str, str], None]) -> list[FirstModel]:

@@ -93,7 +93,7 @@ def provoke(birds: Laboratory, program: Program) -> str:
     return shown
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_no_secret_is_kept_or_shown_anywhere(
     birds: Laboratory,
     owner: sa.Engine,

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -17,6 +13,7 @@ import pytest
 from spotlab_pipelines.accounts.standing import disable_account
 from spotlab_pipelines_tests.demo.servers import Servers
 from spotlab_pipelines_tests.integration.conftest import Laboratory, checkout
+from spotlab_pipelines_tests.integration.ui import Ui
 
 REPOSITORY = {"repositoryLocationName": "spotlab_pipelines", "repositoryName": "__repository__"}
 ASSETS = """{ assetNodes { assetKey { path } assetChecksOrError { ... on AssetChecks { checks {
@@ -36,31 +33,6 @@ mutation($params: LaunchBackfillParams!) {
 }"""
 RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 BACKFILL = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
-
-
-class Ui:
-    """The GraphQL endpoint of a running `dagster dev`."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})  # noqa: S310
-        with urllib.request.urlopen(request, timeout=60) as reply:  # noqa: S310
-            answer = json.load(reply)
-        assert "errors" not in answer, answer["errors"]
-        return answer["data"]
-
-    def wait(self, query: str, path: str, done: set[str], **variables: Any) -> str:
-        """Ask until the status is one of `done`."""
-        status, deadline = "UNKNOWN", time.monotonic() + 240
-        while time.monotonic() < deadline:
-            status = self.ask(query, **variables)[path]["status"]
-            if status in done:
-                return status
-            time.sleep(0.5)
-        pytest.fail(f"still {status} after four minutes")
 
 
 @pytest.fixture
@@ -91,7 +63,7 @@ def failures(laboratory: Laboratory) -> list[str]:
     return [f"{event.job_name} {event.step_key}: {event.step_failure_data.error_display_string}" for event in events]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_materialize_all_succeeds_on_one_account_and_on_several(laboratory: Laboratory, ui: Ui) -> None:
     nodes = ui.ask(ASSETS)["assetNodes"]
     keys = [node["assetKey"] for node in nodes]
