@@ -77,7 +77,6 @@ def model_card(facts: CardFacts) -> str:
         "Predicts the probability that a Spot instance in a pool (instance type, availability zone id, product) is"
         f" interrupted within {horizons} hours; it does not fall with the horizon."
     )
-    measured = {name: f"{value:.6g}" for name, value in facts.metrics.items()}
     return "\n".join(
         [
             f"# {facts.family}",
@@ -92,7 +91,7 @@ def model_card(facts: CardFacts) -> str:
             "",
             "## Metrics",
             "",
-            *(_rows("metric", measured) or ["None were measured."]),
+            *(_metrics(facts.metrics, facts.horizons_h) or ["None were measured."]),
             "",
             "## Limits",
             "",
@@ -125,6 +124,22 @@ def _data(facts: CardFacts) -> str:
         rows = "" if facts.training_rows is None else f"{facts.training_rows:,} examples, "
         fitted = f"{rows}fingerprint `{facts.training_sha256}`."
     return f"{facts.notes.data} {fitted}".strip()
+
+
+def _metrics(metrics: Mapping[str, float], horizons_h: Sequence[int]) -> list[str]:
+    """A table of what is measured at horizons (`<name>_<H>h`), a column a horizon, and one of the others."""
+    columns = [f"{hours:g}h" for hours in horizons_h]
+    table: dict[str, dict[str, str]] = {}
+    others: dict[str, str] = {}
+    for name, value in metrics.items():
+        figure, _, column = name.rpartition("_")
+        row, key = (table.setdefault(figure, {}), column) if column in columns else (others, name)
+        row[key] = f"{value:.6g}"
+    if not table:
+        return _rows("metric", others)
+    rows = [[figure, *(row.get(column, "") for column in columns)] for figure, row in sorted(table.items())]
+    lines = [f"| {' | '.join(cells)} |" for cells in (["metric", *columns], ["---"] * (1 + len(columns)), *rows)]
+    return [*lines, "", *_rows("metric", others)] if others else lines
 
 
 def _rows(what: str, values: Mapping[str, Any]) -> list[str]:
