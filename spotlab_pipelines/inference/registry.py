@@ -33,6 +33,7 @@ from spotlab_pipelines.inference.versions import ServingVersion, check_on_record
 if TYPE_CHECKING:
     import pandas as pd
 
+    from spotlab_pipelines.features.drift import Reference
     from spotlab_pipelines.inference.estimators import HorizonEstimator
     from spotlab_pipelines.settings import Settings
 
@@ -130,6 +131,7 @@ class ModelRegistry:
         registered_by: str,
         training: pd.DataFrame | None = None,
         fingerprint: str | None = None,
+        reference: Reference | None = None,
         notes: Notes | None = None,
         entry_point: str | None = None,
         actor: str | None = None,
@@ -139,9 +141,9 @@ class ModelRegistry:
         Args:
             example: a few rows of features, for the signature and the input example.
             params, metrics: what is logged beside it; metrics are kept in Postgres too.
-            training: the features it was fitted on, whose bins are kept with it so that drift can be told; None for a
-                model that was fitted on nothing.
+            training: the features it was fitted on; None for a model that was fitted on nothing.
             fingerprint: of the data it was fitted on, 64 hex digits; by default the hash of `training`'s content.
+            reference: what the drift of later features is told from; by default the bins of `training`.
             notes: for its model card, what only whoever fitted it can say.
             entry_point: by which entry point a user's package declares it, if it declares several in one module.
             registered_by: who or what registers it, for people to read.
@@ -159,7 +161,7 @@ class ModelRegistry:
         adapter = adapter_class(package)(version=f"{family}/new", feature_version=feature_spec, estimator=estimator)
         require_conforming(adapter)
         fingerprint = fingerprint_of(fingerprint, training)
-        reference = reference_of_training(training, estimator, feature_spec)
+        reference = reference or reference_of_training(training, estimator, feature_spec)
         files = {} if reference is None else {REFERENCE_FILE: orjson.dumps(reference, option=orjson.OPT_INDENT_2)}
         if package is not None:
             files[PACKAGE_FILE] = package.to_bytes()

@@ -20,6 +20,7 @@ from spotlab_pipelines.training.fitting import Examples, Fitted, Progress, fit_f
 from spotlab_pipelines.training.plots import backtest_plots
 
 if TYPE_CHECKING:
+    from spotlab_pipelines.features.drift import Reference
     from spotlab_pipelines.inference.registry import ModelRegistry
     from spotlab_pipelines.inference.versions import ServingVersion
     from spotlab_pipelines.settings import Settings
@@ -85,8 +86,14 @@ def register_fit(
     registered_by: str,
     actor: str | None = None,
     more: dict[str, Any] | None = None,
+    reference: Reference | None = None,
 ) -> tuple[ServingVersion, str]:
-    """Register a fit as the family's next candidate; its row, and the hash of the fit."""
+    """Register a fit as the family's next candidate; its row, and the hash of the fit.
+
+    Args:
+        more: parameters besides those of the fit and of its data.
+        reference: what drift is told from; by default the examples.
+    """
     found = fit_sha256(fitted.model)
     row = registry.register(
         fitted.model,
@@ -95,6 +102,7 @@ def register_fit(
         example=data.examples[list(fitted.model.feature_names)].head(5),
         training=data.examples,
         fingerprint=data.fingerprint,
+        reference=reference,
         notes=Notes(data=data.sentence()),
         params=fitted.params | data.params() | {"fit_sha256": found} | (more or {}),
         metrics=fit_metrics(fitted, examples),

@@ -55,9 +55,11 @@ def recalibrated_version(
     say(f"recalibrating {version} on {len(examples)} examples")
     fitted = recalibrate(model, examples)
     base = {BASE: row.version, "base_sha256": row.artifact_sha256}
+    # What the models know is what their base was fitted on: the new rows taught a map alone.
     made, found = register_fit(
-        registry, fitted, examples, data, family=row.family, registered_by=registered_by, actor=actor, more=base
-    )
+        registry, fitted, examples, data, family=row.family, registered_by=registered_by, actor=actor, more=base,
+        reference=row.reference,
+    )  # fmt: skip
     say("drawing reliability, ROC, precision and recall, calibration over time")
     show_fit(settings, made, fitted, examples)
     return TrainedModel(made.version, made.status, found, data.fingerprint, fitted.params | base, dict(made.metrics))

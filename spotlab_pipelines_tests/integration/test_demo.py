@@ -111,6 +111,10 @@ def check_shown(output: str) -> None:
     _, _, worth = output.partition("What the predictions within 6 h were worth")
     for shown in ("Brier skill [95 %]", "advisor-rate/1", "logistic/1 against advisor-rate/1, a single look:"):
         assert shown in worth
+    for version in ("advisor-rate/1", "logistic/1"):
+        (row,) = [line for line in worth.splitlines() if line.startswith(f"│ {version}")]
+        predictions, known, events = (int(cell) for cell in row.split("│")[2:5])
+        assert predictions > known > events > 0, "past windows are judged by what became of their instances"
 
 
 def check_access(output: str) -> None:
