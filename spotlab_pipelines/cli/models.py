@@ -18,6 +18,7 @@ from spotlab_pipelines.cli.shared import (
     read_settings,
     scrape_shared,
 )
+from spotlab_pipelines.settings import HORIZONS_H
 from spotlab_pipelines.terminal import print_rows, visible
 
 if TYPE_CHECKING:
@@ -55,18 +56,15 @@ def models_list(as_json: Json = False) -> None:
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    """A version for a terminal; all metrics of its fit are for --json, MLflow and `models compare`."""
-    horizons = row["horizons_h"]
-    figures = {
-        name: " / ".join(f"{row['metrics'][f'{name}_{hours}h']:.3f}" for hours in horizons)
-        for name in SHOWN_METRICS
-        if all(f"{name}_{hours}h" in row["metrics"] for hours in horizons)
-    }
-    return (
-        {name: row[name] for name in ("version", "role", "status", "feature_spec", "horizons_h")}
-        | {f"{name} of the fit": figures.get(name) for name in SHOWN_METRICS}
-        | {"registered_by": row["registered_by"]}
-    )
+    """A version for a terminal; who registered it and all metrics of its fit are for --json and MLflow."""
+    named = {name: row[name] for name in ("version", "role", "status", "feature_spec")}
+    at = "/".join(map(str, HORIZONS_H))
+    for name in SHOWN_METRICS:
+        figures = [row["metrics"].get(f"{name}_{hours}h") for hours in HORIZONS_H]
+        known = any(figure is not None for figure in figures)
+        told = " / ".join("-" if figure is None else f"{figure:.3f}" for figure in figures)
+        named[f"{name} of fit, {at} h"] = told if known else None
+    return named
 
 
 @app.command("approve")

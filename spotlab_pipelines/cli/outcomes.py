@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spotlab_pipelines.cli.shared import EXIT_CODES, AccountId, As, Json, acting_as, database, read_settings
 from spotlab_pipelines.terminal import print_rows, records
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 IMPORT_EXAMPLES = f"""
 Probes (Parquet; 1 = available):
@@ -34,11 +37,6 @@ spotlab outcomes import p3.csv --name p3 --columns ms,event,node --time-column m
 
 {EXIT_CODES}
 """
-
-LISTED = [
-    *("window_start", "instance_id", "instance_type", "az_id", "interrupted_at", "watched_until", "ended_by"),
-    *("source", "settled"),
-]
 
 app = typer.Typer(no_args_is_help=True, help="What really happened to instances and pools.", epilog=EXIT_CODES)
 
@@ -168,9 +166,18 @@ def outcomes_list(
     with database(read_settings()) as engine:
         outcomes = list_outcomes(engine, account_id, limit)
     if not as_json:
-        # A terminal's width: the whole rows are for scripts.
-        outcomes = outcomes[LISTED]
+        outcomes = _shown(outcomes)
     print_rows(records(outcomes), as_json=as_json, empty="Nothing is resolved yet: `spotlab outcomes resolve ACCOUNT`.")
+
+
+def _shown(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """What fits a terminal: how each instance ended and when, or until when it was seen running; all else is JSON's."""
+    ended = outcomes["ended_by"].radd("ended by ").fillna("seen running")
+    return outcomes[["window_start", "instance_id", "instance_type"]].assign(
+        outcome=ended.mask(outcomes["interrupted_at"].notna(), "interrupted"),
+        at=outcomes["interrupted_at"].fillna(outcomes["watched_until"]),
+        source=outcomes["source"],
+    )
 
 
 def _pairs(stated: list[str]) -> tuple[tuple[str, str], ...]:

@@ -58,10 +58,17 @@ def test_outcomes_are_resolved_and_listed_by_hand(spotlab: Spotlab, owner: sa.En
     assert "Nothing is resolved yet" in spotlab("outcomes", "list", ACCOUNT).out
     ensure_partitions(owner, W)
     log = Log(owner)
-    log.window(205, "i-1")
+    log.window(205, "i-1", "i-2", "i-3")
     log.instance("i-1", running=1)
+    log.instance("i-2", running=205.5)
+    log.event("i-2", 206)
+    log.instance("i-3", running=205.5, ended=206, by="owner")
     (told,) = spotlab("outcomes", "resolve", ACCOUNT, "--no-read", "--json").json
-    assert (told["resolved"], told["still_open"], told["events_read_until"]) == (1, 1, None)
-    (listed,) = spotlab("outcomes", "list", ACCOUNT, "--json").json
-    assert (listed["instance_id"], listed["interrupted_at"], listed["settled"]) == ("i-1", None, False)
+    assert (told["resolved"], told["events_read_until"]) == (3, None)
+    listed = {row["instance_id"]: row for row in spotlab("outcomes", "list", ACCOUNT, "--json").json}
+    assert (listed["i-1"]["interrupted_at"], listed["i-1"]["settled"]) == (None, False)
+    shown = {line.split()[4]: line for line in spotlab("outcomes", "list", ACCOUNT).out.splitlines() if "i-" in line}
+    assert [shown[each].split("│")[4].strip() for each in ("i-1", "i-2", "i-3")] == [
+        "seen running", "interrupted", "ended by owner",
+    ]  # fmt: skip
     assert spotlab("outcomes", "resolve", "999999999999", "--no-read").code == 1
