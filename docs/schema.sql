@@ -513,10 +513,14 @@ CREATE TABLE public.verdicts (
     log_loss_gain_high double precision,
     ece double precision,
     judged_at timestamp with time zone DEFAULT now() NOT NULL,
+    predicted_share double precision,
+    interrupted_share double precision,
     CONSTRAINT ck_verdicts_challenger CHECK ((champion <> challenger)),
     CONSTRAINT ck_verdicts_ece CHECK (((ece >= (0)::double precision) AND (ece <= (1)::double precision))),
     CONSTRAINT ck_verdicts_information CHECK (((information > (0)::double precision) AND (information < 'Infinity'::double precision))),
+    CONSTRAINT ck_verdicts_interrupted_share CHECK (((interrupted_share >= (0)::double precision) AND (interrupted_share <= (1)::double precision))),
     CONSTRAINT ck_verdicts_look CHECK ((look >= 0)),
+    CONSTRAINT ck_verdicts_predicted_share CHECK (((predicted_share >= (0)::double precision) AND (predicted_share <= (1)::double precision))),
     CONSTRAINT ck_verdicts_predictions CHECK (((predictions >= events) AND (events >= 0) AND (blocks >= 0))),
     CONSTRAINT ck_verdicts_verdict CHECK ((verdict = ANY (ARRAY['promote'::text, 'hold'::text, 'reject'::text, 'insufficient data'::text])))
 );
@@ -1018,3 +1022,7 @@ GRANT INSERT(log_loss_gain_low) ON TABLE public.verdicts TO spotlab_pipeline;
 GRANT INSERT(log_loss_gain_high) ON TABLE public.verdicts TO spotlab_pipeline;
 
 GRANT INSERT(ece) ON TABLE public.verdicts TO spotlab_pipeline;
+
+GRANT INSERT(predicted_share) ON TABLE public.verdicts TO spotlab_pipeline;
+
+GRANT INSERT(interrupted_share) ON TABLE public.verdicts TO spotlab_pipeline;

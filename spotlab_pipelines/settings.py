@@ -228,6 +228,15 @@ class Settings(BaseSettings):
         le=1.0,
         description="Calibration error (ECE) up to which a version with the verdict promote may become the champion.",
     )
+    promote_ratio_max: float = Field(
+        default=2.0,
+        gt=1.0,
+        le=1000.0,
+        description=(
+            "How many times the share of predictions that came true, or how small a part of it, a version may predict"
+            " on average to become the champion."
+        ),
+    )
     promote_predictions_min: int = Field(
         default=1000,
         ge=1,

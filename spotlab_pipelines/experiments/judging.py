@@ -23,7 +23,7 @@ from spotlab_pipelines.database.tables import ModelVersion, VersionVerdict
 from spotlab_pipelines.experiments.labels import paired
 from spotlab_pipelines.experiments.plots import Said
 from spotlab_pipelines.experiments.scorecard import scorecard
-from spotlab_pipelines.experiments.scorecards import VersionScorecard, known, known_at, scorecard_of
+from spotlab_pipelines.experiments.scorecards import VersionScorecard, interruption_of, known, known_at, scorecard_of
 from spotlab_pipelines.experiments.verdict import PROMOTE, REJECT, Difference, Verdict, VerdictRules, judge
 
 HORIZON_H = 6
@@ -108,13 +108,13 @@ def look(
         outcome, ours, block = known(rows)
         theirs = known(rows, "p_challenger")[1]
         spent = [row.information for row in earlier if row.information is not None]
-        verdict = judge(outcome, ours, theirs, block, earlier=spent, rules=rules)
+        verdict = judge(outcome, ours, theirs, block, interruption=interruption_of(rows), earlier=spent, rules=rules)
         values = {
             "champion": champion, "challenger": challenger, "day": day, "look": verdict.look,
             "information": float(verdict.information) if np.isfinite(verdict.information) else None,
             "predictions": verdict.n, "events": verdict.events, "blocks": verdict.blocks, "verdict": verdict.verdict,
             "why": verdict.why, **_interval("brier", verdict.brier), **_interval("log_loss", verdict.log_loss),
-            "ece": scorecard(outcome, theirs).ece if len(outcome) else None,
+            **_calibration(outcome, theirs),
         }  # fmt: skip
         if day is not None:
             connection.execute(insert(VersionVerdict).values(values).inline())
@@ -146,7 +146,7 @@ def compare(
     return Comparison(
         first=scorecard_of(rows, first, horizon_h),
         second=scorecard_of(rows.assign(p_current=rows["p_challenger"]), second, horizon_h),
-        verdict=judge(outcome, ours, theirs, block, rules=once),
+        verdict=judge(outcome, ours, theirs, block, interruption=interruption_of(rows), rules=once),
         on_record=_judged(earlier[-1], new=False) if earlier else None,
         said={first: Said(outcome, ours, at), second: Said(outcome, theirs, at)} if len(outcome) else {},
     )
@@ -167,6 +167,16 @@ def finished_day(rows: pd.DataFrame, *, now: datetime) -> date | None:
 def _interval(loss: str, found: Difference | None) -> dict[str, float | None]:
     ends = (None, None, None) if found is None else (found.mean, found.low, found.high)
     return dict(zip((f"{loss}_gain", f"{loss}_gain_low", f"{loss}_gain_high"), ends, strict=True))
+
+
+def _calibration(outcome: np.ndarray, predicted: np.ndarray) -> dict[str, float | None]:
+    if not len(outcome):
+        return dict.fromkeys(("ece", "predicted_share", "interrupted_share"))
+    return {
+        "ece": scorecard(outcome, predicted).ece,
+        "predicted_share": float(predicted.mean()),
+        "interrupted_share": float(outcome.mean()),
+    }
 
 
 def _judged(row: sa.Row, *, new: bool) -> Judged:

@@ -27,7 +27,7 @@ LABELLED = {
     "p_current": NUMBER,
     "final": FLAG,
     "retrospective": FLAG,
-    "watched_until": TIME,
+    **dict.fromkeys(("interrupted_at", "watched_until"), TIME),
 }
 DECIDED = {
     **dict.fromkeys(("account_id", "instance_id", "model_version", "decision", "from_pool", "to_pool"), TEXT),
@@ -37,6 +37,7 @@ DECIDED = {
 LABELLED_QUERY = """
     select account_id, environment, region, family, instance_id, outcome,
            (extract(epoch from window_start) * 1000000)::bigint as window_start, p_current, final, retrospective,
+           (extract(epoch from interrupted_at) * 1000000)::bigint as interrupted_at,
            (extract(epoch from watched_until) * 1000000)::bigint as watched_until
     from v_labelled_predictions
     where model_version = %(version)s and horizon_h = %(horizon_h)s and window_start >= %(since)s

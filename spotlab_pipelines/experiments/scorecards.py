@@ -27,6 +27,9 @@ GROUPS: dict[Group, str] = {
     "account": "account_id", "environment": "environment", "region": "region", "family": "family"
 }  # fmt: skip
 
+FAR_APART = 1_000_000
+"""Days between the blocks of two regions, so that none follows upon another's."""
+
 
 @dataclass(frozen=True)
 class VersionScorecard:
@@ -106,13 +109,25 @@ def scorecard_of(rows: pd.DataFrame, version: str, horizon_h: int, group: str | 
 
 
 def known(rows: pd.DataFrame, probability: str = "p_current") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(n,) outcomes as 1 and 0, probabilities, and blocks of (region, day), of the rows with a known final outcome."""
+    """(n,) outcomes as 1 and 0, probabilities, and blocks of (region, day), of the rows with a known final outcome.
+
+    Of one region the next day's block is the next integer, as verdict.py wants them.
+    """
     rows = rows[is_known(rows)]
     region, _ = pd.factorize(rows["region"], sort=True)
     day = rows["window_start"].dt.tz_localize(None).to_numpy().astype("datetime64[D]").astype(np.int64)
-    _, block = np.unique(np.column_stack([region, day]), axis=0, return_inverse=True)
     outcome = (rows["outcome"] == "interrupted").to_numpy(dtype=float)
-    return outcome, rows[probability].to_numpy(dtype=float), block
+    return outcome, rows[probability].to_numpy(dtype=float), region * FAR_APART + day
+
+
+def interruption_of(rows: pd.DataFrame) -> np.ndarray:
+    """(n,) which interruption each row foresaw or missed, as a number; -1 where none came. Of the rows `known` gives.
+
+    All windows whose horizon reaches the same interruption of an instance have the same number.
+    """
+    rows = rows[is_known(rows)]
+    number = rows.groupby(["account_id", "instance_id", "interrupted_at"], sort=True).ngroup()
+    return number.where(rows["outcome"] == "interrupted", -1).to_numpy()
 
 
 def known_at(rows: pd.DataFrame) -> np.ndarray:

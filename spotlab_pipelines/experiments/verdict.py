@@ -1,8 +1,9 @@
 """Whether a challenger beats the champion: one paired comparison on the same rows, looked at a limited number of times.
 
-Interruptions cluster (one shortage takes many instances within minutes), so rows are not independent: blocks of
-(region, day) are, and the bootstrap draws whole blocks. Pure; which rows are compared and who may act on it is not
-decided here.
+Interruptions cluster (one shortage takes many instances within minutes), so rows are not independent: the bootstrap
+draws whole blocks of (region, day). A shortage may last for days, and a horizon reaches over midnight, so the days of a
+region are not independent either: intervals are as much wider as the blocks' own persistence says. Pure; which rows are
+compared and who may act on it is not decided here.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ SMALLEST = 1e-15
 DRAWS = 10_000
 SEED = 20_260_131
 
+PERSISTENCE_MAX = 0.9
+"""The most that one day's difference is taken to say of the next one's, as correlation."""
+LAGS = 30
+"""How many days two blocks may lie apart and still be taken to go together."""
+
 Draw = Callable[[int], np.ndarray]
 """Number of blocks k -> (draws, k) how often each draw takes each block."""
 
@@ -34,7 +40,8 @@ class VerdictRules:
     Attributes:
         alpha: chance of promoting a challenger that is no better, over all looks together; the same for rejecting.
         looks_max: how often the comparison may be looked at.
-        events_min, blocks_min: interruptions and (region, day) blocks below which nothing is said.
+        events_min, blocks_min: of the rarer outcome, an interruption counted once, and of (region, day) blocks below
+            which nothing is said.
     """
 
     alpha: float = 0.05
@@ -83,6 +90,7 @@ def judge(
     challenger: np.ndarray,
     block: np.ndarray,
     *,
+    interruption: np.ndarray | None = None,
     earlier: Sequence[float] = (),
     rules: VerdictRules | None = None,
     draw: Draw | None = None,
@@ -94,7 +102,9 @@ def judge(
 
     Args:
         outcome: (n,) 1 interrupted, 0 survived.
-        block: (n,) integers, the (region, day) of each row.
+        block: (n,) integers, the (region, day) of each row; a region's next day is the next integer.
+        interruption: (n,) integers, which interruption each interrupted row is of: one that several windows foresaw
+            counts once. By default each row's own.
         earlier: `information` of the looks before, in their order.
 
     Raises:
@@ -104,8 +114,10 @@ def judge(
     if len(outcome) == 0:
         return _too_little(rules, len(earlier), 0, 0, 0)
     outcome, champion, challenger = check_pairs(outcome, champion, challenger)
-    _, number = np.unique(block, return_inverse=True)
-    n, events, blocks = len(outcome), int(min(outcome.sum(), len(outcome) - outcome.sum())), int(number.max()) + 1
+    days, number = np.unique(block, return_inverse=True)
+    hit = outcome == 1
+    interruptions = int(hit.sum()) if interruption is None else len(np.unique(interruption[hit]))
+    n, events, blocks = len(outcome), min(interruptions, int((~hit).sum())), len(days)
     if len(earlier) >= rules.looks_max:
         why = f"All {rules.looks_max} looks are used up; a newly registered version may be compared afresh."
         return Verdict(HOLD, why, len(earlier), n, events, blocks, None, None)
@@ -116,17 +128,19 @@ def judge(
         np.bincount(number, weights=loss(outcome, champion) - loss(outcome, challenger)) for loss in (_brier, _log_loss)
     ]
     look = len(earlier) + 1
-    spread = ratio_error(gains[0], sizes)
+    spread = ratio_error(gains[0], sizes, days)
     if spread == 0:
         return Verdict(HOLD, "The two versions say the same.", len(earlier), n, events, blocks, None, None)
     level = level_at([*earlier, 1 / spread**2], rules.looks_max, rules.alpha)
-    brier, log_loss = (block_interval(each, sizes, level, draw) for each in gains)
+    brier, log_loss = (block_interval(each, sizes, level, days, draw) for each in gains)
     verdict = PROMOTE if brier.low > 0 and log_loss.high >= 0 else REJECT if brier.high < 0 else HOLD
     why = _why(verdict, brier, log_loss, f"{n} predictions with {events} interruptions in {blocks} region-days")
     return Verdict(verdict, f"{why} Look {look} of {rules.looks_max}.", look, n, events, blocks, brier, log_loss)
 
 
-def block_interval(gains: np.ndarray, sizes: np.ndarray, level: float, draw: Draw | None = None) -> Difference:
+def block_interval(
+    gains: np.ndarray, sizes: np.ndarray, level: float, days: np.ndarray, draw: Draw | None = None
+) -> Difference:
     """The mean gain per row and its interval at `level` in each tail, by a studentised bootstrap over blocks.
 
     Studentised (Efron & Tibshirani 1993, ch. 12), because plain percentiles of few and skewed blocks are too narrow. A
@@ -134,8 +148,9 @@ def block_interval(gains: np.ndarray, sizes: np.ndarray, level: float, draw: Dra
 
     Args:
         gains, sizes: (k,) sum of the rows' gains and number of rows of each block.
+        days: (k,) the blocks' integers, ascending: a region's next day is the next one.
     """
-    mean, error = gains.sum() / sizes.sum(), ratio_error(gains, sizes)
+    mean, error = gains.sum() / sizes.sum(), ratio_error(gains, sizes, days)
     if error == 0:
         return Difference(float(mean), float(mean), float(mean), float("inf"))
     information, taken = float(error**-2), (draw or draw_blocks)(len(gains))
@@ -162,19 +177,41 @@ def skill_interval(
     base = outcome.mean()
     if not 0 < base < 1:
         return None
-    _, number = np.unique(block, return_inverse=True)
+    days, number = np.unique(block, return_inverse=True)
     gains, sizes = np.bincount(number, weights=(base - outcome) ** 2 - (predicted - outcome) ** 2), np.bincount(number)
     unit = base * (1 - base)
     if len(sizes) == 1:
         return Difference(float(gains.sum() / sizes.sum() / unit), -np.inf, np.inf, 0.0)
-    found = block_interval(gains, sizes.astype(float), level)
+    found = block_interval(gains, sizes.astype(float), level, days)
     return Difference(found.mean / unit, found.low / unit, found.high / unit, found.information * unit**2)
 
 
-def ratio_error(gains: np.ndarray, sizes: np.ndarray) -> float:
-    """Standard error of sum(gains) / sum(sizes) over k independent blocks (linearised ratio estimator)."""
+def ratio_error(gains: np.ndarray, sizes: np.ndarray, days: np.ndarray) -> float:
+    """Standard error of sum(gains) / sum(sizes) over k blocks (linearised ratio estimator); arguments as above."""
     residual = gains - gains.sum() / sizes.sum() * sizes
-    return float(np.sqrt(_small(len(gains)) * residual @ residual) / sizes.sum())
+    alone = np.sqrt(_small(len(gains)) * residual @ residual) / sizes.sum()
+    return float(alone * np.sqrt(persistence_inflation(residual, days)))
+
+
+def persistence_inflation(residual: np.ndarray, days: np.ndarray) -> float:
+    """How many times the variance of k blocks' sum is that of independent ones, at least 1; `days` as above.
+
+    As of a first-order autoregression within each region: the correlation of a day with the next one, over all regions
+    together and freed of its bias in short series (Kendall 1954), fades with every further day between two blocks.
+    """
+    days, k = np.asarray(days), len(days)
+    after = np.flatnonzero(np.diff(days) == 1)
+    product = residual[after] @ residual[after + 1]
+    scale = np.sqrt((residual[after] @ residual[after]) * (residual[after + 1] @ residual[after + 1]))
+    if len(after) < 2 or scale == 0:
+        return 1.0
+    correlation = product / scale
+    correlation = float(np.clip(correlation + (1 + 3 * correlation) / len(after), 0.0, PERSISTENCE_MAX))
+    if correlation == 0:
+        return 1.0
+    lag = np.subtract.outer(days, days)
+    pairs = np.bincount(lag[(lag > 0) & (lag <= LAGS)], minlength=LAGS + 1)
+    return 1.0 + 2.0 * float(pairs @ correlation ** np.arange(LAGS + 1)) / k
 
 
 def draw_blocks(blocks: int, draws: int = DRAWS) -> np.ndarray:

@@ -21,6 +21,8 @@ class PromotionGate:
 
     Attributes:
         ece_max: largest calibration error; setting promote_ece_max.
+        ratio_max: how many times as much as came true may be predicted on average, or as little; setting
+            promote_ratio_max.
         predictions_min: predictions that verdict and calibration must rest on; setting promote_predictions_min.
         override: why it is promoted all the same; None if it is not.
 
@@ -29,6 +31,7 @@ class PromotionGate:
     """
 
     ece_max: float
+    ratio_max: float
     predictions_min: int
     override: str | None = None
 
@@ -71,14 +74,21 @@ def refusal(connection: sa.Connection, *, champion: str, challenger: str, gate: 
     if row.ece is None or row.ece > gate.ece_max:
         told = "unknown" if row.ece is None else f"{row.ece:.4f}"
         return f"{shown} But its calibration error (ECE) is {told}; at most {gate.ece_max:g} is asked for."
+    # Where interruptions are rare, a small error is still many times the rate, and decisions weigh the rate.
+    predicted, came_true = row.predicted_share, row.interrupted_share
+    if predicted is None or not came_true / gate.ratio_max <= predicted <= came_true * gate.ratio_max:
+        told = "what it predicts on average is unknown"
+        if predicted is not None:
+            told = f"it predicts {predicted:.4f} on average, of which {came_true:.4f} came true"
+        return f"{shown} But {told}; a factor of {gate.ratio_max:g} is allowed."
     return None
 
 
 def latest_verdict(connection: sa.Connection, *, champion: str, challenger: str) -> sa.Row | None:
-    """The newest look at a pair: day, look, verdict, why, predictions, ece; None if there was none."""
+    """The newest look at a pair, all columns of the table; None if there was none."""
     table = VersionVerdict
     return connection.execute(
-        sa.select(table.day, table.look, table.verdict, table.why, table.predictions, table.ece)
+        sa.select(*table.__table__.columns)
         .where(table.champion == champion, table.challenger == challenger)
         .order_by(table.day.desc())
         .limit(1)

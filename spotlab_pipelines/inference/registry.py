@@ -245,7 +245,9 @@ class ModelRegistry:
             NotAllowed: the actor is a user who is no admin.
         """
         settings = self._settings
-        gate = PromotionGate(settings.promote_ece_max, settings.promote_predictions_min, override)
+        gate = PromotionGate(
+            settings.promote_ece_max, settings.promote_ratio_max, settings.promote_predictions_min, override
+        )
         return self._change(version, "promote_model", actor, to=("approved", "champion"), gate=gate)
 
     def retire(self, version: str, *, actor: str | None = None) -> None:

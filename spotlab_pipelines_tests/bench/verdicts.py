@@ -16,6 +16,8 @@ from spotlab_pipelines_tests.experiments.clustered import DAYS, comparison, look
 EQUAL, EQUAL_EVENTS = 1000, 300
 FALSE_MAX = 64
 """Of 1,000 at a nominal 5 %: what chance alone exceeds in 2 of 100 benches."""
+LASTING, LASTING_DAYS, LASTING_FALSE_MAX = 300, 3, 23
+"""Equal versions where shortages, and each version's error about a region, last for days; the limit likewise."""
 BETTER, BETTER_EVENTS = 300, 500
 GAIN, BLUR = 0.02, 0.8
 """Brier skill that the better version gains, and the noise through which the champion sees risk."""
@@ -27,29 +29,35 @@ def section() -> Section:
     began = time.perf_counter()
     equal = ends(EQUAL, champion_blur=BLUR, challenger_blur=BLUR, events=EQUAL_EVENTS, seed=1)
     equal_s = time.perf_counter() - began
+    began = time.perf_counter()
+    lasting = ends(LASTING, champion_blur=BLUR, challenger_blur=BLUR, events=EQUAL_EVENTS, seed=4, lasting=LASTING_DAYS)
+    lasting_s = time.perf_counter() - began
     blur = blur_that_gains(GAIN)
     began = time.perf_counter()
     better = ends(BETTER, champion_blur=BLUR, challenger_blur=blur, events=BETTER_EVENTS, seed=2)
     better_s = time.perf_counter() - began
     each = f"{DAYS} daily looks, {EQUAL_EVENTS} events expected"
     rows = [
-        (f"{EQUAL:,} equal versions: {verdict}", f"{equal[verdict]:,}", f"≤ {FALSE_MAX}", _within(equal[verdict]),
-         f"{equal_s:.0f}", f"nominal 5 %; {each}; {equal['hold']:,} held")
+        (f"{number:,} equal versions{what}: {verdict}", f"{found[verdict]:,}", f"≤ {limit}",
+         "yes" if found[verdict] <= limit else "NO", f"{seconds:.0f}", f"nominal 5 %; {each}; {found['hold']:,} held")
+        for number, what, found, limit, seconds in (
+            (EQUAL, "", equal, FALSE_MAX, equal_s),
+            (LASTING, f", shortages of {LASTING_DAYS} days", lasting, LASTING_FALSE_MAX, lasting_s),
+        )
         for verdict in ("promote", "reject")
     ]  # fmt: skip
     power = f"{100 * better['promote'] / BETTER:.0f} %"
     held = f"{better['hold']} held, {better['reject']} rejected of {BETTER}; {BETTER_EVENTS} events expected"
     rows.append((f"power at a Brier skill gain of {GAIN:g}", power, "", "", f"{better_s:.0f}", held))
-    return Section(HEADINGS, tuple(rows), max(equal["promote"], equal["reject"]) <= FALSE_MAX)
+    return Section(HEADINGS, tuple(rows), all(row[3] != "NO" for row in rows))
 
 
-def ends(experiments: int, *, champion_blur: float, challenger_blur: float, events: float, seed: int) -> Counter[str]:
-    """How the experiments end: the last look's verdict of each, counted."""
+def ends(experiments: int, *, seed: int, **truth: float) -> Counter[str]:
+    """How the experiments of some truth (see `comparison`) end: the last look's verdict of each, counted."""
     found = Counter[str]()
     for number in range(experiments):
         generator = np.random.default_rng([seed, number])
-        rows = comparison(generator, champion_blur=champion_blur, challenger_blur=challenger_blur, events=events)
-        *_, last = looks(rows)
+        *_, last = looks(comparison(generator, **truth))  # type: ignore[arg-type]
         found[last.verdict] += 1
     return found
 
@@ -79,7 +87,3 @@ def true_gain(challenger_blur: float, experiments: int = 100) -> float:
     )
     uncertainty = outcome.mean() * (1 - outcome.mean())
     return float(((champion - outcome) ** 2 - (challenger - outcome) ** 2).mean() / uncertainty)
-
-
-def _within(count: int) -> str:
-    return "yes" if count <= FALSE_MAX else "NO"

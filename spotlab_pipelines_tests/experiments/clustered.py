@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 
+from spotlab_pipelines.experiments.scorecards import FAR_APART
 from spotlab_pipelines.experiments.verdict import (
     INSUFFICIENT,
     PROMOTE,
@@ -33,7 +34,13 @@ class Comparison:
 
 
 def comparison(
-    generator: np.random.Generator, *, champion_blur: float, challenger_blur: float, events: float, rows: int = 4000
+    generator: np.random.Generator,
+    *,
+    champion_blur: float,
+    challenger_blur: float,
+    events: float,
+    rows: int = 4000,
+    lasting: int = 1,
 ) -> Comparison:
     """Rows of pools whose risk differs, in region-days of which some have a shortage that takes many at once.
 
@@ -41,9 +48,11 @@ def comparison(
 
     Args:
         events: expected number of interruptions in all.
+        lasting: days that a region's shortage, and a version's error about the region, last.
     """
-    block = np.sort(generator.integers(DAYS * REGIONS, size=rows))
-    shortage = generator.gamma(0.5, 2.0, size=DAYS * REGIONS)[block]
+    day, region = np.divmod(np.sort(generator.integers(DAYS * REGIONS, size=rows)), REGIONS)
+    spell = day // lasting * REGIONS + region
+    shortage = generator.gamma(0.5, 2.0, size=DAYS * REGIONS)[spell]
     risk = generator.normal(0.0, 1.2, size=rows)
     logit = risk + np.log(shortage + 1e-6)
     offset = _offset(logit, events / rows)
@@ -53,12 +62,12 @@ def comparison(
         _logistic(
             base
             + 0.8
-            * (risk + generator.normal(0, blur, size=rows) + generator.normal(0, 0.5, size=DAYS * REGIONS)[block])
+            * (risk + generator.normal(0, blur, size=rows) + generator.normal(0, 0.5, size=DAYS * REGIONS)[spell])
             / np.sqrt(1 + blur**2)
         )
         for blur in (champion_blur, challenger_blur)
     )
-    return Comparison(outcome, champion, challenger, block, block // REGIONS)
+    return Comparison(outcome, champion, challenger, region * FAR_APART + day, day)
 
 
 def looks(rows: Comparison, rules: VerdictRules | None = None) -> Iterator[Verdict]:

@@ -10,7 +10,13 @@ from scipy import stats
 
 from spotlab_pipelines.errors import InvalidInput
 from spotlab_pipelines.experiments.boundaries import level_at, spent_by
-from spotlab_pipelines.experiments.verdict import VerdictRules, block_interval, judge, ratio_error
+from spotlab_pipelines.experiments.verdict import (
+    VerdictRules,
+    block_interval,
+    judge,
+    persistence_inflation,
+    ratio_error,
+)
 from spotlab_pipelines_tests.experiments.clustered import Comparison, comparison, looks
 
 EXPERIMENTS = 200
@@ -24,6 +30,11 @@ def judged(rows: Comparison, **options: object):
 def rows(seed: int, champion: float = 0.8, challenger: float = 0.8, events: float = 500) -> Comparison:
     generator = np.random.default_rng(seed)
     return comparison(generator, champion_blur=champion, challenger_blur=challenger, events=events)
+
+
+def apart(blocks: int) -> np.ndarray:
+    """Blocks of which none is the day after another's."""
+    return np.arange(blocks) * 1000
 
 
 def test_boundaries_are_the_published_ones() -> None:
@@ -59,6 +70,37 @@ def test_equal_versions_are_seldom_promoted_however_often_one_looks() -> None:
     assert ends["reject"] <= FALSE_PROMOTIONS_MAX
 
 
+def test_equal_versions_are_seldom_promoted_where_shortages_last_for_days() -> None:
+    generators = map(np.random.default_rng, range(EXPERIMENTS // 2))
+    equal = {"champion_blur": 0.8, "challenger_blur": 0.8, "events": 300.0, "rows": 2000, "lasting": 6}
+    ends = Counter(list(looks(comparison(each, **equal)))[-1].verdict for each in generators)  # type: ignore[arg-type]
+    assert ends["promote"] <= FALSE_PROMOTIONS_MAX // 2
+    assert ends["reject"] <= FALSE_PROMOTIONS_MAX // 2
+
+
+def test_the_interval_is_as_much_wider_as_days_go_together() -> None:
+    """The mean of an autoregression of correlation c has (1 + c) / (1 - c) times the variance, over many days."""
+    generator, days, regions = np.random.default_rng(11), 400, 5
+    for correlation in (0.0, 0.5, 0.7):
+        noise = generator.normal(size=(regions, days))
+        for day in range(1, days):
+            noise[:, day] = correlation * noise[:, day - 1] + np.sqrt(1 - correlation**2) * noise[:, day]
+        block = np.concatenate([region * 1000 + np.arange(days) for region in range(regions)])
+        found = persistence_inflation(noise.ravel() - noise.mean(), block)
+        assert found == pytest.approx((1 + correlation) / (1 - correlation), rel=0.15)
+    # Of other regions a day says nothing, nor do neighbours in the list that lie days apart.
+    assert persistence_inflation(noise.ravel() - noise.mean(), apart(days * regions)) == 1
+    assert persistence_inflation(-noise.ravel() * (-1.0) ** np.arange(days * regions), block) == 1
+
+
+def test_an_interruption_that_many_windows_foresaw_counts_once() -> None:
+    data = rows(1, champion=5.0, challenger=0.1, events=900)
+    once = VerdictRules(looks_max=1)
+    assert judged(data, rules=once).verdict == "promote"
+    few = judged(data, rules=once, interruption=np.arange(len(data.outcome)) % 49)
+    assert (few.verdict, few.events) == ("insufficient data", 49)
+
+
 def test_a_better_version_is_promoted_and_a_worse_one_rejected() -> None:
     better = list(looks(rows(1, champion=5.0, challenger=0.1, events=900)))[-1]
     assert better.verdict == "promote"
@@ -71,14 +113,14 @@ def test_a_better_version_is_promoted_and_a_worse_one_rejected() -> None:
 def test_clustered_rows_give_a_wider_interval_than_rows_taken_as_independent() -> None:
     data = rows(3)
     gains = (data.champion - data.outcome) ** 2 - (data.challenger - data.outcome) ** 2
-    _, number = np.unique(data.block, return_inverse=True)
-    clustered = ratio_error(np.bincount(number, weights=gains), np.bincount(number).astype(float))
-    assert clustered > 1.2 * ratio_error(gains, np.ones(len(gains)))
+    days, number = np.unique(data.block, return_inverse=True)
+    clustered = ratio_error(np.bincount(number, weights=gains), np.bincount(number).astype(float), days)
+    assert clustered > 1.2 * ratio_error(gains, np.ones(len(gains)), apart(len(gains)))
 
 
 def test_the_bootstrap_is_scipys_where_nothing_clusters() -> None:
     gains = np.random.default_rng(4).normal(0.1, 1.0, size=400)
-    ours = block_interval(gains, np.ones(400), 0.025)
+    ours = block_interval(gains, np.ones(400), 0.025, apart(400))
     scipys = stats.bootstrap((gains,), np.mean, n_resamples=10_000, method="BCa", rng=np.random.default_rng(5))
     width = scipys.confidence_interval.high - scipys.confidence_interval.low
     assert ours.mean == pytest.approx(gains.mean(), abs=1e-12)

@@ -28,6 +28,7 @@ def look(engine: sa.Engine, **changed: Any) -> None:
         "champion": CHAMPION, "challenger": CHALLENGER, "day": date(2026, 3, 1), "look": 3, "information": 90.0,
         "predictions": 4000, "events": 200, "blocks": 60, "verdict": "promote", "why": WHY, "brier_gain": 0.01,
         "brier_gain_low": 0.002, "brier_gain_high": 0.018, "ece": 0.02,
+        "predicted_share": 0.06, "interrupted_share": 0.05,
     }  # fmt: skip
     with engine.begin() as connection:
         connection.execute(sa.insert(VersionVerdict).values(row | changed).inline())
@@ -71,6 +72,9 @@ def test_a_promote_verdict_with_good_calibration_promotes(registry: ModelRegistr
         ({"verdict": "insufficient data", "why": "There are 3."}, "is insufficient data: There are 3."),
         ({"ece": 0.051}, r"The challenger is better.*calibration error \(ECE\) is 0.0510; at most 0.05"),
         ({"ece": None}, "is unknown; at most 0.05"),
+        ({"predicted_share": 0.101}, "predicts 0.1010 on average, of which 0.0500 came true; a factor of 2 is allowed"),
+        ({"predicted_share": 0.024}, "predicts 0.0240 on average, of which 0.0500 came true"),
+        ({"predicted_share": None}, "what it predicts on average is unknown; a factor of 2"),
         ({"predictions": 999}, "rests on 999 predictions; 1000 are asked for"),
     ],
 )

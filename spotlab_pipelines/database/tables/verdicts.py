@@ -16,14 +16,15 @@ class VersionVerdict(Base):
 
     `day` is the last UTC day whose predictions were judged. `look` counts the looks that spent some of the error, up to
     and with this one; `information` is null unless this one did. Gains are the champion's loss minus the challenger's
-    per prediction, with the interval of this look: infinite while nothing could be shown. `ece` is the challenger's
-    calibration error on the same predictions.
+    per prediction, with the interval of this look: infinite while nothing could be shown. `events` counts an
+    interruption once, however many predictions it made true. `ece` is the challenger's calibration error on the same
+    predictions, `predicted_share` what it predicted on average, and `interrupted_share` what came true of that.
     """
 
     __tablename__ = "verdicts"
     __table_args__ = (
         one_of("verdict", VERDICTS),
-        probability("ece"),
+        *(probability(name) for name in ("ece", "predicted_share", "interrupted_share")),
         sa.CheckConstraint("champion <> challenger", name="challenger"),
         sa.CheckConstraint("look >= 0", name="look"),
         sa.CheckConstraint("information > 0 and information < 'infinity'", name="information"),
@@ -50,4 +51,6 @@ class VersionVerdict(Base):
     log_loss_gain_low: Mapped[float | None]
     log_loss_gain_high: Mapped[float | None]
     ece: Mapped[float | None]
+    predicted_share: Mapped[float | None]
+    interrupted_share: Mapped[float | None]
     judged_at: Mapped[datetime] = now()
