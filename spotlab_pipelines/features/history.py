@@ -8,6 +8,7 @@ future and rows older than HISTORY_DAYS cannot change a bit of what comes out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -128,9 +129,13 @@ class PoolHistory:
         return columns
 
     def _unknown_yet(self, pool: np.ndarray, at: np.ndarray) -> np.ndarray:
+        return self._known.end(pool, at) != self.timeline.end(pool, at)
+
+    @cached_property
+    def _known(self) -> Timeline:
+        """The rows of each pool by when they were known; sorted once, however often the history is looked at."""
         order = np.lexsort((self.known_at, self.timeline.pool))
-        known = Timeline.of(self.timeline.pool, self.known_at[order])
-        return known.end(pool, at) != self.timeline.end(pool, at)
+        return Timeline.of(self.timeline.pool, self.known_at[order])
 
     def _known_by(self, instant: int) -> PoolHistory:
         rows = self.known_at <= instant

@@ -28,18 +28,16 @@ from spotlab_pipelines.market.frames import (
     ADVISOR_COLUMNS,
     CATALOGUE_COLUMNS,
     ON_DEMAND_COLUMNS,
-    POOL_KEY,
     among,
     family_of,
     text,
 )
 from spotlab_pipelines.market.layout import (
     INSTANCE_CATALOGUE,
-    POOL_OBSERVATIONS,
     SPOT_ADVISOR,
     SPOT_PRICES,
 )
-from spotlab_pipelines.market.reading import read_changes, read_facts
+from spotlab_pipelines.market.reading import read_changes, read_observations
 from spotlab_pipelines.market.records import Cover, Document, records_backwards, rows_of
 
 
@@ -114,22 +112,9 @@ class MarketHistory:
         Returns:
             Frame (pool key, observed_at, available, kind, source).
         """
-        parts = []
-        for region in sorted(regions):
-            # What was observed after `start` was written after it.
-            rows = read_facts(
-                self.archive,
-                POOL_OBSERVATIONS,
-                region,
-                known_at=known_at,
-                counts=lambda file: file.fetched_at > start,
-            )
-            at = rows["observed_at"]
-            rows = rows[(at > pd.Timestamp(start)) & (at <= pd.Timestamp(end))].rename(columns={"observation": "kind"})
-            parts.append(rows if types is None else rows[among(rows["instance_type"], types)])
-        frame = pd.concat(parts, ignore_index=True)
-        columns = [*POOL_KEY, "observed_at", "available", "kind", "source"]
-        return frame.sort_values(columns, ignore_index=True)[columns]
+        frame = read_observations(self.archive, regions, start=start, end=end, known_at=known_at)
+        rows = frame if types is None else frame[among(frame["instance_type"], types)]
+        return rows.drop(columns="fetched_at").reset_index(drop=True)
 
     def market_at(
         self,

@@ -6,7 +6,7 @@ brought it; Redis holds, a value a region and family, what the archive says of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,14 @@ from spotlab_pipelines.accounts.spot_requests import RUNNING_CODES, read_spot_re
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.locks import lock
 from spotlab_pipelines.database.redis import redis_errors
+from spotlab_pipelines.database.tables import Scrape
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.frames import OBSERVATION_COLUMNS, POOL_KEY, check_observations, family_of, text
-from spotlab_pipelines.market.layout import HISTORY_DAYS, ScrapeFile
+from spotlab_pipelines.market.layout import HISTORY_DAYS
 from spotlab_pipelines.market.layout import POOL_OBSERVATIONS as SOURCE
 from spotlab_pipelines.market.pool_history import family_columns, pool_history_key
 from spotlab_pipelines.market.publish import Envelope, withdraw
-from spotlab_pipelines.market.reading import new_facts, read_facts
+from spotlab_pipelines.market.reading import new_facts, read_observations
 from spotlab_pipelines.market.records import whole_scrapes
 from spotlab_pipelines.market.scrapes import ScrapeReport, recorded
 
@@ -77,7 +78,7 @@ def scrape_observations(
             record.keep(archive, new)
             record.undo_with(partial(withdraw, redis, record.id, pool_history_key("*")))
             envelope = Envelope(SOURCE, str(record.id), record.fetched_at)
-            known = _recent(archive, regions, since)
+            known = read_observations(archive, regions, start=since).drop(columns="fetched_at")
             keys = publish_observations(redis, known, envelope, ttl_s=settings.price_history_ttl_s, regions=regions)
     return record.report(
         new.rename(columns={"observation": "kind"}),
@@ -88,6 +89,26 @@ def scrape_observations(
         pools=len(known[[*POOL_KEY]].drop_duplicates()),
         keys=keys,
     )
+
+
+def observed_when_known(
+    engine: sa.Engine, archive: Archive, regions: Collection[str], *, start: datetime, end: datetime
+) -> pd.DataFrame:
+    """Pool observations in (start, end], each with the instant from which it was known: for looking back as in service.
+
+    That is when a scrape brought it, however late. What the first scrape of an account brought counts from
+    `observed_at`: nobody had asked that account before, and a fresh laboratory has no other past.
+
+    Returns:
+        Pool observations frame with `known_at`, each once, by pool and time.
+
+    Raises:
+        StoreUnavailable: a store does not answer.
+        ArchiveTooNew, IntegrityError: a file is not one that this code reads.
+    """
+    frame = read_observations(archive, regions, start=start, end=end)
+    late = ~frame["fetched_at"].isin(_first_scrapes(engine))
+    return frame.drop(columns="fetched_at").assign(known_at=frame["fetched_at"].where(late, frame["observed_at"]))
 
 
 def observations_of(requests: pd.DataFrame, refusals: pd.DataFrame, *, at: datetime) -> pd.DataFrame:
@@ -141,15 +162,15 @@ def publish_observations(
     return len(values)
 
 
-def _recent(archive: Archive, regions: Sequence[str], since: datetime) -> pd.DataFrame:
-    """The archived observations after `since`; they lie in files that were written after it."""
-
-    def written(file: ScrapeFile) -> bool:
-        return file.fetched_at > since
-
-    parts = [read_facts(archive, SOURCE, region, counts=written) for region in regions]
-    frame = pd.concat(parts, ignore_index=True).rename(columns={"observation": "kind"})
-    return frame[frame["observed_at"] > pd.Timestamp(since)][list(OBSERVATION_COLUMNS)]
+def _first_scrapes(engine: sa.Engine) -> pd.DatetimeIndex:
+    """When the first good scrape of each account ran. Facts name no account; their `fetched_at` tells their scrape."""
+    first = (
+        sa.select(sa.func.min(Scrape.fetched_at))
+        .where(Scrape.source == SOURCE, Scrape.error.is_(None))
+        .group_by(Scrape.account_id)
+    )
+    with database_errors(), engine.connect() as connection:
+        return pd.to_datetime(list(connection.scalars(first)), utc=True).as_unit("us")
 
 
 def _observed(frame: pd.DataFrame, at: pd.Series, kind: str, *, available: bool) -> pd.DataFrame:

@@ -18,8 +18,8 @@ from spotlab_pipelines.accounts.frames import TIME as TIME_DTYPE
 from spotlab_pipelines.errors import StoreUnavailable
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.changes import Changes
-from spotlab_pipelines.market.frames import text
-from spotlab_pipelines.market.layout import FACTS, SPOT_PRICES, ScrapeFile
+from spotlab_pipelines.market.frames import OBSERVATION_COLUMNS, text
+from spotlab_pipelines.market.layout import FACTS, POOL_OBSERVATIONS, SPOT_PRICES, ScrapeFile
 from spotlab_pipelines.market.parquet import GroupRange, to_frame
 
 PARALLEL_READS = 8
@@ -103,6 +103,37 @@ def read_facts(
         frame = frame[frame["fetched_at"] <= pd.Timestamp(known_at)]
     frame = frame.sort_values("fetched_at", kind="stable").drop_duplicates(identity)
     return frame.assign(region=text([region] * len(frame))).sort_values(identity, ignore_index=True)
+
+
+def read_observations(
+    archive: Archive,
+    regions: Collection[str],
+    *,
+    start: datetime,
+    end: datetime | None = None,
+    known_at: datetime | None = None,
+) -> pd.DataFrame:
+    """The archived pool observations after `start` and up to `end`, each once, by pool and time.
+
+    Args:
+        known_at: only those that a scrape had brought by then.
+
+    Returns:
+        Pool observations frame with `fetched_at`, that of the scrape which first brought the row.
+    """
+
+    def written(file: ScrapeFile) -> bool:
+        # What was observed after `start` was written after it.
+        return file.fetched_at > start
+
+    kind = POOL_OBSERVATIONS
+    parts = [read_facts(archive, kind, region, known_at=known_at, counts=written) for region in sorted(regions)]
+    frame = pd.concat(parts, ignore_index=True).rename(columns={"observation": "kind"})
+    frame = frame[frame["observed_at"] > pd.Timestamp(start)]
+    if end is not None:
+        frame = frame[frame["observed_at"] <= pd.Timestamp(end)]
+    columns = list(OBSERVATION_COLUMNS)
+    return frame.sort_values(columns, ignore_index=True)[[*columns, "fetched_at"]]
 
 
 def new_facts(archive: Archive, kind: str, frame: pd.DataFrame, *, counts: Counts | None = None) -> pd.DataFrame:

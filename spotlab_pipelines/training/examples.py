@@ -95,8 +95,8 @@ def build_examples(
 
     Args:
         advisor, on_demand: what was known of them at an instant.
-        observations: what was observed of pools, for a spec that looks at it; each counts from its own time on, as a
-            price does.
+        observations: what was observed of pools, for a spec that looks at it; each counts from its `known_at` on, and
+            without that column from its own time on, as a price does.
 
     Returns:
         Frame (sampled_at, pool key, the features and what travels with them, interrupted_<H>h: 1, 0 or NaN); without

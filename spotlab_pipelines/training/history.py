@@ -21,6 +21,7 @@ from spotlab_pipelines.market.fitting import Wanted
 from spotlab_pipelines.market.frames import family_of
 from spotlab_pipelines.market.history import MarketHistory
 from spotlab_pipelines.market.layout import HISTORY_DAYS
+from spotlab_pipelines.market.observations import observed_when_known
 from spotlab_pipelines.market.past import PastMarkets
 from spotlab_pipelines.market.prices import collect_prices
 from spotlab_pipelines.market.records import Cover, not_covered
@@ -55,8 +56,9 @@ def read_examples(
     """Point-in-time examples of all active accounts' Spot instances over the `training_days` up to `until`.
 
     `until` is now if not given. The Advisor and on-demand prices are those that were known at each instant; the
-    first scrape stands in before it, as nobody knows what was said then. An account that denies us is left out:
-    its history is missing, the others' is not wrong for it.
+    first scrape stands in before it, as nobody knows what was said then. Pool observations count from when a scrape had
+    brought them, as in service; those of an account's first scrape from their own time. An account that denies us is
+    left out: its history is missing, the others' is not wrong for it.
 
     Raises:
         NotFound: no account is registered, or the Advisor was never scraped.
@@ -90,9 +92,8 @@ def read_examples(
     named = list(wanted.types), {name for names in wanted.types.values() for name in names}
     observations = None
     if get_spec(feature_spec).needs_observations:
-        history = MarketHistory(archive)
         earliest = since - timedelta(days=HISTORY_DAYS)
-        observations = history.observations(wanted.types, start=earliest, end=until)
+        observations = observed_when_known(engine, archive, wanted.types, start=earliest, end=until)
     say(f"computing features as of every {SAMPLED_EVERY / timedelta(hours=1):g} h")
     examples = build_examples(
         exposures,

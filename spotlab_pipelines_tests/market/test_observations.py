@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -12,7 +13,9 @@ import redis as redis_py
 import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.frames import REFUSAL_COLUMNS, SPOT_REQUEST_COLUMNS
+from spotlab_pipelines.accounts.registry import add_account
 from spotlab_pipelines.accounts.sessions import AccountSessions
+from spotlab_pipelines.accounts.users import add_user
 from spotlab_pipelines.database.tables import InterruptionEvent, Scrape
 from spotlab_pipelines.errors import AccessDenied, MarketDataMissing
 from spotlab_pipelines.features.engine import compute_features
@@ -20,11 +23,16 @@ from spotlab_pipelines.features.past import Past
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.frames import POOL_KEY, family_of
 from spotlab_pipelines.market.history import MarketHistory
-from spotlab_pipelines.market.layout import HISTORY_DAYS
-from spotlab_pipelines.market.observations import observations_of, publish_observations, scrape_observations
+from spotlab_pipelines.market.layout import HISTORY_DAYS, POOL_OBSERVATIONS
+from spotlab_pipelines.market.observations import (
+    observations_of,
+    observed_when_known,
+    publish_observations,
+    scrape_observations,
+)
 from spotlab_pipelines.market.pool_history import decode_observations, pool_history_key
 from spotlab_pipelines.market.publish import Envelope
-from spotlab_pipelines.market.scrapes import ScrapeReport
+from spotlab_pipelines.market.scrapes import ScrapeReport, recorded
 from spotlab_pipelines.market.values import Reader
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines_tests.accounts.registering import register_in_aws
@@ -171,6 +179,66 @@ def test_two_accounts_tell_of_the_same_pools_and_each_thing_is_stored_once(
 
 def features(pools: pd.DataFrame, seen: pd.DataFrame, at: datetime) -> pd.DataFrame:
     return compute_features(pools, "v2-history", open_bucket_rate=0.3, past=Past.of(seen, as_of=at))[0]
+
+
+def bring(
+    engine: sa.Engine, archive: Archive, account_id: str, fetched_h: float, *seen: tuple[str, float, bool]
+) -> None:
+    """A scrape of an account, hours before AT, that brings (zone, hours before AT, available)."""
+    frame = observations_of(
+        requests(*((zone, hours, None, "fulfilled") for zone, hours, _ in seen)), no_refusals(), at=AT
+    )
+    frame = frame[frame["kind"] == "launch"].rename(columns={"kind": "observation"}).reset_index(drop=True)
+    ok = {AT - timedelta(hours=hours): available for _, hours, available in seen}
+    with recorded(engine, POOL_OBSERVATIONS, account_id=account_id) as record:
+        record.fetched_at = AT - timedelta(hours=fetched_h)
+        record.keep(archive, frame.assign(available=[ok[at.to_pydatetime()] for at in frame["observed_at"]]))
+
+
+def fail_to_read(engine: sa.Engine, account_id: str, fetched_h: float) -> None:
+    """A scrape of an account that is denied, hours before AT."""
+    with recorded(engine, POOL_OBSERVATIONS, account_id=account_id) as record:
+        record.fetched_at = AT - timedelta(hours=fetched_h)
+        raise AccessDenied("not yet")
+
+
+def test_looking_back_nothing_is_known_before_a_scrape_brought_it(engine: sa.Engine, archive: Archive):
+    """But for what the first scrape of an account brought: there is no other past."""
+    add_user(engine, "owner@example.com")
+    for account_id in (A, B):
+        role = f"arn:aws:iam::{account_id}:role/SpotLab"
+        add_account(
+            engine, account_id=account_id, name=account_id, owner_email="owner@example.com", role_arn=role,
+            regions=(REGION,),
+        )  # fmt: skip
+    with pytest.raises(AccessDenied):
+        fail_to_read(engine, B, 90)
+    bring(engine, archive, A, 40, ("use1-az1", 60, True), ("use1-az1", 50, False), ("use1-az1", 44, True))
+    # Access was lost for a day: the failure comes late.
+    bring(engine, archive, A, 10, ("use1-az1", 30, False), ("use1-az1", 12, True))
+    bring(engine, archive, B, 6, ("use1-az2", 20, False))
+    bring(engine, archive, B, 5, ("use1-az2", 8, True))
+    start = AT - timedelta(days=HISTORY_DAYS)
+    seen = observed_when_known(engine, archive, [REGION], start=start, end=AT)
+    hours = [[(AT - at) / timedelta(hours=1) for at in seen[name]] for name in ("observed_at", "known_at")]
+    told = list(zip(seen["az_id"], *hours, strict=True))
+    assert told == [
+        *(("use1-az1", first, first) for first in (60, 50, 44)),
+        *(("use1-az1", late, 10) for late in (30, 12)),
+        ("use1-az2", 20, 20),
+        ("use1-az2", 8, 5),
+    ]
+
+    history, pools = MarketHistory(archive), seen[list(POOL_KEY)].drop_duplicates(ignore_index=True).head(1)
+    for back in (39, 29, 20, 10.5, 10, 9, 0):
+        at = AT - timedelta(hours=back)
+        as_of = history.observations([REGION], start=start, end=at, known_at=at)
+        in_service, found = features(pools, as_of, at), features(pools, seen, at)
+        pd.testing.assert_frame_equal(found, in_service, check_exact=True)
+        last_failure = 30 if back <= 10 else 50
+        assert found["log_hours_without_failure"].iloc[0] == pytest.approx(math.log1p(last_failure - back))
+    before = features(pools, seen, AT - timedelta(hours=45))
+    assert before["log_hours_without_failure"].iloc[0] == pytest.approx(math.log1p(5))
 
 
 def test_a_lost_cache_is_filled_from_the_archive_by_whoever_comes_next(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from datetime import timedelta
 
+import pandas as pd
 import pytest
 import redis as redis_py
 import sqlalchemy as sa
@@ -13,12 +14,15 @@ from spotlab_pipelines.accounts.registry import add_account
 from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.accounts.users import add_user
 from spotlab_pipelines.errors import NotFound
-from spotlab_pipelines.features.specs import V2
+from spotlab_pipelines.features.specs import HISTORY_FEATURES, V2
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.market.advisor import scrape_advisor
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.catalogue import scrape_catalogue
+from spotlab_pipelines.market.frames import POOL_KEY
+from spotlab_pipelines.market.layout import POOL_OBSERVATIONS
 from spotlab_pipelines.market.observations import scrape_observations
+from spotlab_pipelines.market.scrapes import recorded
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines.training import first_models, history
 from spotlab_pipelines.training.data import collect_accounts
@@ -144,5 +148,19 @@ def test_a_candidate_learns_from_what_the_accounts_saw_of_their_pools(laboratory
     trained = train_model(settings, registry, data, family="time-in-state", registered_by="a test")
     assert (trained.version, trained.status) == ("time-in-state/1", "candidate")
     assert registry.find("time-in-state/1").training_sha256 == data.fingerprint
+    # A failure that the next scrape brings is known from then on, although it was an hour before an example.
+    example = data.examples.tail(1)
+    kind, source = (pd.Series([name], dtype="str", index=example.index) for name in ("interruption", "spot requests"))
+    late = example[list(POOL_KEY)].assign(
+        observed_at=example["sampled_at"] - timedelta(hours=1), available=False, observation=kind, source=source
+    )
+    with recorded(engine, POOL_OBSERVATIONS, account_id=ACCOUNT) as scrape:
+        scrape.keep(archive, late)
     full = collect_accounts(settings, engine, sessions, redis, archive, feature_spec="v2", days=5)
     assert set(V2.names) <= set(full.examples.columns)
+    key = ["sampled_at", *POOL_KEY]
+    before, after = (each.examples.drop_duplicates(key).set_index(key) for each in (data, full))
+    same = before.index.intersection(after.index)
+    assert pd.MultiIndex.from_frame(example[key])[0] in same
+    history = [feature.name for feature in HISTORY_FEATURES]
+    pd.testing.assert_frame_equal(after.loc[same, history], before.loc[same, history], check_exact=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -30,7 +31,7 @@ from spotlab_pipelines.training.calibrating import choose_curve
 from spotlab_pipelines.training.families import Candidate, candidates, with_unobserved
 from spotlab_pipelines.training.fingerprint import fit_sha256
 from spotlab_pipelines.training.fitting import Examples, Fitted, fit_family, predict
-from spotlab_pipelines.training.folds import DAY_US, HOUR_US
+from spotlab_pipelines.training.folds import DAY_US, HOUR_US, Places, day_blocks
 from spotlab_pipelines.training.recalibrating import by_horizon, recalibrate
 from spotlab_pipelines.training.trace_examples import trace_examples
 from spotlab_pipelines_tests.training.traces import START, generated_trace
@@ -92,6 +93,47 @@ def test_what_was_judged_was_not_fitted_on():
     first = train.places.at < train.places.at.min() + DAY_US
     assert np.isnan(model.walked[first]).all()
     assert not np.isnan(model.blocked[first]).any()
+
+
+def small() -> Examples:
+    """Four pools, looked at every hour of ten days, that fail the sooner after a failure."""
+    generator, spec, hours = np.random.default_rng(4), get_spec(SPEC), np.arange(240)
+    places = Places(np.tile(np.arange(4), len(hours)), np.repeat(hours * HOUR_US, 4))
+    matrix = np.zeros((len(places.at), len(spec.names)))
+    matrix[:, spec.names.index("log_hours_without_failure")] = since = generator.uniform(0, 4, len(matrix))
+    labels = (generator.random((len(matrix), 1)) < np.outer(np.exp(-since), [1.0, 1.3])).astype(float)
+    return Examples(spec, HORIZONS, matrix, labels, places)
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_what_is_said_of_a_held_out_block_does_not_depend_on_rows_within_the_longest_horizon_of_it(side: str):
+    examples = small()
+    at, block = examples.places.at, day_blocks(examples.places.at)
+    held = block == 2
+    first, last, embargo = at[held].min(), at[held].max(), max(HORIZONS) * HOUR_US
+    near = (at >= first - embargo) & (at < first) if side == "before" else (at > last) & (at <= last + embargo)
+    turned = replace(examples, labels=np.where(near[:, None], 1.0, examples.labels))
+    # Of a base rate nothing but the rows that it was fitted on can be seen: it is not calibrated.
+    mine, theirs = (fit_family("base-rate", each).blocked for each in (examples, turned))
+    np.testing.assert_array_equal(mine[held], theirs[held])
+    assert (mine[block == 0] != theirs[block == 0]).all(), "these rows are far enough from those that changed"
+
+
+@pytest.mark.parametrize("family", ["base-rate", "time-in-state"])
+def test_walking_forward_a_model_knows_no_outcome_before_it_was_known(family: str, monkeypatch: pytest.MonkeyPatch):
+    """Neither the model of the days before, nor its calibration: whatever was not over when a test begins."""
+    # One candidate: which one is taken is chosen on all days.
+    monkeypatch.setattr(fitting, "candidates", lambda *asked: candidates(*asked)[:1])
+    examples = small()
+    at, block = examples.places.at, day_blocks(examples.places.at)
+    begins = at[block == 2].min()
+    open_then = at[:, None] + np.array(HORIZONS) * HOUR_US > begins
+    turned = replace(examples, labels=np.where(open_then, 1.0 - examples.labels, examples.labels))
+    mine, theirs = (fit_family(family, each).walked for each in (examples, turned))
+    told, later = (block == 1) | (block == 2), block > 2
+    assert not np.isnan(mine[told]).any()
+    np.testing.assert_array_equal(mine[told], theirs[told])
+    assert (mine[later] != theirs[later]).all()
 
 
 def test_labels_of_another_week_teach_nothing():
