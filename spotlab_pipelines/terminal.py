@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SHORT, FOLDED = 28, 16
 """Letters of a cell that is not folded where a longer one is left so many."""
+EXACT = 2.0**53
+"""Whole numbers up to here are counts as likely as not, and shown digit by digit."""
 PERMANENT, USAGE, TRANSIENT, PROBLEMS = 1, 2, 3, 4
 
 
@@ -122,6 +124,8 @@ def _cell(value: Any) -> str:
     if value is None or value != value:
         return ""
     if isinstance(value, float):
+        if value.is_integer() and abs(value) < EXACT:
+            return f"{value:.0f}"
         return f"{value:.4g}"
     if isinstance(value, datetime):
         # To the second, in UTC: a terminal's width; JSON has all of it.

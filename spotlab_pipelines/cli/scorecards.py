@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 Horizon = Annotated[Literal["1", "6", "12"], typer.Option(help="Horizon of the predictions, in hours.")]
 Days = Annotated[
-    int | None, typer.Option(min=1, help="Days of predictions to look back on. Default: SPOTLAB_SCORECARD_DAYS.")
+    int | None,
+    typer.Option(min=1, max=3660, help="Days of predictions to look back on. Default: SPOTLAB_SCORECARD_DAYS."),
 ]
 FIGURES = {
     "predictions": "rows of the log at this horizon",

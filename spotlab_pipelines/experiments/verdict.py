@@ -21,6 +21,9 @@ PROMOTE, HOLD, REJECT, INSUFFICIENT = VERDICTS
 SMALLEST = 1e-15
 """Probabilities are kept this far from 0 and 1 in the log loss, which a certain and wrong one would make infinite."""
 
+SKILL_EVENTS_MIN = 10
+"""Rows of the rarer outcome below which a skill has no interval: its spread would be that of two or three accidents."""
+
 DRAWS = 10_000
 SEED = 20_260_131
 
@@ -172,7 +175,8 @@ def skill_interval(
     """The Brier skill of (n,) predictions and its interval at `level` in each tail; None without both outcomes.
 
     By the same bootstrap: the gain over who says the base rate each time, taken as known, in units of its Brier score.
-    With a single block nothing is known of the spread, and the interval is infinite.
+    With a single block, or with fewer than `SKILL_EVENTS_MIN` of the rarer outcome, nothing is known of the spread, and
+    the interval is infinite. No skill is above 1.
     """
     base = outcome.mean()
     if not 0 < base < 1:
@@ -180,10 +184,10 @@ def skill_interval(
     days, number = np.unique(block, return_inverse=True)
     gains, sizes = np.bincount(number, weights=(base - outcome) ** 2 - (predicted - outcome) ** 2), np.bincount(number)
     unit = base * (1 - base)
-    if len(sizes) == 1:
+    if len(sizes) == 1 or min(outcome.sum(), len(outcome) - outcome.sum()) < SKILL_EVENTS_MIN:
         return Difference(float(gains.sum() / sizes.sum() / unit), -np.inf, np.inf, 0.0)
     found = block_interval(gains, sizes.astype(float), level, days)
-    return Difference(found.mean / unit, found.low / unit, found.high / unit, found.information * unit**2)
+    return Difference(found.mean / unit, found.low / unit, min(found.high / unit, 1.0), found.information * unit**2)
 
 
 def ratio_error(gains: np.ndarray, sizes: np.ndarray, days: np.ndarray) -> float:

@@ -6,6 +6,7 @@ They are fitted as any other is; what is special is that the first ones are appr
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -50,11 +51,15 @@ def register_first_models(
     progress: Progress | None = None,
     *,
     training_days: float = TRAINING_DAYS,
+    until: datetime | None = None,
 ) -> list[FirstModel]:
     """Register advisor-rate as champion and, if the accounts have seen interruptions, logistic as challenger.
 
     A family that already has an approved version with intact files stays as it is; one whose files are gone is fitted
     and registered anew and its old version retired. Of the roles, only an empty one is filled.
+
+    Args:
+        training_days: so many days of history up to `until`, which is now if not given.
 
     Raises:
         NotFound: no account is registered yet.
@@ -65,7 +70,7 @@ def register_first_models(
     _retire_broken(registry)
     return [
         _advisor_rate(registry, say),
-        _logistic(settings, engine, sessions, redis, registry, say, training_days),
+        _logistic(settings, engine, sessions, redis, registry, say, training_days, until),
     ]
 
 
@@ -103,6 +108,7 @@ def _logistic(
     registry: ModelRegistry,
     say: Progress,
     training_days: float,
+    until: datetime | None,
 ) -> FirstModel:
     family = FAMILIES[1]
     found = _approved(registry, family)
@@ -111,8 +117,9 @@ def _logistic(
     archive = Archive(settings.archive_location)
     try:
         data = collect_accounts(
-            settings, engine, sessions, redis, archive, feature_spec=V1.version, days=training_days, progress=say
-        )
+            settings, engine, sessions, redis, archive,
+            feature_spec=V1.version, until=until, days=training_days, progress=say,
+        )  # fmt: skip
         examples = Examples.of(data.examples, data.feature_spec)
         fitted = fit_family(family, examples, say=say, minimum_events=MINIMUM_EVENTS)
     except NotEnoughData as error:

@@ -158,21 +158,21 @@ def evaluate_everything(
     with show.told(screen, "A fifth account: validated before anything else, and skipped while its role is lax"):
         legacy = stage.register_legacy(settings, engine, aws, fleets[0].regions)
         reports = [sessions.validate_account_access(legacy.account_id)]
-    outcomes = {}
+    outcomes, instants = {}, stage.past_instants(past_windows)
     with open_instance() as instance:
         with show.told(screen, "Dagster: Spot Advisor and instance catalogue") as say:
             for outcome in scrape_shared_market(instance, defs, progress=say):
                 if not outcome.success:
                     raise outcome.failure()
-        with show.told(screen, "The first models, fitted on the accounts' own history and registered in MLflow") as say:
-            models = stage.first_models(settings, engine, say)
+        with show.told(screen, "The first models, fitted on the accounts' history before the past windows") as say:
+            models = stage.first_models(settings, engine, instants, say)
         for model in models:
             screen.print(
                 f"      {model.version or model.family} ({model.role}): {model.note}", highlight=False, markup=False
             )
         stage.steer(engine, accounts, next((model.version for model in models if model.role == "challenger"), None))
         with show.told(screen, f"{past_windows} past windows of each account, 6 hours apart, in one process") as say:
-            past = stage.past_windows(settings, engine, accounts, say, count=past_windows)
+            past = stage.past_windows(settings, engine, accounts, instants, say)
         show.print_past(screen, past)
         for account in accounts:
             with show.told(screen, f"Dagster: evaluation of {account.account_id} {account.name}") as say:

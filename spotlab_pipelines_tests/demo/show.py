@@ -119,7 +119,8 @@ def print_scorecards(screen: Console, judgement: Judgement) -> None:
         )  # fmt: skip
     past = max((card.retrospective for card in judgement.cards), default=0)
     screen.print(
-        f"  Up to {past} of the predictions of a version are of past windows: they show, but promote nobody.",
+        f"  Up to {past} of the predictions of a version are of past windows. It was fitted on what was before them;"
+        " they show, but promote nobody.",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
 

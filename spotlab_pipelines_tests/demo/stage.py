@@ -180,8 +180,18 @@ def steer(engine: sa.Engine, accounts: list[Account], challenger: str | None) ->
             assign_version(engine, account.account_id, instance_ids[::3], challenger)
 
 
+def past_instants(count: int) -> list[datetime]:
+    """The beginnings of the past windows, the latest first."""
+    latest = datetime.now(UTC).timestamp() // PAST_EVERY.total_seconds() * PAST_EVERY.total_seconds()
+    return [datetime.fromtimestamp(latest, UTC) - number * PAST_EVERY for number in range(count)]
+
+
 def past_windows(
-    settings: Settings, engine: sa.Engine, accounts: list[Account], say: Callable[[str, str], None], *, count: int
+    settings: Settings,
+    engine: sa.Engine,
+    accounts: list[Account],
+    instants: list[datetime],
+    say: Callable[[str, str], None],
 ) -> list[PastEvaluation]:
     """Evaluate the accounts' last days, so that MLflow's charts begin with lines; those that have a past are left out.
 
@@ -189,8 +199,6 @@ def past_windows(
     past to show: its own evaluation will say why.
     """
     sessions, archive = AccountSessions(engine), Archive(settings.archive_location)
-    latest = datetime.now(UTC).timestamp() // PAST_EVERY.total_seconds() * PAST_EVERY.total_seconds()
-    instants = [datetime.fromtimestamp(latest, UTC) - number * PAST_EVERY for number in range(count)]
     fresh = []
     for account in accounts:
         say(f"the past of {account.account_id}", "reading")
@@ -226,8 +234,10 @@ def judgement(settings: Settings, engine: sa.Engine) -> Judgement:
     return Judgement([card for card in cards if card.card is not None], [each for each in found if each is not None])
 
 
-def first_models(settings: Settings, engine: sa.Engine, say: Callable[[str, str], None]) -> list[FirstModel]:
-    """What `spotlab models bootstrap` does, with its progress."""
+def first_models(
+    settings: Settings, engine: sa.Engine, instants: list[datetime], say: Callable[[str, str], None]
+) -> list[FirstModel]:
+    """What `spotlab models bootstrap` does, on what was known before the past windows: they judge what it fits."""
     return register_first_models(
         settings,
         engine,
@@ -235,4 +245,5 @@ def first_models(settings: Settings, engine: sa.Engine, say: Callable[[str, str]
         connect_redis(settings),
         ModelRegistry(engine, settings),
         lambda what: say(what, ""),
+        until=min(instants, default=None),
     )

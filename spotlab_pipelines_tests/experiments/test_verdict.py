@@ -16,6 +16,7 @@ from spotlab_pipelines.experiments.verdict import (
     judge,
     persistence_inflation,
     ratio_error,
+    skill_interval,
 )
 from spotlab_pipelines_tests.experiments.clustered import Comparison, comparison, looks
 
@@ -170,3 +171,17 @@ def test_a_better_brier_score_with_a_worse_log_loss_is_held() -> None:
 def test_a_verdict_repeats_bit_for_bit() -> None:
     data = rows(8)
     assert judged(data) == judged(data)
+
+
+def test_a_skill_is_at_most_one_and_of_few_events_nothing_is_known() -> None:
+    outcome = np.zeros(200)
+    outcome[:9] = 1
+    block = np.arange(200) % 20 * 1000
+    few = skill_interval(outcome, np.where(outcome == 1, 0.9, 0.01), block)
+    assert few is not None
+    assert (np.isinf(few.low), np.isinf(few.high)) == (True, True)
+    assert 0 < few.mean < 1
+    outcome[9:12] = 1
+    enough = skill_interval(outcome, np.where(outcome == 1, 1.0, 0.01), block)
+    assert enough is not None
+    assert enough.mean < enough.high <= 1

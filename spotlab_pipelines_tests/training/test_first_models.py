@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pytest
@@ -15,6 +15,7 @@ from spotlab_pipelines.accounts.sessions import AccountSessions
 from spotlab_pipelines.accounts.users import add_user
 from spotlab_pipelines.errors import NotFound
 from spotlab_pipelines.features.specs import HISTORY_FEATURES, V2
+from spotlab_pipelines.inference.mlflow_store import mlflow_client
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.market.advisor import scrape_advisor
 from spotlab_pipelines.market.archive import Archive
@@ -61,7 +62,8 @@ def laboratory(
 def test_both_families_are_fitted_once_and_again_when_their_files_are_gone(laboratory, local_aws: LocalAws):
     registry = laboratory[4]
     said: list[str] = []
-    first = register_first_models(*laboratory, progress=said.append, training_days=20)
+    until = datetime.now(UTC) - timedelta(hours=6)
+    first = register_first_models(*laboratory, progress=said.append, training_days=20, until=until)
     assert [(one.version, one.role) for one in first] == [("advisor-rate/1", "champion"), ("logistic/1", "challenger")]
     logistic = first[1]
     assert logistic.metrics["events_1h"] >= 20
@@ -71,6 +73,8 @@ def test_both_families_are_fitted_once_and_again_when_their_files_are_gone(labor
     rows = registry.serving()
     assert {row.registered_by for row in rows} == {"spotlab models bootstrap"}
     assert rows[1].metrics["auc_6h"] == logistic.metrics["auc_6h"]
+    params = mlflow_client(laboratory[0]).get_run(rows[1].mlflow_run_id).data.params
+    assert (params["until"], params["last_example"] < params["until"]) == (until.isoformat(), True)
 
     again = register_first_models(*laboratory)
     assert [(one.version, one.role, one.note) for one in again] == [
