@@ -44,10 +44,14 @@ MONEY = {
     "instance_days": "days that the instances ran under them",
     "switches": "how often the wished pool of an instance changed",
     "churn": "switches per instance-day",
-    "savings_usd": "price of the pool it ran in minus the wished one's; below 0 the wishes cost more",
-    "avoided": "interruptions of instances that it wished elsewhere",
-    "cost_per_avoided_usd": "what the wishes cost in price for each of these",
-    "regret_usd": "what was decided minus the best in hindsight",
+    "followed": "wishes to move that were carried out, whoever acted",
+    "replacements_unknown": "of followed: what replaced the instance is not known, left out",
+    "replacement_days": "days that the replacements of the others really ran",
+    "savings_realised_usd": "price left minus price moved to over these days; below 0 the moves cost more",
+    "savings_hypothetical_usd": "of wishes not carried out: what they would have saved in price",
+    "avoided": "interruptions of instances that it wished elsewhere: hypothetical as well",
+    "cost_per_avoided_usd": "what those wishes would have cost in price for each of these",
+    "regret_usd": "what was decided minus the cheaper of staying and on-demand in hindsight",
     "regret_per_instance_day_usd": "the same per instance-day",
     "regret_known": "share of decisions for which it is known",
 }
@@ -80,12 +84,10 @@ def models_scorecard(
     since, horizon_h = _since(settings, days), int(horizon)
     values = {}
     with database(settings) as engine:
-        versions = [ModelRegistry(engine, settings).find(version).version]
+        found = ModelRegistry(engine, settings).find(version).version
         cards = version_scorecards(engine, version, horizon_h=horizon_h, since=since, by=by, account_id=account)
         if by is None and account is None:
-            # The pools that others named are the alternatives.
-            versions += [row.version for row in ModelRegistry(engine, settings).versions() if row.version != version]
-            values = version_values(engine, versions, horizon_h=horizon_h, since=since)
+            values = version_values(engine, [found], horizon_h=horizon_h, since=since)
     value = values[version].metrics() if version in values else None
     if as_json:
         print_json({"scorecards": [_full(card) for card in cards], "decisions": value})

@@ -4,14 +4,22 @@ Between two evaluations of an instance the version's wish stands: stay, or be el
 for which the instance really ran from its window to the next one, so that hours and interruptions count once however
 often an account is evaluated; an hourly difference is never added up without its hours.
 
+Savings are told apart by whether the wish was carried out. Where it was, they are realised: the hours are those of the
+replacement, from its launch until it ended, at the prices of the decision. Where it was not, they are hypothetical: the
+hours are those for which the instance ran where it was. They compare different things and are never added up.
+
+Regret is against an oracle that knows what became of the instance and chooses between the two places whose outcome is
+certain: where it ran, and on-demand as the same type. A version's figures come from its own rows alone: they do not
+change with who else is registered.
+
 Assumptions, because only the pool where an instance ran can be known:
 
 - A version that was not followed is taken to have its wish fulfilled at the window's start, at the price of then; a
   move itself costs nothing.
-- A Spot pool where the instance did not run is interrupted as often as the judged rows were on average, whatever the
-  version claims of it; on-demand is never interrupted.
-- What is not known stays NaN and is left out of sums and means, and counted: a price that nobody logged, or, for the
-  oracle, an instance of which no version named another pool.
+- A Spot pool where the instance did not run is interrupted as often as the version's rows were on average, whatever it
+  claims of it; on-demand is never interrupted.
+- What is not known stays NaN and is left out of sums and means, and counted: a price that nobody logged, the hours of a
+  replacement that was not found.
 """
 
 from __future__ import annotations
@@ -26,11 +34,11 @@ from spotlab_pipelines.errors import InvalidInput, NotEnoughData
 MOVES = ("SWITCH", "FALLBACK_ON_DEMAND")
 COLUMNS = (
     *("account_id", "instance_id", "model_version", "window_start", "decision", "from_pool", "to_pool"),
-    *("from_price_usd_per_hour", "to_price_usd_per_hour", "interruption_cost_usd", "interrupted_at", "watched_until"),
+    *("from_price_usd_per_hour", "to_price_usd_per_hour", "on_demand_usd_per_hour"),
+    *("interruption_cost_usd", "interrupted_at", "watched_until", "followed", "replacement_h"),
 )
 _HOUR = pd.Timedelta(hours=1)
 _INSTANCE = ["account_id", "instance_id"]
-_WINDOW = [*_INSTANCE, "window_start"]
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,17 @@ class DecisionValue:
         instance_days: days for which the instances really ran under these decisions.
         switches: how often the version's wish for an instance changed to another pool.
         churn: `switches` per instance-day.
-        savings_usd: price of the pool it ran in minus price of the wished one, times the hours held; below 0 the
-            wishes would have cost more. Interruptions are not in it.
-        avoided: interruptions of instances that the version wished elsewhere.
-        cost_per_avoided_usd: what the wishes cost in price (−savings) for each interruption avoided.
-        regret_usd: what was decided minus the best in hindsight, in all; the best is the cheapest among staying and
-            the pools that any version named.
+        followed: wishes to move that were carried out, whoever acted on them.
+        replacements_unknown: of `followed`, those whose replacement, or price, is not known; in no savings.
+        replacement_days: days for which the replacements of the others really ran.
+        savings_realised_usd: of these, price of the pool that was left minus price of the wished one, times the hours
+            for which the replacement really ran; below 0 the moves cost more. Interruptions are not in it.
+        savings_hypothetical_usd: of wishes that were not carried out, the same difference times the hours held where
+            the instance was.
+        avoided: interruptions of instances that the version wished elsewhere, as hypothetical.
+        cost_per_avoided_usd: what those wishes would have cost in price (−hypothetical savings) for each of them.
+        regret_usd: what was decided minus the cheaper of staying and on-demand in hindsight, in all; below 0 where a
+            wished Spot pool was cheaper than both.
         regret_per_instance_day_usd: the same over the instance-days of the rows it is known for.
         regret_known: the share of decisions for which it is known.
     """
@@ -56,7 +69,11 @@ class DecisionValue:
     instance_days: float
     switches: int
     churn: float
-    savings_usd: float
+    followed: int
+    replacements_unknown: int
+    replacement_days: float
+    savings_realised_usd: float
+    savings_hypothetical_usd: float
     avoided: int
     cost_per_avoided_usd: float
     regret_usd: float
@@ -72,9 +89,9 @@ def decision_values(rows: pd.DataFrame, *, horizon_h: float) -> dict[str, Decisi
     """Weigh the decisions of each version in `rows`.
 
     Args:
-        rows: `COLUMNS`, one row per (account, window, instance, version); all versions together, because the pools that
-            one names are alternatives for all. Times are UTC; `interrupted_at` NaT if it was not interrupted,
-            `watched_until` until when that is known.
+        rows: `COLUMNS`, one row per (account, window, instance, version). Times are UTC; `interrupted_at` NaT if it was
+            not interrupted, `watched_until` until when that is known; `followed` whether the wish was carried out,
+            `replacement_h` for how many hours its replacement ran, NaN if not known or not followed.
         horizon_h: no decision is held to account for longer, should the next evaluation be late.
 
     Raises:
@@ -86,12 +103,14 @@ def decision_values(rows: pd.DataFrame, *, horizon_h: float) -> dict[str, Decisi
 
 
 def weighed_rows(rows: pd.DataFrame, *, horizon_h: float) -> pd.DataFrame:
-    """Each decision with `held_h`, `interrupted`, `moves`, `changed`, `saved_usd` and `regret_usd`; see the module."""
+    """Each decision with `held_h`, `interrupted`, `moves`, `followed`, `changed`, `regret_usd` and `saved_usd`:
+    realised where it was followed, else hypothetical; see the module.
+    """
     rows = rows.loc[rows["decision"] != "SKIP", list(COLUMNS)]
     rows = rows.sort_values([*_INSTANCE, "model_version", "window_start"], kind="stable", ignore_index=True)
     if rows.empty:
         raise NotEnoughData("Expected decisions to weigh, got none.")
-    if rows.duplicated([*_WINDOW, "model_version"]).any():
+    if rows.duplicated([*_INSTANCE, "window_start", "model_version"]).any():
         raise InvalidInput("Expected one row per account, window, instance and version; some are there twice.")
     moves = rows["decision"].isin(MOVES).to_numpy()
     held_h, interrupted = _held(rows, horizon_h)
@@ -102,16 +121,17 @@ def weighed_rows(rows: pd.DataFrame, *, horizon_h: float) -> pd.DataFrame:
     )
     stay = price * held_h + interrupted * cost
     unseen = np.where((rows["decision"] == "SWITCH").to_numpy(), rate * held_h * cost, 0.0)
-    elsewhere = np.where(moves, to_price * held_h + unseen, np.nan)
-    decided = np.where(moves, elsewhere, stay)
-    named = pd.Series(elsewhere).groupby([rows[name] for name in _WINDOW], sort=False).transform("min").to_numpy()
+    decided = np.where(moves, to_price * held_h + unseen, stay)
+    on_demand = rows["on_demand_usd_per_hour"].to_numpy(dtype=float) * held_h
+    followed, replaced_h = moves & rows["followed"].to_numpy(dtype=bool), rows["replacement_h"].to_numpy(dtype=float)
     return rows.assign(
         held_h=held_h,
         interrupted=interrupted,
         moves=moves,
+        followed=followed,
         changed=_changed(rows, moves),
-        saved_usd=np.where(moves, (price - to_price) * held_h, 0.0),
-        regret_usd=decided - np.minimum(stay, named),
+        saved_usd=np.where(moves, (price - to_price) * np.where(followed, replaced_h, held_h), 0.0),
+        regret_usd=decided - np.minimum(stay, on_demand),
     )
 
 
@@ -128,11 +148,10 @@ def _held(rows: pd.DataFrame, horizon_h: float) -> tuple[np.ndarray, np.ndarray]
     return (held.dt.total_seconds() / 3600).clip(lower=0.0).to_numpy(dtype=float), interrupted.to_numpy(dtype=float)
 
 
-def _rate(rows: pd.DataFrame, held_h: np.ndarray, interrupted: np.ndarray) -> float:
-    """Interruptions per instance-hour, each hour and interruption counted once whatever the number of versions."""
-    once = ~rows.duplicated(_WINDOW).to_numpy()
-    hours = np.nansum(held_h[once])
-    return float(interrupted[once].sum() / hours) if hours > 0 else float("nan")
+def _rate(rows: pd.DataFrame, held_h: np.ndarray, interrupted: np.ndarray) -> np.ndarray:
+    """(n,) interruptions per instance-hour among the rows of each one's version; NaN where there is no hour."""
+    sums = pd.DataFrame({"hours": held_h, "taken": interrupted}).groupby(rows["model_version"]).transform("sum")
+    return (sums["taken"] / sums["hours"].where(sums["hours"] > 0)).to_numpy(dtype=float)
 
 
 def _changed(rows: pd.DataFrame, moves: np.ndarray) -> np.ndarray:
@@ -146,24 +165,33 @@ def _changed(rows: pd.DataFrame, moves: np.ndarray) -> np.ndarray:
 
 def _value(rows: pd.DataFrame) -> DecisionValue:
     days, avoided = rows["held_h"].sum() / 24, int((rows["moves"] & (rows["interrupted"] == 1)).sum())
-    known = rows["saved_usd"].notna()
-    saved = float(rows["saved_usd"].sum()) if known.any() else float("nan")
-    switches = int(rows["changed"].sum())
+    followed, switches = rows[rows["followed"]], int(rows["changed"].sum())
+    hypothetical = _known_sum(rows.loc[rows["moves"] & ~rows["followed"], "saved_usd"])
+    told = followed["saved_usd"].notna()
     regret = rows[rows["regret_usd"].notna()]
     regret_days = regret["held_h"].sum() / 24
-    total = float(regret["regret_usd"].sum()) if len(regret) else float("nan")
+    total = _known_sum(rows["regret_usd"])
     return DecisionValue(
         decisions=len(rows),
         instance_days=float(days),
         switches=switches,
         churn=_ratio(switches, days),
-        savings_usd=saved,
+        followed=len(followed),
+        replacements_unknown=int((~told).sum()),
+        replacement_days=_known_sum(followed["replacement_h"].where(told)) / 24,
+        savings_realised_usd=_known_sum(followed["saved_usd"]),
+        savings_hypothetical_usd=hypothetical,
         avoided=avoided,
-        cost_per_avoided_usd=_ratio(-saved, avoided),
+        cost_per_avoided_usd=_ratio(-hypothetical, avoided),
         regret_usd=total,
         regret_per_instance_day_usd=_ratio(total, regret_days),
         regret_known=len(regret) / len(rows),
     )
+
+
+def _known_sum(values: pd.Series) -> float:
+    """The sum of what is known: 0 of nothing at all, NaN if nothing of something is known."""
+    return float(values.sum(min_count=min(len(values), 1)))
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
@@ -23,6 +24,7 @@ from spotlab_pipelines.database.partitions import ensure_partitions, missing_mon
 from spotlab_pipelines.errors import IntegrityError, NotFound
 from spotlab_pipelines.experiments.copying import COPY, CREATE, INSERT, to_csv
 from spotlab_pipelines.experiments.frames import decisions_schema
+from spotlab_pipelines.placement.market import pool_id
 from spotlab_pipelines.settings import HORIZONS_H
 
 if TYPE_CHECKING:
@@ -34,7 +36,8 @@ EVALUATED_TABLES = ("features", "predictions", "decisions")
 """The tables of an evaluation whose metadata names its snapshot and timings."""
 DETAILS = ("failed_versions", "drift", "retrospective", "first_known", "backfilled")
 """What of that metadata the evaluation's row keeps, so that Postgres alone tells it."""
-
+ON_DEMAND = "on_demand_usd_per_hour"
+"""What `details` keeps besides: the on-demand price of each pool that a logged instance was in, by pool."""
 
 FIND = sa.text("""
     select step, state, snapshot_id, counts from evaluations
@@ -147,8 +150,16 @@ def _read_evaluated(archive: Archive, key: EvaluationKey) -> _Evaluated:
             "decisions": dict(Counter(acting.tolist()).most_common()),
             "rows": len(decisions) * len(HORIZONS_H),
         },
-        details={name: each[name] for each in metadata for name in DETAILS if name in each},
+        details={name: each[name] for each in metadata for name in DETAILS if name in each}
+        | {ON_DEMAND: on_demand_prices(pools, decisions)},
     )
+
+
+def on_demand_prices(pools: pd.DataFrame, decisions: pd.DataFrame) -> dict[str, float]:
+    """The on-demand price in USD per hour of each pool that an instance was in; of one without a price nothing."""
+    named = pools.set_index(pool_id(pools))[ON_DEMAND].dropna()
+    here = named.index.isin(decisions["from_pool"].unique())
+    return {str(pool): float(price) for pool, price in named[here].items()}
 
 
 def _write(connection: sa.Connection, key: EvaluationKey, evaluated: _Evaluated) -> int:

@@ -17,8 +17,9 @@ import sqlalchemy as sa
 
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.errors import NotEnoughData
+from spotlab_pipelines.experiments.decision_rows import decision_rows
 from spotlab_pipelines.experiments.decision_value import DecisionValue, decision_values
-from spotlab_pipelines.experiments.labels import decided, labelled
+from spotlab_pipelines.experiments.labels import labelled
 from spotlab_pipelines.experiments.scorecard import Scorecard, scorecard
 from spotlab_pipelines.experiments.verdict import Difference, skill_interval
 
@@ -141,7 +142,7 @@ def version_values(
 ) -> dict[str, DecisionValue]:
     """What each version's decisions were worth; nothing of a version that decided nothing."""
     with database_errors(), engine.connect() as connection:
-        rows = decided(connection, versions, horizon_h=horizon_h, since=since)
+        rows = decision_rows(connection, versions, horizon_h=horizon_h, since=since)
     return decision_values(rows, horizon_h=horizon_h) if (rows["decision"] != "SKIP").any() else {}
 
 

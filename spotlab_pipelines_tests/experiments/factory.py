@@ -97,7 +97,14 @@ def decided(
     """Begin an evaluation and leave its tables in the archive, as the rooms before the log do; return its decisions."""
     begin_evaluation(engine, key, "a-run")
     frame = decisions(account_id=key.account_id) if frame is None else frame
-    pools = pd.DataFrame({"instance_type": ["m5.large", "m5a.large", "c5.large"], "az_id": "use1-az1"})
+    pools = pd.DataFrame(
+        {
+            "instance_type": ["m5.large", "m5a.large", "c5.large"],
+            "az_id": "use1-az1",
+            "product": "Linux/UNIX",
+            "on_demand_usd_per_hour": [0.096, 0.086, np.nan],
+        }
+    )
     excluded = pd.DataFrame({"instance_type": ["t3.large"], "reason": ["on-demand price is missing"]})
     written = {"features": pools, "predictions": pools, "decisions": frame}
     for number, (table, rows) in enumerate(written.items()):

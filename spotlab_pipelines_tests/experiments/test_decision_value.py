@@ -27,7 +27,10 @@ def row(hour: float, decision: str = "STAY", *, version: str = "a/1", to_price: 
         "to_price_usd_per_hour": (0.4 if to_price is None else to_price) if moves else np.nan,
         "interruption_cost_usd": 10.0,
         "interrupted_at": pd.NaT,
+        "on_demand_usd_per_hour": 3.0,
         "watched_until": T0 + 6 * HOUR,
+        "followed": False,
+        "replacement_h": np.nan,
     } | more
 
 
@@ -44,8 +47,48 @@ def test_savings_are_price_differences_times_the_hours_until_the_next_window_or_
     weighed = weighed_rows(rows, horizon_h=6)
     assert weighed["held_h"].tolist() == [2, 1, 1]
     value = decision_values(rows, horizon_h=6)["a/1"]
-    assert value.savings_usd == pytest.approx(0.6 * 4)
+    assert value.savings_hypothetical_usd == pytest.approx(0.6 * 4)
+    assert (value.followed, value.savings_realised_usd) == (0, 0)
     assert value.instance_days == pytest.approx(4 / 24)
+
+
+def test_a_wish_that_was_carried_out_saves_for_as_long_as_its_replacement_ran() -> None:
+    # Left after 0.1 h; what replaced it ran for 100 h at 0.40 instead of 1.00. Ignored, it would have gone on here.
+    left = T0 + 0.1 * HOUR
+    carried_out = frame(row(0, "SWITCH", watched_until=left, followed=True, replacement_h=100.0))
+    ignored = frame(*(row(hour, "SWITCH", watched_until=T0 + 101 * HOUR) for hour in range(101)))
+    value = decision_values(carried_out, horizon_h=6)["a/1"]
+    assert (value.followed, value.replacements_unknown, value.savings_hypothetical_usd) == (1, 0, 0)
+    assert value.savings_realised_usd == pytest.approx(0.6 * 100)
+    assert (value.instance_days, value.replacement_days) == (pytest.approx(0.1 / 24), pytest.approx(100 / 24))
+    value = decision_values(ignored, horizon_h=6)["a/1"]
+    assert (value.followed, value.savings_realised_usd, value.replacement_days) == (0, 0, 0)
+    assert value.savings_hypothetical_usd == pytest.approx(0.6 * 101)
+
+
+def test_the_hours_of_a_replacement_count_once_though_it_has_rows_of_its_own() -> None:
+    rows = [row(0, "SWITCH", watched_until=T0 + HOUR, followed=True, replacement_h=3.0)]
+    later = {"instance_id": "i-2", "from_price_usd_per_hour": 0.4, "watched_until": T0 + 4 * HOUR}
+    rows += [row(hour, **later) for hour in (1, 2, 3)]
+    value = decision_values(frame(*rows), horizon_h=6)["a/1"]
+    assert value.savings_realised_usd == pytest.approx(0.6 * 3)
+    assert value.instance_days == pytest.approx(4 / 24)
+
+
+def test_a_replacement_that_is_not_known_is_counted_and_saves_nothing_that_is_known() -> None:
+    lost = row(0, "SWITCH", watched_until=T0 + HOUR, followed=True)
+    value = decision_values(frame(lost), horizon_h=6)["a/1"]
+    assert (value.followed, value.replacements_unknown) == (1, 1)
+    assert np.isnan(value.savings_realised_usd)
+    assert "savings_realised_usd" not in value.metrics()
+    # Nor is it 0 because something else is.
+    value = decision_values(frame(lost, row(0, instance_id="i-2")), horizon_h=6)["a/1"]
+    assert np.isnan(value.savings_realised_usd)
+    found = row(0, "SWITCH", instance_id="i-2", followed=True, replacement_h=2.0)
+    value = decision_values(frame(lost, found), horizon_h=6)["a/1"]
+    assert (value.followed, value.replacements_unknown) == (2, 1)
+    assert value.savings_realised_usd == pytest.approx(0.6 * 2)
+    assert value.replacement_days == pytest.approx(2 / 24)
 
 
 def test_a_late_next_evaluation_holds_nobody_to_account_beyond_the_horizon() -> None:
@@ -100,8 +143,8 @@ def test_a_pool_where_it_did_not_run_counts_at_the_rate_that_was_seen_not_at_wha
     gone = T0 + 2 * HOUR
     rows = frame(row(0, "SWITCH", interrupted_at=gone), row(0, instance_id="i-2"))
     regret = weighed_rows(rows, horizon_h=6).set_index("instance_id")["regret_usd"]
-    # One interruption in 2 + 6 hours; the switch cost 2 × 0.4 and 2/8 of an interruption, staying 2 + 10.
-    assert regret["i-1"] == 0
+    # One interruption in 2 + 6 hours; the switch cost 2 × 0.4 and 2/8 of an interruption, on-demand 2 × 3.
+    assert regret["i-1"] == pytest.approx(2 * 0.4 + 2 / 8 * 10 - 6)
     survived = weighed_rows(
         frame(row(0, "SWITCH", interrupted_at=gone), row(0, "SWITCH", instance_id="i-2")), horizon_h=6
     )
@@ -109,13 +152,32 @@ def test_a_pool_where_it_did_not_run_counts_at_the_rate_that_was_seen_not_at_wha
     assert regret["i-2"] == pytest.approx(6 * 0.4 + 6 / 8 * 10 - 6 * 1.0)
 
 
+def test_figures_do_not_change_with_who_else_is_registered() -> None:
+    gone = T0 + 2 * HOUR
+    alone = [row(0, interrupted_at=gone), row(0, "SWITCH", instance_id="i-2"), row(1, "SWITCH", instance_id="i-2")]
+    others = [
+        row(0, "FALLBACK_ON_DEMAND", version="0/1", to_price=3.0, interrupted_at=gone),
+        row(0, "SWITCH", version="0/1", to_price=0.1, instance_id="i-2"),
+        row(1, "SKIP", version="0/1", instance_id="i-2"),
+        row(0, version="b/1", instance_id="i-3", interrupted_at=gone),
+    ]
+    value = decision_values(frame(*alone), horizon_h=6)["a/1"]
+    # An interruption at which nobody thought of leaving is regretted all the same: on-demand was there to take.
+    assert value.regret_known == 1
+    assert value.regret_usd > 12 - 6 - 1e-9
+    assert decision_values(frame(*alone, *others), horizon_h=6)["a/1"].metrics() == value.metrics()
+
+
 def test_what_is_unknown_stays_unknown() -> None:
-    value = decision_values(frame(row(0)), horizon_h=6)["a/1"]
+    value = decision_values(frame(row(0, on_demand_usd_per_hour=np.nan)), horizon_h=6)["a/1"]
     assert np.isnan(value.regret_usd)
     assert value.regret_known == 0
     assert "regret_usd" not in value.metrics()
     unpriced = decision_values(frame(row(0, "SWITCH", to_price=np.nan)), horizon_h=6)["a/1"]
-    assert np.isnan(unpriced.savings_usd)
+    assert np.isnan(unpriced.savings_hypothetical_usd)
+    # What stays saves nothing, which says nothing about the wish whose price is not known.
+    both = frame(row(0, "SWITCH", to_price=np.nan), row(0, instance_id="i-2"))
+    assert np.isnan(decision_values(both, horizon_h=6)["a/1"].savings_hypothetical_usd)
 
 
 def test_a_skip_decides_nothing_and_nothing_cannot_be_weighed() -> None:

@@ -109,12 +109,19 @@ def test_decisions_are_weighed_with_the_accounts_own_cost(owner: sa.Engine, engi
             "update experiment_logs set decision = 'FALLBACK_ON_DEMAND', to_price_usd_per_hour = 0.10 "
             f"where model_version = '{CHALLENGER}'"
         )
+        connection.exec_driver_sql(
+            "insert into evaluations (account_id, window_start, step, state, snapshot_id, details) "
+            "select account_id, window_start, row_number() over (), 'logged', min(snapshot_id), "
+            "jsonb_build_object('on_demand_usd_per_hour', jsonb_build_object(min(from_pool), 0.10)) "
+            "from experiment_logs group by account_id, window_start"
+        )
     values = version_values(engine, [CHAMPION, CHALLENGER], horizon_h=6, since=FIRST)
     fled, stayed = values[CHALLENGER], values[CHAMPION]
     assert (fled.avoided, stayed.avoided) == (events, 0)
     # 0.05 USD/h more, for 3 h until an interruption and 6 h without one.
     assert fled.cost_per_avoided_usd * events == pytest.approx(0.05 * (3 * events + 6 * (120 - events)))
     assert stayed.regret_usd == pytest.approx(events * (10 - 3 * 0.05))
+    assert version_values(engine, [CHAMPION], horizon_h=6, since=FIRST)[CHAMPION].metrics() == stayed.metrics()
 
 
 def test_each_day_is_looked_at_once_and_the_looks_before_are_remembered(owner: sa.Engine, engine: sa.Engine) -> None:

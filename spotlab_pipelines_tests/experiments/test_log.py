@@ -122,6 +122,18 @@ def test_the_evaluation_keeps_its_snapshot_and_counts(engine: sa.Engine, archive
     )
 
 
+def test_the_evaluation_keeps_the_on_demand_price_of_the_pools_that_its_instances_were_in(
+    engine: sa.Engine, archive: Archive
+) -> None:
+    register(engine)
+    frame = decisions(9)
+    # One pool whose price nobody knows, and no instance in the third.
+    frame.loc[frame["instance_id"] == "i-00000000000000000", "from_pool"] = "c5.large:use1-az1:Linux/UNIX"
+    decided(engine, archive, frame=frame)
+    log_evaluation(engine, archive, KEY)
+    assert evaluation(engine).details["on_demand_usd_per_hour"] == {"m5.large:use1-az1:Linux/UNIX": 0.096}
+
+
 def test_a_retry_writes_nothing_and_names_the_first_snapshot(engine: sa.Engine, archive: Archive) -> None:
     register(engine)
     decided(engine, archive)

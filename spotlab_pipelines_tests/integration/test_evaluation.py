@@ -63,8 +63,12 @@ def test_every_account_is_evaluated_and_logged_at_the_plans_grain(scraped: Labor
     check = dg.AssetCheckKey(dg.AssetKey("interruption_predictions"), "feature_drift")
     [found] = scraped.instance.event_log_storage.get_asset_check_execution_history(check, limit=1)
     assert found.event is not None, "what versions see was compared with what they were fitted on"
+    pools = set(decisions.loc[decisions["decision"] != "SKIP", "from_pool"])
+    kept = {}
     for (details,) in scraped.rows("select details from evaluations"):
+        kept |= details["on_demand_usd_per_hour"]
         assert (details["drift"]["advisor-rate/1"], len(details["drift"]["logistic/1"])) == (None, 4)
+    assert pools <= set(kept), "regret needs the on-demand price of every pool that was decided on"
 
 
 def test_a_doubled_evaluation_writes_once(scraped: Laboratory) -> None:

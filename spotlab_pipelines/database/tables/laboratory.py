@@ -66,8 +66,9 @@ class ModelVersion(Base):
 class Evaluation(Base):
     """One scoring of one account for one window. `step` numbers an account's evaluations from 1, for MLflow's axis.
 
-    `details` says what is worth knowing of it besides counts: `drift` by version, and of one that was made of the past
-    `retrospective`, with what was not known then. `outcomes_settled`: no label of what it logged will change any more.
+    `details` says what is worth knowing of it besides counts: `drift` by version, `on_demand_usd_per_hour` by pool of
+    its instances, and of one that was made of the past `retrospective`, with what was not known then.
+    `outcomes_settled`: no label of what it logged will change any more.
     """
 
     __tablename__ = "evaluations"
