@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 
 import pandas as pd
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 
 from spotlab_pipelines.errors import NotEnoughData
 from spotlab_pipelines.experiments.judging import compare, finished_day, judge_challengers, look, looks
-from spotlab_pipelines.experiments.scorecards import Group, version_scorecards, version_values
+from spotlab_pipelines.experiments.scorecards import Group, interruption_of, version_scorecards, version_values
 from spotlab_pipelines.experiments.verdict import VerdictRules
 from spotlab_pipelines_tests.experiments.factory import ACCOUNT, CHALLENGER, CHAMPION, register
 from spotlab_pipelines_tests.experiments.labelled_log import FIRST, write_days
@@ -124,12 +125,39 @@ def test_decisions_are_weighed_with_the_accounts_own_cost(owner: sa.Engine, engi
     assert version_values(engine, [CHAMPION], horizon_h=6, since=FIRST)[CHAMPION].metrics() == stayed.metrics()
 
 
+def test_several_that_look_at_once_take_one_look(owner: sa.Engine, engine: sa.Engine) -> None:
+    register(owner)
+    write_days(owner, 12)
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(look, engine, CHAMPION, CHALLENGER, now=after(12.5), rules=RULES) for _ in range(4)]
+        assert sum(answer.result().new for answer in answers) == 1
+
+
+def test_windows_that_reach_the_same_interruption_have_its_number() -> None:
+    end, other = FIRST + timedelta(hours=5), FIRST + timedelta(hours=6)
+    rows = pd.DataFrame(
+        [
+            ("a", "i-1", "interrupted", True, end),
+            ("a", "i-1", "interrupted", True, end),
+            ("a", "i-1", "survived", True, end),
+            ("a", "i-2", "interrupted", True, end),
+            ("b", "i-1", "interrupted", True, end),
+            ("a", "i-1", "interrupted", True, other),
+            ("a", "i-3", "survived", True, None),
+            ("a", "i-3", "interrupted", False, end),
+        ],
+        columns=["account_id", "instance_id", "outcome", "final", "interrupted_at"],
+    )
+    assert interruption_of(rows).tolist() == [0, 0, -1, 2, 3, 1, -1]
+
+
 def test_each_day_is_looked_at_once_and_the_looks_before_are_remembered(owner: sa.Engine, engine: sa.Engine) -> None:
     register(owner)
     write_days(owner, 12)
     first = look(engine, CHAMPION, CHALLENGER, now=after(12.5), rules=RULES)
     # The windows of the twelfth day can be interrupted until six hours after its end.
     assert (first.day, first.look, first.new) == (date(2026, 10, 12), 1, True)
+    assert (first.predictions, first.blocks) == (12 * 60, 12 * 2), "blocks are days of the two regions, not rows"
     assert not look(engine, CHAMPION, CHALLENGER, now=after(12.9), rules=RULES).new
     write_days(owner, 12, first=date(2026, 10, 13))
     second = look(engine, CHAMPION, CHALLENGER, now=after(24.5), rules=RULES)
