@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -117,7 +117,7 @@ def outcomes_import(
             engine, Archive(settings.archive_location), file, name, statement,
             columns=[] if columns is None else columns.split(","), actor=acting_as(engine, as_user),
         )  # fmt: skip
-    print_rows([vars(report)], as_json=as_json, empty="")
+    print_rows(_abridged([vars(report)], as_json), as_json=as_json, empty="")
 
 
 @app.command("traces")
@@ -127,7 +127,11 @@ def outcomes_traces(as_json: Json = False) -> None:
     from spotlab_pipelines.market.traces import list_traces
 
     traces = list_traces(Archive(read_settings().archive_location))
-    print_rows(records(traces), as_json=as_json, empty="No trace was imported yet: `spotlab outcomes import`.")
+    print_rows(
+        _abridged(records(traces), as_json),
+        as_json=as_json,
+        empty="No trace was imported yet: `spotlab outcomes import`.",
+    )
 
 
 @app.command("resolve")
@@ -168,6 +172,11 @@ def outcomes_list(
     if not as_json:
         outcomes = _shown(outcomes)
     print_rows(records(outcomes), as_json=as_json, empty="Nothing is resolved yet: `spotlab outcomes resolve ACCOUNT`.")
+
+
+def _abridged(rows: list[dict[str, Any]], as_json: bool) -> list[dict[str, Any]]:
+    """Rows whose hash of the content is as long as a terminal needs to tell two apart; JSON has all of it."""
+    return rows if as_json else [row | {"content_id": row["content_id"][:12]} for row in rows]
 
 
 def _shown(outcomes: pd.DataFrame) -> pd.DataFrame:

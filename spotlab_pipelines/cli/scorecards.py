@@ -117,7 +117,7 @@ def models_compare(
     The difference is what a single look at these rows shows; it goes on no record. Verdicts are made day by day by the
     asset model_scorecards, at 6 h and without past windows.
     """
-    from spotlab_pipelines.errors import NotEnoughData
+    from spotlab_pipelines.errors import InvalidInput, NotEnoughData
     from spotlab_pipelines.experiments.judging import compare
     from spotlab_pipelines.experiments.plots import one_picture
     from spotlab_pipelines.inference.registry import ModelRegistry
@@ -132,7 +132,10 @@ def models_compare(
     if found is None:
         raise NotEnoughData(f"Expected predictions that {first} and {second} both made; there are none.")
     if plot is not None and found.said:
-        plot.write_bytes(one_picture(found.said, title=f"{first} and {second} at {horizon} h"))
+        try:
+            plot.write_bytes(one_picture(found.said, title=f"{first} and {second} at {horizon} h"))
+        except OSError as error:
+            raise InvalidInput(f"{plot} cannot be written: {error.strerror}.", remedy="Name another --plot.") from error
     if as_json:
         print_json(_comparison(found))
         return

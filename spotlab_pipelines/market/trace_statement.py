@@ -135,7 +135,12 @@ def _verdicts(rows: pd.DataFrame, statement: TraceStatement) -> tuple[pd.Series,
         )
     meaning = {value: verdict for verdict, pairs in stated.items() for _, value in pairs}
     if len(meaning) < sum(map(len, stated.values())):
-        raise InvalidInput(f"Expected each value to be stated once; got {stated}.")
+        values = [value for pairs in stated.values() for _, value in pairs]
+        twice = ", ".join(sorted({repr(value) for value in values if values.count(value) > 1}))
+        raise InvalidInput(
+            f"Expected each value of {next(iter(columns))} to say one thing; {twice} is stated more than once.",
+            remedy="Name it in one of --available-when, --failed-when and --ignore-when.",
+        )
     column = columns.pop()
     values = column_of(rows, column).astype("str").fillna("")
     unknown = values[~values.isin(list(meaning))]

@@ -52,6 +52,8 @@ def test_a_comparison_tells_the_difference_the_record_and_draws_it(
     assert "A single look at these rows: promote. The challenger is better: Brier score lower by" in told.out
     assert f"On record: no verdict on {CHALLENGER} against {CHAMPION}." in told.out
     assert plot.read_bytes().startswith(b"\x89PNG")
+    nowhere = spotlab("models", "compare", CHAMPION, CHALLENGER, "--plot", str(tmp_path / "none" / "both.png"))
+    assert (nowhere.code, "both.png cannot be written: No such file" in nowhere.err) == (1, True), nowhere.err
     made = look(engine, CHAMPION, CHALLENGER, now=datetime.now(UTC), rules=VerdictRules(looks_max=30))
     told = spotlab("models", "compare", CHAMPION, CHALLENGER)
     assert f"On record, {made.day}: {made.verdict}. {made.why}" in told.out.replace("\n", " ")

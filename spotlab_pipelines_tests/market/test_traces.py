@@ -114,7 +114,7 @@ def test_ticks_and_offsets_count_from_the_start_that_is_stated(tmp_path: Path) -
     [
         ({"failed": ()}, "1 and 0"),
         ({"failed": (("az", "us-west-2a"),)}, "of one column"),
-        ({"failed": (("available", "1"),)}, "stated once"),
+        ({"failed": (("available", "1"),)}, "'1' is stated more than once"),
         ({"failed": (("available", "no"),)}, "'0' (2 rows, first row 9)"),
         ({"kind": "guess"}, "guess"),
         ({"kinds": {"2": "launch"}}, "2"),
