@@ -61,6 +61,10 @@ PAST_EVERY = timedelta(hours=6)
 PAST_WINDOWS = 30
 """How far apart the demo's past windows are, and how many: the last week."""
 
+MARKET_DAYS, REQUEST_DAYS, TRAINING_DAYS = 63, 54, 36
+"""The generated market is so long that of the past windows' week, the days that models are fitted on, and the week of
+prices before those, each lies before the next, whatever the weekday."""
+
 
 def market_folder(settings: Settings, market: Path | None) -> Path:
     """The recording to serve: the one asked for, else the generated default, which is made once."""
@@ -68,7 +72,7 @@ def market_folder(settings: Settings, market: Path | None) -> Path:
         return market
     folder = settings.data_dir / "markets" / DEFAULT_NAME
     if not (folder / "recording.json").is_file():
-        generate(folder)
+        generate(folder, days=MARKET_DAYS, request_days=REQUEST_DAYS)
     return folder
 
 
@@ -246,4 +250,5 @@ def first_models(
         ModelRegistry(engine, settings),
         lambda what: say(what, ""),
         until=min(instants, default=None),
+        training_days=TRAINING_DAYS,
     )

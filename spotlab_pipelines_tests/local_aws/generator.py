@@ -34,7 +34,7 @@ import pandas as pd
 
 from spotlab_pipelines_tests.local_aws.generator_figures import BUCKET_ENDS, RANGES, metadata, pools_of
 
-DEFAULT_NAME = "generated-1"
+DEFAULT_NAME = "generated-2"
 """Name of the default market; the number grows when the generator changes."""
 END = datetime(2026, 11, 2, tzinfo=UTC)
 DAYS = 42
@@ -57,18 +57,26 @@ class _Market:
     end: datetime
 
 
-def generate(folder: Path | str, *, seed: int = 7, days: int = DAYS, families: tuple[str, ...] | None = None) -> Path:
+def generate(
+    folder: Path | str,
+    *,
+    seed: int = 7,
+    days: int = DAYS,
+    request_days: int = REQUEST_DAYS,
+    families: tuple[str, ...] | None = None,
+) -> Path:
     """Write a market recording; the same arguments give the same files.
 
     Args:
         days: length; the last seven are the future at the moment it is served (at most).
+        request_days: of them the last ones, in which Spot requests began.
         families: only these instance families (tests); None for all ten.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     market = _market(np.random.default_rng([seed, 1]), days, families)
     prices = _prices(np.random.default_rng([seed, 2]), market)
-    requests = _requests(np.random.default_rng([seed, 3]), market)
+    requests = _requests(np.random.default_rng([seed, 3]), market, request_days)
     _write_json(folder / "instance-types.json", {"InstanceTypes": _instance_types(market.pools)})
     _write_json(folder / "advisor.json", _advisor(market, prices))
     _on_demand(market.pools).to_csv(folder / "on-demand.csv", index=False)
@@ -150,10 +158,10 @@ def _prices(rng: np.random.Generator, market: _Market) -> pd.DataFrame:
     )
 
 
-def _requests(rng: np.random.Generator, market: _Market) -> pd.DataFrame:
+def _requests(rng: np.random.Generator, market: _Market, request_days: int) -> pd.DataFrame:
     """Past Spot requests: about 120 a day, each ended by its user or by a reclaim of its pool."""
     pools, hours = market.pools, market.stress.shape[1]
-    span_h = min(REQUEST_DAYS * 24, hours - 1)
+    span_h = min(request_days * 24, hours - 1)
     count = 5 * span_h
     pool = rng.integers(0, len(pools), count)
     started = rng.uniform(hours - 1 - span_h, hours - 1, count)
