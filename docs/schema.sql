@@ -24,6 +24,14 @@ CREATE FUNCTION public.app_user_id() RETURNS uuid
            where users.active and expires_at > now() and token_sha256 = encode(sha256(convert_to(
                nullif(current_setting('app.login', true), ''), 'UTF8')), 'hex') $$;
 
+CREATE FUNCTION public.is_past_window(details jsonb, window_start timestamp with time zone, scored_at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$ select coalesce(details @> '{"retrospective": true}', false) or scored_at > window_start + late_after() $$;
+
+CREATE FUNCTION public.late_after() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ select interval '30 minutes' $$;
+
 CREATE FUNCTION public.make_log_partition(month timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
@@ -431,7 +439,7 @@ CREATE VIEW public.v_labelled_predictions WITH (security_invoker='true') AS
     o.watched_until,
     o.ended_by,
     o.source,
-    COALESCE((e.details @> '{"retrospective": true}'::jsonb), false) AS retrospective
+    public.is_past_window(e.details, l.window_start, l.scored_at) AS retrospective
    FROM ((((public.experiment_logs l
      JOIN public.accounts a ON ((a.account_id = l.account_id)))
      LEFT JOIN public.evaluations e ON (((e.account_id = l.account_id) AND (e.window_start = l.window_start))))
@@ -445,6 +453,15 @@ CREATE VIEW public.v_labelled_predictions WITH (security_invoker='true') AS
   WHERE (l.p_current IS NOT NULL);
 
 CREATE VIEW public.v_model_performance WITH (security_invoker='true') AS
+ WITH looked AS (
+         SELECT a.account_id,
+            GREATEST(( SELECT max(s.fetched_at) AS max
+                   FROM public.scrapes s
+                  WHERE ((s.account_id = a.account_id) AND (s.source = ANY (ARRAY['pool_observations'::text, 'interruption_events'::text])) AND (s.error IS NULL))), ( SELECT max(o_1.watched_until) AS max
+                   FROM public.interruption_outcomes o_1
+                  WHERE ((o_1.account_id = a.account_id) AND (o_1.window_start > (now() - '30 days'::interval))))) AS until
+           FROM public.accounts a
+        )
  SELECT l.account_id,
     l.model_version,
     l.model_role,
@@ -458,16 +475,19 @@ CREATE VIEW public.v_model_performance WITH (security_invoker='true') AS
     count(y.interrupted) AS resolved,
     COALESCE(sum(y.interrupted), (0)::bigint) AS interrupted,
     avg(((l.p_current - (y.interrupted)::double precision) ^ (2)::double precision)) AS brier
-   FROM ((public.experiment_logs l
+   FROM (((((public.experiment_logs l
+     JOIN looked k ON ((k.account_id = l.account_id)))
+     LEFT JOIN public.evaluations e ON (((e.account_id = l.account_id) AND (e.window_start = l.window_start))))
      LEFT JOIN public.interruption_outcomes o ON (((o.account_id = l.account_id) AND (o.window_start = l.window_start) AND (o.instance_id = l.instance_id))))
+     CROSS JOIN LATERAL ( SELECT (l.window_start + make_interval(hours => (l.horizon_h)::integer)) AS deadline) d)
      CROSS JOIN LATERAL ( SELECT
                 CASE
-                    WHEN (l.p_current IS NULL) THEN NULL::integer
-                    WHEN (o.interrupted_at <= (l.window_start + make_interval(hours => (l.horizon_h)::integer))) THEN 1
-                    WHEN (o.watched_until > (l.window_start + make_interval(hours => (l.horizon_h)::integer))) THEN 0
+                    WHEN ((l.p_current IS NULL) OR (k.until IS NULL) OR (k.until < d.deadline)) THEN NULL::integer
+                    WHEN (o.interrupted_at <= d.deadline) THEN 1
+                    WHEN (o.watched_until > d.deadline) THEN 0
                     ELSE NULL::integer
                 END AS interrupted) y)
-  WHERE (l.window_start > (now() - '30 days'::interval))
+  WHERE ((l.window_start > (now() - '30 days'::interval)) AND (NOT public.is_past_window(e.details, l.window_start, l.scored_at)))
   GROUP BY l.account_id, l.model_version, l.model_role, l.horizon_h;
 
 CREATE VIEW public.v_recent_experiments WITH (security_invoker='true') AS

@@ -24,7 +24,7 @@ from spotlab_pipelines.accounts.fleet import described
 from spotlab_pipelines.accounts.frames import ENDING_COLUMNS, TIME, check_frame, ending_schema
 from spotlab_pipelines.accounts.registry import Account
 from spotlab_pipelines.accounts.sessions import AccountSessions
-from spotlab_pipelines.accounts.spot_requests import read_spot_requests
+from spotlab_pipelines.accounts.spot_requests import read_spot_requests, told_ends
 from spotlab_pipelines.accounts.zones import availability_zones
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.evaluations import lock_account
@@ -128,7 +128,7 @@ SOURCES: tuple[EndingSource, ...] = (SpotRequestEndings(), StateReasonEndings())
 
 def endings_of_requests(requests: pd.DataFrame) -> pd.DataFrame:
     """The endings that fulfilled Spot requests tell of; pure. See `EndingSource.read`."""
-    ended = requests[requests["ended_at"].notna()].rename(columns={"ended_at": "occurred_at", "status_code": "code"})
+    ended = told_ends(requests).rename(columns={"ended_at": "occurred_at", "status_code": "code"})
     return _endings(ended[list(ENDING_COLUMNS)].reset_index(drop=True), "Endings of Spot requests")
 
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from spotlab_pipelines.accounts.fleet import PRESENT, read_fleet, sync_fleet
 from spotlab_pipelines.accounts.registry import get_account
 from spotlab_pipelines.accounts.sessions import AccountSessions
-from spotlab_pipelines.accounts.spot_requests import read_spot_requests
+from spotlab_pipelines.accounts.spot_requests import read_spot_requests, told_ends
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.tables import Instance
 
@@ -61,9 +61,9 @@ def remember_past(engine: sa.Engine, account_id: str, requests: pd.DataFrame) ->
     one that a sync had missed is corrected: the request knows when it really was.
 
     Args:
-        requests: Spot requests frame; those without `ended_at` tell nothing of the past.
+        requests: Spot requests frame; those that `told_ends` leaves out tell nothing of the past.
     """
-    closed = requests[requests["ended_at"].notna()].sort_values("ended_at").drop_duplicates("instance_id", keep="last")
+    closed = told_ends(requests).sort_values("ended_at").drop_duplicates("instance_id", keep="last")
     if closed.empty:
         return
     values = {name: closed[name].tolist() for name in TOLD}

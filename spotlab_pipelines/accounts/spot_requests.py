@@ -32,13 +32,15 @@ INTERRUPTED_CODES = frozenset(
         "instance-stopped-no-capacity",
         "instance-stopped-capacity-oversubscribed",
         "instance-terminated-by-price",
-        "instance-terminated-by-service",
         "instance-terminated-no-capacity",
         "instance-terminated-capacity-oversubscribed",
         "instance-terminated-launch-group-constraint",
     }
 )
 """Status codes by which EC2, not the user or a schedule, takes an instance away."""
+
+STOPPED_BEFORE_CODES = frozenset({"instance-terminated-by-service"})
+"""Status codes of an instance that was terminated while it was stopped: they say neither who stopped it nor when."""
 
 REFUSED_CODES = frozenset({"capacity-not-available", "capacity-oversubscribed"})
 """Status codes of an unfulfilled request by which EC2 says that the pool has no capacity."""
@@ -88,6 +90,11 @@ def read_spot_requests_and_refusals(sessions: AccountSessions, account: Account)
     fulfilled = _frame(rows, SPOT_REQUEST_COLUMNS, times=("started_at", "ended_at"), flags=("interrupted",))
     refusals = _frame(refused, REFUSAL_COLUMNS, times=("refused_at",))
     return check_frame(spot_request_schema(), fulfilled, who), check_frame(refusal_schema(), refusals, who)
+
+
+def told_ends(requests: pd.DataFrame) -> pd.DataFrame:
+    """Those of fulfilled Spot requests that say when their instance stopped running, and who ended it; pure."""
+    return requests[requests["ended_at"].notna() & ~requests["status_code"].isin(STOPPED_BEFORE_CODES)]
 
 
 def _zone_name(request: Mapping[str, Any]) -> str:

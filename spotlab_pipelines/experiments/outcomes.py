@@ -8,6 +8,7 @@ about the pool that the instance ran in, and says no more than is known:
   an account whose sources cannot be read leaves its windows open;
 - ended by its owner (or by a switch of ours) is censored from then on, and so is an instance that was stopped and
   started again: the later run is another one;
+- one that was launched after the window began, and seen because the evaluation came late, is censored from the start;
 - an end that nobody explains stays open for PATIENCE after the longest horizon, then it is censored for good.
 
 A settled row never changes. Reading what happened is learning.py's.
@@ -68,7 +69,9 @@ RESOLVE = sa.text("""
                -- least() passes over what is missing, and what is missing here is that nobody looked.
                case when i.last_running_at <= reading.at then i.last_running_at
                     when i.last_running_at > reading.at then reading.at end as running_at,
-               i.launched_at > l.seen_at as another_run, i.launched_at
+               i.launched_at > l.seen_at as started_again, i.launched_at,
+               -- Of a window that was looked at late, a run that began in between is not the one it is about.
+               i.launched_at > least(l.seen_at, l.window_start + late_after()) as another_run
         from logged l
         cross join reading
         join instances i on i.account_id = :account_id and i.instance_id = l.instance_id and i.lifecycle = 'spot'
@@ -80,7 +83,8 @@ RESOLVE = sa.text("""
         select *, case
             when until < 'infinity' and not (another_run and launched_at <= until) then 'interrupted'
             when until = 'infinity' and since >= launched_at then 'gone before'
-            when another_run then 'started again'
+            when started_again then 'started again'
+            when another_run then 'not there yet'
             when ended_by is not null then 'ended'
             else 'watched' end as verdict
         from known
@@ -90,6 +94,7 @@ RESOLVE = sa.text("""
             case verdict
                 when 'interrupted' then until
                 when 'gone before' then window_start
+                when 'not there yet' then window_start
                 when 'started again' then greatest(was_watched, window_start)
                 when 'ended' then ended_at
                 else greatest(was_watched, window_start, running_at) end as watched_until,

@@ -22,8 +22,8 @@ RUNS = sa.text("""
         from interruption_outcomes o
         join evaluations e on e.account_id = o.account_id and e.window_start = o.window_start
         where o.account_id = any (:account_ids) and o.window_start < :until and o.watched_until > o.window_start
-          -- Of a past that was looked at later, only what AWS still told of was seen.
-          and not e.details @> '{"retrospective": true}'
+          -- Of a past that was looked at later, only what AWS still told of was seen, or what still ran.
+          and not is_past_window(e.details, e.window_start, coalesce(e.finished_at, e.started_at))
         window before as (partition by o.account_id, o.instance_id order by o.window_start
                           rows between unbounded preceding and 1 preceding)
     ), numbered as (

@@ -12,10 +12,11 @@ from moto.ec2.models import ec2_backends
 
 from spotlab_pipelines.accounts.fleet import sync_fleet
 from spotlab_pipelines.accounts.frames import ENDING_COLUMNS, TIME
-from spotlab_pipelines.accounts.interruptions import SOURCES, StateReasonEndings, record_endings
-from spotlab_pipelines.accounts.past import sync_fleet_and_past
+from spotlab_pipelines.accounts.interruptions import SOURCES, StateReasonEndings, endings_of_requests, record_endings
+from spotlab_pipelines.accounts.past import remember_past, sync_fleet_and_past
 from spotlab_pipelines.accounts.registry import get_account
 from spotlab_pipelines.accounts.sessions import AccountSessions
+from spotlab_pipelines.accounts.spot_requests import INTERRUPTED_CODES, read_spot_requests
 from spotlab_pipelines.database.tables import EVENT_SOURCES
 from spotlab_pipelines_tests.accounts.registering import register_in_aws
 from spotlab_pipelines_tests.features.seeded import ACCOUNT, seed_account, seeded_market
@@ -98,6 +99,35 @@ def test_who_ended_an_instance_is_told_once_and_only_of_one_that_is_gone(fleet: 
         ).all()
     assert rows == [("owner", "state_reason", at(3)), (None, None, None)]
     assert events(fleet) == []
+
+
+def test_these_status_codes_are_interruptions() -> None:
+    """By the EC2 user guide's table; `-oversubscribed` are its codes of earlier years."""
+    assert {
+        "marked-for-stop", "marked-for-termination",
+        "instance-stopped-by-price", "instance-stopped-no-capacity", "instance-stopped-capacity-oversubscribed",
+        "instance-terminated-by-price", "instance-terminated-no-capacity",
+        "instance-terminated-capacity-oversubscribed", "instance-terminated-launch-group-constraint",
+    } == INTERRUPTED_CODES  # fmt: skip
+
+
+def test_an_instance_that_was_terminated_while_stopped_says_nothing_of_who_stopped_it_and_when(
+    engine: sa.Engine, local_aws: LocalAws
+) -> None:
+    account = get_account(engine, register_in_aws(engine, local_aws).account_id)
+    sessions = AccountSessions(engine)
+    running = sync_fleet(sessions, engine, account.account_id)
+    [spot] = running.loc[running["lifecycle"] == "spot", "instance_id"]
+    local_aws.interrupt(account.account_id, "us-east-1", spot, status_code="instance-terminated-by-service")
+    requests = read_spot_requests(sessions, account)
+    [told] = requests[requests["instance_id"] == spot].to_dict("records")
+    assert (told["status_code"], told["interrupted"]) == ("instance-terminated-by-service", False)
+    assert spot not in set(endings_of_requests(requests)["instance_id"])
+    sync_fleet(sessions, engine, account.account_id)
+    remember_past(engine, account.account_id, requests)
+    with engine.connect() as connection:
+        query = sa.text("select state, ended_by from instances where instance_id = :i")
+        assert connection.execute(query, {"i": spot}).one() == ("terminated", None)
 
 
 def test_sources_tell_of_the_same_interruption_of_a_real_instance(engine: sa.Engine, local_aws: LocalAws) -> None:

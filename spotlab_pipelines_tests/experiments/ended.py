@@ -33,8 +33,8 @@ class Log:
         with self.engine.begin() as connection:
             connection.execute(sa.text(statement), {"a": ACCOUNT, **values})
 
-    def window(self, at: float, *instances: str, finished: float = 0.1, details: str = "{}") -> None:
-        """A logged evaluation of two versions and three horizons."""
+    def window(self, at: float, *instances: str, scored: float = 0, finished: float = 0.1, details: str = "{}") -> None:
+        """A logged evaluation of two versions and three horizons, scored and finished so many hours after `at`."""
         self.do(
             "insert into evaluations (account_id, window_start, step, state, snapshot_id, started_at, finished_at, "
             "details) select :a, :w, 1 + count(*), 'logged', 's', :w, :f, :d from evaluations",
@@ -45,8 +45,10 @@ class Log:
             "acting, shadow, pipeline_mode, p_current, decision, reason, region, from_pool, candidates_considered, "
             "snapshot_id, scored_at, timings_ms) select :w, :a, i, v, h, 'none', v = :champion, false, 'LINEAR', "
             "case when v = :skipped then null else 0.1 end, 'STAY', 'x', 'us-east-1', 'm5.large:use1-az1:Linux/UNIX', "
-            "1, :s, :w, '{}' from unnest(cast(:i as text[])) i, unnest(cast(:v as text[])) v, unnest(array[1,6,12]) h",
+            "1, :s, :scored, '{}' from unnest(cast(:i as text[])) i, unnest(cast(:v as text[])) v, "
+            "unnest(array[1,6,12]) h",
             w=hours(at), i=list(instances), v=[CHAMPION, CHALLENGER], champion=CHAMPION, skipped="none", s=SNAPSHOT,
+            scored=hours(at + scored),
         )  # fmt: skip
 
     def instance(

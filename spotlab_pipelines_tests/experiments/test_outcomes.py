@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from spotlab_pipelines.database.partitions import ensure_partitions
 from spotlab_pipelines.errors import InvalidInput
+from spotlab_pipelines.experiments.labels import labelled
 from spotlab_pipelines.experiments.learning import tell_switches
 from spotlab_pipelines.experiments.outcomes import (
     FOR_HASHING,
@@ -23,6 +24,8 @@ from spotlab_pipelines.experiments.outcomes import (
 from spotlab_pipelines_tests.experiments.ended import LATER, Log, W, hours
 from spotlab_pipelines_tests.experiments.factory import ACCOUNT, CHAMPION, register
 from spotlab_pipelines_tests.experiments.outcome_log import fill
+
+OUTCOME_POOL = "'us-east-1', 'm5.large', 'use1-az1', 'Linux/UNIX'"
 
 
 @pytest.fixture
@@ -169,6 +172,86 @@ def test_past_windows_are_marked_and_resolve_like_any_other(log: Log) -> None:
     assert (log.labels("i-1"), log.labels("i-1", 3), log.labels("i-2")) == ("SSI", "SII", "SCC")
     assert log.predictions("i-1")["retrospective"].all()
     assert not log.predictions("i-1", 3)["retrospective"].any()
+
+
+def test_a_window_that_was_scored_late_is_a_past_one_and_what_was_launched_in_it_was_not_there(log: Log) -> None:
+    log.window(0, "i-new", "i-old", "i-restarted", scored=15, finished=15.1)
+    log.instance("i-new", launched=14, ended=16)
+    log.event("i-new", 16)
+    log.instance("i-old", ended=16)
+    log.event("i-old", 16)
+    log.instance("i-restarted", launched=4, running=20)
+    log.event("i-restarted", 2)
+    log.read(30)
+    assert log.resolve().windows_settled == 1
+    assert log.labels("i-new") == "CCC", "it did not exist yet"
+    assert log.labels("i-old") == "SSS"
+    assert log.labels("i-restarted") == "SII", "it was there, and was taken before it came back"
+    assert log.predictions("i-old")["retrospective"].all()
+    outcome = list_outcomes(log.engine, ACCOUNT).set_index("instance_id").loc["i-new"]
+    assert (outcome["watched_until"], outcome["ended_by"], outcome["source"]) == (W, None, "fleet")
+    with log.engine.connect() as connection:
+        rows = labelled(connection, CHAMPION, horizon_h=6, since=W)
+    assert rows["retrospective"].tolist() == [True, True, True]
+
+
+def test_half_an_hour_is_not_late(log: Log) -> None:
+    log.window(0, "i-1", scored=0.5, finished=0.6)
+    log.window(1, "i-1", scored=0.501, finished=0.6)
+    log.instance("i-1", launched=0.5, running=14)
+    log.read(20)
+    log.resolve()
+    assert not log.predictions("i-1")["retrospective"].any()
+    assert log.predictions("i-1", 1)["retrospective"].all()
+    assert log.labels("i-1") == "SSS"
+
+
+def performance(log: Log) -> list[tuple[int, int, int]]:
+    """Predictions, resolved and interrupted of the champion at 1, 6 and 12 hours."""
+    query = sa.text(
+        "select predictions, resolved, interrupted from v_model_performance where model_version = :v order by horizon_h"
+    )
+    with log.engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(query, {"v": CHAMPION})]
+
+
+def test_performance_counts_an_interruption_no_sooner_than_the_survivals_of_its_window(log: Log) -> None:
+    names = [f"i-{number}" for number in range(10)]
+    log.window(0, *names)
+    for name in names:
+        log.instance(name, running=0.7)
+    log.instance(names[0], running=0.5, ended=0.5)
+    log.event(names[0], 0.5)
+    log.read(0.7)
+    log.resolve()
+    assert performance(log) == [(10, 0, 0)] * 3
+    for name in names[1:]:
+        log.instance(name, running=6.5)
+    log.read(6.5)
+    log.resolve()
+    assert performance(log) == [(10, 10, 1), (10, 10, 1), (10, 0, 0)]
+
+
+def test_performance_takes_a_look_that_only_an_outcome_shows(log: Log) -> None:
+    log.window(0, "i-1", "i-2")
+    log.do(
+        "insert into interruption_outcomes (account_id, window_start, instance_id, region, instance_type, az_id, "
+        "product, interrupted_at, watched_until, source, settled) values "
+        f"(:a, :w, 'i-1', {OUTCOME_POOL}, :taken, :taken, 'import', true), "
+        f"(:a, :w, 'i-2', {OUTCOME_POOL}, null, :seen, 'import', true)",
+        w=W, taken=hours(0.5), seen=hours(7),
+    )  # fmt: skip
+    assert performance(log) == [(2, 2, 1), (2, 2, 1), (2, 0, 0)]
+
+
+def test_performance_leaves_past_windows_out(log: Log) -> None:
+    log.window(0, "i-1")
+    log.window(1, "i-1", details='{"retrospective": true}')
+    log.window(2, "i-1", scored=3, finished=3.1)
+    log.instance("i-1", running=20)
+    log.read(30)
+    log.resolve()
+    assert performance(log) == [(1, 1, 0)] * 3
 
 
 def test_performance_by_version_counts_its_own_outcomes(log: Log) -> None:

@@ -71,6 +71,7 @@ def test_a_run_goes_from_its_first_window_to_its_interruption_or_to_when_it_was_
 def test_a_past_that_was_looked_at_later_shows_survivors_alone_and_does_not_count(log: Log) -> None:
     log.instance("i-runs", running=25)
     log.window(0, "i-runs", details='{"retrospective": true}')
+    log.window(3, "i-runs", scored=0.7, finished=0.8)
     log.window(9, "i-runs")
     log.read(50)
     log.resolve()
