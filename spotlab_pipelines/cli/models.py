@@ -18,7 +18,6 @@ from spotlab_pipelines.cli.shared import (
     read_settings,
     scrape_shared,
 )
-from spotlab_pipelines.settings import HORIZONS_H
 from spotlab_pipelines.terminal import print_rows, visible
 
 if TYPE_CHECKING:
@@ -57,6 +56,8 @@ def models_list(as_json: Json = False) -> None:
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     """A version for a terminal; who registered it and all metrics of its fit are for --json and MLflow."""
+    from spotlab_pipelines.settings import HORIZONS_H
+
     named = {name: row[name] for name in ("version", "role", "status", "feature_spec")}
     at = "/".join(map(str, HORIZONS_H))
     for name in SHOWN_METRICS:
