@@ -256,7 +256,7 @@ CREATE TABLE public.instances (
     last_running_at timestamp with time zone,
     ended_by text,
     ended_source text,
-    CONSTRAINT ck_instances_ended_at CHECK (((ended_at IS NULL) OR (state = 'terminated'::text))),
+    CONSTRAINT ck_instances_ended_at CHECK (((ended_at IS NULL) OR (state = ANY (ARRAY['terminated'::text, 'stopping'::text, 'stopped'::text])))),
     CONSTRAINT ck_instances_ended_by CHECK ((ended_by = ANY (ARRAY['owner'::text, 'switch'::text]))),
     CONSTRAINT ck_instances_ended_source CHECK ((ended_source = ANY (ARRAY['fleet'::text, 'spot_request'::text, 'state_reason'::text, 'eventbridge'::text, 'import'::text]))),
     CONSTRAINT ck_instances_ended_told CHECK ((((ended_by IS NULL) = (ended_source IS NULL)) AND ((ended_by IS NULL) OR (ended_at IS NOT NULL)))),

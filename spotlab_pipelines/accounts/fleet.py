@@ -31,7 +31,7 @@ UPSERT = sa.text("""
             instance_id text, region text, az_id text, instance_type text, product text, lifecycle text, state text,
             tags jsonb, launched_at timestamptz, spot_request_id text)
     ), gone as (
-        update instances set state = 'terminated', ended_at = now(), updated_at = now()
+        update instances set state = 'terminated', ended_at = coalesce(ended_at, now()), updated_at = now()
         where account_id = :account_id and state <> 'terminated'
           and instance_id not in (select instance_id from seen)
     )
@@ -43,8 +43,11 @@ UPSERT = sa.text("""
     on conflict (account_id, instance_id) do update set
         region = excluded.region, az_id = excluded.az_id, instance_type = excluded.instance_type,
         product = excluded.product, lifecycle = excluded.lifecycle, state = excluded.state, tags = excluded.tags,
-        launched_at = excluded.launched_at, spot_request_id = excluded.spot_request_id, ended_at = null,
-        ended_by = null, ended_source = null,
+        launched_at = excluded.launched_at, spot_request_id = excluded.spot_request_id,
+        -- What is known of a stop holds until it runs again.
+        ended_at = case when excluded.state in ('stopping', 'stopped') then instances.ended_at end,
+        ended_by = case when excluded.state in ('stopping', 'stopped') then instances.ended_by end,
+        ended_source = case when excluded.state in ('stopping', 'stopped') then instances.ended_source end,
         last_running_at = coalesce(excluded.last_running_at, instances.last_running_at),
         last_seen_at = now(), updated_at = now()
 """)

@@ -57,11 +57,16 @@ RECORD = sa.text("""
     on conflict (account_id, instance_id, number) do nothing
 """)
 EXPLAIN_ENDS = sa.text("""
-    update instances i set ended_by = 'owner', ended_source = :source, ended_at = least(i.ended_at, t.occurred_at),
-                           updated_at = now()
+    -- Where nobody tells the time, it ran for as long as it was seen to: when it was missed, it had ended before.
+    update instances i set ended_by = 'owner', ended_source = :source, updated_at = now(),
+                           ended_at = least(i.ended_at, coalesce(t.occurred_at, i.last_running_at))
     from jsonb_to_recordset(cast(:rows as jsonb)) as t(instance_id text, occurred_at timestamptz)
-    where i.account_id = :account_id and i.instance_id = t.instance_id and i.state = 'terminated'
-      and i.ended_at is not null and i.ended_by is null
+    where i.account_id = :account_id and i.instance_id = t.instance_id and i.ended_by is null
+      and case i.state
+          when 'terminated' then i.ended_at is not null
+          -- Not what is told of a stop before it was started again.
+          when 'stopping' then coalesce(t.occurred_at, i.last_running_at) >= i.launched_at
+          when 'stopped' then coalesce(t.occurred_at, i.last_running_at) >= i.launched_at end
 """)
 
 

@@ -101,6 +101,31 @@ def test_who_ended_an_instance_is_told_once_and_only_of_one_that_is_gone(fleet: 
     assert events(fleet) == []
 
 
+def ends(engine: sa.Engine) -> list[tuple[str | None, datetime | None]]:
+    with engine.connect() as connection:
+        query = sa.text("select ended_by, ended_at from instances order by instance_id")
+        return [tuple(row) for row in connection.execute(query)]
+
+
+@pytest.mark.parametrize("state", ["stopping", "stopped"])
+def test_an_instance_that_its_owner_stopped_is_ended_by_its_owner_until_it_runs_again(
+    fleet: sa.Engine, state: str
+) -> None:
+    do(fleet, "update instances set state = :s, launched_at = :t, last_running_at = :t", s=state, t=at(0))
+    told = endings((FIRST, 3, False), (SECOND, -3, False))
+    assert record_endings(fleet, ACCOUNT, "spot_request", told, read_at=at(9)) == 0
+    assert ends(fleet) == [("owner", at(3)), (None, None)], "the second one's stop was before it was started again"
+
+
+def test_an_end_whose_time_nobody_tells_was_when_the_instance_was_last_seen_running(fleet: sa.Engine) -> None:
+    do(fleet, "update instances set last_running_at = :t", t=at(1))
+    do(fleet, "update instances set state = 'terminated', ended_at = :t where instance_id = :i", t=at(5), i=FIRST)
+    do(fleet, "update instances set state = 'stopped' where instance_id = :i", i=SECOND)
+    told = endings((FIRST, None, False), (SECOND, None, False))
+    assert record_endings(fleet, ACCOUNT, "state_reason", told, read_at=at(9)) == 0
+    assert ends(fleet) == [("owner", at(1)), ("owner", at(1))]
+
+
 def test_these_status_codes_are_interruptions() -> None:
     """By the EC2 user guide's table; `-oversubscribed` are its codes of earlier years."""
     assert {
@@ -152,6 +177,35 @@ def test_sources_tell_of_the_same_interruption_of_a_real_instance(engine: sa.Eng
     ]
     assert new[0] >= 1
     assert new[1:] == [0, 0, 0]
+
+
+def test_what_is_known_of_a_stop_holds_until_the_instance_runs_again(engine: sa.Engine, local_aws: LocalAws) -> None:
+    account = register_in_aws(engine, local_aws).account_id
+    sessions = AccountSessions(engine)
+    running = sync_fleet(sessions, engine, account)
+    [spot] = running.loc[running["lifecycle"] == "spot", "instance_id"]
+    do(engine, "update instances set launched_at = :t, last_running_at = :t", t=at(0))
+    backend = ec2_backends[account]["us-east-1"]
+    query = sa.text("select state, ended_by, ended_at from instances where instance_id = :i")
+
+    def found() -> tuple[str, str | None, datetime | None]:
+        sync_fleet(sessions, engine, account)
+        with engine.connect() as connection:
+            return tuple(connection.execute(query, {"i": spot}).one())
+
+    backend.stop_instances([spot])
+    assert found() == ("stopped", None, None)
+    now = datetime.now(UTC)
+    told = endings((spot, (now - NOW) / timedelta(minutes=1), False))
+    record_endings(engine, account, "state_reason", told, read_at=now)
+    assert found() == ("stopped", "owner", now)
+    backend.start_instances([spot])
+    assert found() == ("running", None, None)
+    backend.stop_instances([spot])
+    assert found() == ("stopped", None, None)
+    record_endings(engine, account, "state_reason", told, read_at=now)
+    backend.terminate_instances([spot])
+    assert found() == ("terminated", "owner", now), "it ran no longer for being terminated later"
 
 
 def test_an_owner_who_terminates_an_instance_interrupts_nothing(engine: sa.Engine, local_aws: LocalAws) -> None:

@@ -6,9 +6,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pandas as pd
 import pytest
 import sqlalchemy as sa
 
+from spotlab_pipelines.accounts.frames import ENDING_COLUMNS
+from spotlab_pipelines.accounts.interruptions import record_endings
 from spotlab_pipelines.database.partitions import ensure_partitions
 from spotlab_pipelines.errors import InvalidInput
 from spotlab_pipelines.experiments.labels import labelled
@@ -152,6 +155,22 @@ def test_an_end_that_nobody_explains_is_censored_for_good_when_aws_has_forgotten
     end = W + timedelta(hours=12) + PATIENCE
     assert log.resolve(end).still_open == 1
     assert log.resolve(end + timedelta(seconds=1)).windows_settled == 1
+    assert log.labels("i-1") == "SCC"
+
+
+@pytest.mark.parametrize("state", ["terminated", "stopped"])
+def test_an_end_by_the_owner_at_a_time_that_nobody_tells_proves_no_survival(log: Log, state: str) -> None:
+    """Ended at 5.5 h as it may be, and noticed at 6.2 h."""
+    log.window(0, "i-1")
+    log.instance("i-1", running=5.2, ended=6.2)
+    if state == "stopped":
+        log.do("update instances set state = 'stopped', ended_at = null")
+    code = "Client.UserInitiatedShutdown"
+    row = ("i-1", "us-east-1", "use1-az1", "m5.large", "Linux/UNIX", None, code, False, None)
+    told = pd.DataFrame([row], columns=list(ENDING_COLUMNS))
+    record_endings(log.engine, ACCOUNT, "state_reason", told, read_at=W + timedelta(hours=6.3))
+    log.read(6.3)
+    assert log.resolve().windows_settled == 1
     assert log.labels("i-1") == "SCC"
 
 

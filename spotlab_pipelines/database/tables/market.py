@@ -26,7 +26,8 @@ from spotlab_pipelines.database.tables.base import (
 class Instance(Base):
     """One EC2 instance of an account, as last seen, and how the account's owner steers it.
 
-    One that has ended stays, with the time at which it did or was first missed: windows of the past have a fleet.
+    One that has ended stays, with the time at which it did or was first missed: windows of the past have a fleet. One
+    that its owner stopped has an end until it runs again.
     `last_running_at` is when a sync last saw it run; `ended_by` who ended it where EC2 did not and somebody told.
     """
 
@@ -36,7 +37,7 @@ class Instance(Base):
         one_of("pipeline_mode", PIPELINE_MODES),
         one_of("state", INSTANCE_STATES),
         sa.UniqueConstraint("account_id", "instance_id"),
-        sa.CheckConstraint("ended_at is null or state = 'terminated'", name="ended_at"),
+        sa.CheckConstraint("ended_at is null or state in ('terminated', 'stopping', 'stopped')", name="ended_at"),
         one_of("ended_by", ENDED_BY),
         one_of("ended_source", OUTCOME_SOURCES),
         sa.CheckConstraint(
