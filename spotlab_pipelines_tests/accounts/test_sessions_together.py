@@ -44,7 +44,8 @@ def test_sixteen_threads_times_five_hundred_calls_assume_the_role_once(engine, l
     assert sum(zones for _, zones in done) == THREADS * CALLS / EVERY
     assert len(assumed) <= 2
     assert len(audit_rows(engine, "assume_role")) == len(assumed)
-    assert took < 30
+    # On a slow and busy machine it has taken a minute; what waits for ever takes longer.
+    assert took < 150
 
 
 def test_threads_that_meet_a_denying_role_do_not_wait_for_each_other_for_ever(engine, local_aws, monkeypatch):
