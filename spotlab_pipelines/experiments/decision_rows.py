@@ -19,6 +19,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from spotlab_pipelines.experiments.labels import decided
+from spotlab_pipelines.experiments.learning import LAST_ACTED
 from spotlab_pipelines.experiments.log import ON_DEMAND
 from spotlab_pipelines.settings import HORIZONS_H
 
@@ -32,22 +33,13 @@ PRICES = sa.text("""
     from evaluations e, jsonb_each_text(e.details -> :name) p
     where e.state = 'logged' and e.window_start >= :since
 """)
-LEFT = sa.text("""
+LEFT = sa.text(f"""
     select i.account_id, i.instance_id, i.ended_at, d.window_start, d.decision as acted, d.to_pool as acted_pool,
            i.region, case d.decision when 'SWITCH' then d.to_pool
                else concat('on-demand ', i.instance_type, ':', i.product) end as place
-    from instances i cross join lateral (
-        select e.window_start, l.decision, l.to_pool
-        from evaluations e
-        join experiment_logs l
-            on l.account_id = e.account_id and l.window_start = e.window_start and l.instance_id = i.instance_id
-        where e.account_id = i.account_id and e.state = 'logged'
-          and e.window_start <= i.ended_at and e.window_start > i.ended_at - :longest
-          and l.acting and not l.shadow
-        order by e.window_start desc limit 1
-    ) d
+    from instances i cross join lateral (select e.window_start, l.decision, l.to_pool {LAST_ACTED}) d
     where i.ended_by = 'switch' and i.ended_at >= :since
-""").bindparams(sa.bindparam("longest", type_=sa.Interval))
+""").bindparams(sa.bindparam("longest", type_=sa.Interval))  # noqa: S608 -- a fragment of this package alone
 LAUNCHED = sa.text("""
     select i.account_id, i.instance_id, i.launched_at, i.region,
            case i.lifecycle when 'spot' then concat(i.instance_type, ':', i.az_id, ':', i.product)

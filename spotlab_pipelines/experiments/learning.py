@@ -26,19 +26,21 @@ from spotlab_pipelines.settings import HORIZONS_H
 if TYPE_CHECKING:
     from spotlab_pipelines.accounts.sessions import AccountSessions
 
-TELL_SWITCHES = sa.text("""
-    update instances i set ended_by = 'switch', updated_at = now()
-    where i.account_id = :account_id and i.ended_by = 'owner' and i.ended_at > :since and (
-        select l.decision
+LAST_ACTED = """
         from evaluations e
         join experiment_logs l
             on l.account_id = e.account_id and l.window_start = e.window_start and l.instance_id = i.instance_id
-        where e.account_id = :account_id and e.state = 'logged'
+        where e.account_id = i.account_id and e.state = 'logged'
           and e.window_start <= i.ended_at and e.window_start > i.ended_at - :longest
           and l.acting and not l.shadow
         order by e.window_start desc limit 1
-    ) in ('SWITCH', 'FALLBACK_ON_DEMAND')
-""").bindparams(sa.bindparam("longest", type_=sa.Interval))
+"""
+"""The decision `l` that acted last on an instance `i`, in no shadow, within `longest` before it ended."""
+TELL_SWITCHES = sa.text(f"""
+    update instances i set ended_by = 'switch', updated_at = now()
+    where i.account_id = :account_id and i.ended_by = 'owner' and i.ended_at > :since
+      and (select l.decision {LAST_ACTED}) in ('SWITCH', 'FALLBACK_ON_DEMAND')
+""").bindparams(sa.bindparam("longest", type_=sa.Interval))  # noqa: S608 -- a fragment of this package alone
 
 
 @dataclass(frozen=True)

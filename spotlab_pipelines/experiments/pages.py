@@ -229,7 +229,8 @@ def _draw(client: MlflowClient, run_id: str, page: Page) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for picture, data in outcome_plots(said, title=f"{name} at {HORIZON_H} h").items():
             (Path(scratch) / f"{picture}.png").write_bytes(data)
-        client.log_artifacts(run_id, scratch, artifact_path="plots")
+        # Not in a folder: MLflow's page of two runs looks for what both have at the root alone.
+        client.log_artifacts(run_id, scratch)
 
 
 def _send(client: MlflowClient, run_id: str, points: list[Metric], done: list[Any]) -> None:

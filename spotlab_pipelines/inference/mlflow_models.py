@@ -108,6 +108,8 @@ def keep_model(
     # As MLflow's own way of registering does: its list of models names the version by this tag.
     shown = [{"name": family, "version": str(version.version)}]
     client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": json.dumps(shown)})
+    # Which version it is was not known when the run began; a chart of several fits names them by it.
+    client.update_run(run_id, name=f"{family}/{version.version}")
     client.set_terminated(run_id)
     return KeptModel(
         number=int(version.version),

@@ -23,7 +23,7 @@ from spotlab_pipelines.training.backtest import (
 )
 from spotlab_pipelines.training.data import check_bounds, collect_trace
 from spotlab_pipelines.training.fitting import Examples
-from spotlab_pipelines.training.unseen import check_unseen
+from spotlab_pipelines.training.unseen import check_rows_unseen, check_unseen
 
 if TYPE_CHECKING:
     from spotlab_pipelines.inference.registry import ModelRegistry
@@ -56,7 +56,8 @@ def backtest_version(
     Raises:
         ModelUnknown, NotFound: no such version or trace.
         ModelTampered: the version's files are not the registered ones.
-        InvalidInput: the version was fitted on rows of this trace from `since` on, or its feature spec needs prices.
+        InvalidInput: the version was fitted on rows of this trace from `since` on, whatever it was called then, or its
+            feature spec needs prices.
         NotEnoughData: too few interruptions to judge by.
     """
     say = progress or (lambda _: None)
@@ -66,6 +67,7 @@ def backtest_version(
     data = collect_trace(
         settings, archive, trace, feature_spec=row.feature_spec, since=since, until=until, progress=say
     )
+    check_rows_unseen(settings, registry, archive, row, data.examples)
     examples, pools = Examples.of(data.examples, row.feature_spec, row.horizons_h), pools_of(data.examples)
     say(f"predicting {len(examples)} rows with {version}")
     said = registry.open(row).predict_batch(data.examples, row.feature_spec)

@@ -15,10 +15,11 @@ import numpy as np
 from spotlab_pipelines.errors import InvalidInput, NotEnoughData
 from spotlab_pipelines.inference.calibration import CalibratedModel, Curve, apply_curve
 from spotlab_pipelines.inference.estimators import AdvisorRateModel, HorizonEstimator
+from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.training.fitting import Examples, Fitted, Progress, predict, recalibration
 from spotlab_pipelines.training.folds import Fold, blocked_folds, walk_forward_folds
 from spotlab_pipelines.training.interruption_model import TrainedModel, register_fit, show_fit
-from spotlab_pipelines.training.unseen import BASE, check_unseen
+from spotlab_pipelines.training.unseen import BASE, check_rows_unseen, check_unseen
 
 if TYPE_CHECKING:
     from spotlab_pipelines.inference.registry import ModelRegistry
@@ -50,6 +51,7 @@ def recalibrated_version(
     check_unseen(settings, registry, row, data.source, datetime.fromisoformat(data.since) if data.since else None)
     if data.feature_spec != row.feature_spec:
         raise InvalidInput(f"{version} reads {row.feature_spec}; the examples are of {data.feature_spec}.")
+    check_rows_unseen(settings, registry, Archive(settings.archive_location), row, data.examples)
     model = by_horizon(row.version, registry.open(row).estimator)
     examples = Examples.of(data.examples, row.feature_spec, row.horizons_h)
     say(f"recalibrating {version} on {len(examples)} examples")

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from spotlab_pipelines.errors import InvalidInput
+from spotlab_pipelines.errors import InvalidInput, NotFound
+from spotlab_pipelines.features.rows import SAMPLED_AT
 from spotlab_pipelines.inference.mlflow_store import mlflow_client, mlflow_errors
+from spotlab_pipelines.market.frames import POOL_KEY
+from spotlab_pipelines.training.data import read_training_data
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from spotlab_pipelines.inference.registry import ModelRegistry
     from spotlab_pipelines.inference.versions import ServingVersion
+    from spotlab_pipelines.market.archive import Archive
     from spotlab_pipelines.settings import Settings
 
 BASE = "base_version"
 """The parameter of a recalibrated version that names the one it was made of."""
+LATER = "Take a later --since, or train a version with an earlier --until."
 
 
 def check_unseen(
@@ -25,15 +33,55 @@ def check_unseen(
     Raises:
         InvalidInput: it was fitted or recalibrated on some of them.
     """
-    with mlflow_errors():
-        params = mlflow_client(settings).get_run(row.mlflow_run_id).data.params
-    until = params.get("until", "None")
-    if params.get("source") == source and (since is None or until == "None" or datetime.fromisoformat(until) > since):
-        learned, asked = "its end" if until == "None" else until, since.isoformat() if since else "its beginning"
-        raise InvalidInput(
-            f"{row.version} was fitted on {source} until {learned};"
-            f" what it learned from cannot judge it from {asked} on.",
-            remedy="Take a later --since, or train a version with an earlier --until.",
-        )
-    if BASE in params:
-        check_unseen(settings, registry, registry.find(params[BASE]), source, since)
+    for version, params in _made_of(settings, registry, row):
+        if params.get("source") != source:
+            continue
+        until = params.get("until", "None")
+        if since is None or until == "None" or datetime.fromisoformat(until) > since:
+            learned, asked = "its end" if until == "None" else until, since.isoformat() if since else "its beginning"
+            raise InvalidInput(
+                f"{version.version} was fitted on {source} until {learned};"
+                f" what it learned from cannot judge it from {asked} on.",
+                remedy=LATER,
+            )
+
+
+def check_rows_unseen(
+    settings: Settings, registry: ModelRegistry, archive: Archive, row: ServingVersion, examples: pd.DataFrame
+) -> None:
+    """Refuse examples of a pool and an instant that the version, or one that it was made of, was fitted on.
+
+    Whatever the source is called now. A version whose examples the archive does not have says nothing here.
+
+    Raises:
+        InvalidInput: it has seen some of them.
+        IntegrityError: what it was fitted on is no longer what it was.
+    """
+    key = [SAMPLED_AT, *POOL_KEY]
+    for version, _ in _made_of(settings, registry, row):
+        if version.training_sha256 is None:
+            continue
+        try:
+            seen = read_training_data(archive, version.training_sha256).examples[key]
+        except NotFound:
+            continue
+        known = len(examples[key].merge(seen.drop_duplicates()))
+        if known:
+            raise InvalidInput(
+                f"{version.version} was fitted on {known} of these {len(examples)} rows, by pool and instant;"
+                " what it learned from cannot judge it.",
+                remedy=LATER,
+            )
+
+
+def _made_of(
+    settings: Settings, registry: ModelRegistry, row: ServingVersion
+) -> Iterator[tuple[ServingVersion, dict[str, str]]]:
+    """The version and all that it was made of, each with the parameters of its fit."""
+    while True:
+        with mlflow_errors():
+            params = mlflow_client(settings).get_run(row.mlflow_run_id).data.params
+        yield row, params
+        if BASE not in params:
+            return
+        row = registry.find(params[BASE])

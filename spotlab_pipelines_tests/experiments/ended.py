@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 import sqlalchemy as sa
 
+from spotlab_pipelines.database.partitions import ensure_partitions
 from spotlab_pipelines.experiments.outcomes import OutcomesReport, resolve_outcomes
-from spotlab_pipelines_tests.experiments.factory import ACCOUNT, CHALLENGER, CHAMPION, SNAPSHOT
+from spotlab_pipelines_tests.experiments.factory import ACCOUNT, CHALLENGER, CHAMPION, SNAPSHOT, register
 
 W = (datetime.now(UTC) - timedelta(days=9)).replace(microsecond=0)
 """Recent, since performance is that of the last days."""
@@ -28,6 +29,13 @@ class Log:
     """One account; every time is in hours after W, the start of the first window."""
 
     engine: sa.Engine
+
+    @classmethod
+    def begin(cls, engine: sa.Engine) -> Log:
+        """Of a registered account, with room for its windows."""
+        register(engine)
+        ensure_partitions(engine, W)
+        return cls(engine)
 
     def do(self, statement: str, **values: Any) -> None:
         with self.engine.begin() as connection:

@@ -9,13 +9,12 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
-from spotlab_pipelines.database.partitions import ensure_partitions
 from spotlab_pipelines.experiments.decision_rows import replacement_hours
 from spotlab_pipelines.experiments.decision_value import DecisionValue
 from spotlab_pipelines.experiments.learning import tell_switches
 from spotlab_pipelines.experiments.scorecards import version_values
 from spotlab_pipelines_tests.experiments.ended import LATER, Log, W, hours
-from spotlab_pipelines_tests.experiments.factory import ACCOUNT, CHALLENGER, CHAMPION, register
+from spotlab_pipelines_tests.experiments.factory import ACCOUNT, CHALLENGER, CHAMPION
 
 THERE = "m5.large:use1-az2:Linux/UNIX"
 HERE = "m5.large:use1-az1:Linux/UNIX"
@@ -23,9 +22,7 @@ HERE = "m5.large:use1-az1:Linux/UNIX"
 
 @pytest.fixture
 def log(owner: sa.Engine) -> Log:
-    register(owner)
-    ensure_partitions(owner, W)
-    return Log(owner)
+    return Log.begin(owner)
 
 
 def decide(log: Log, name: str, decision: str, *, version: str = CHAMPION, price: float = 0.4, at: float = 0) -> None:
@@ -37,6 +34,13 @@ def decide(log: Log, name: str, decision: str, *, version: str = CHAMPION, price
     )  # fmt: skip
 
 
+def switch(log: Log, name: str) -> None:
+    """A window in which the champion, who acts, wishes an instance there, and the challenger would stay."""
+    log.window(0, name)
+    decide(log, name, "SWITCH")
+    decide(log, name, "STAY", version=CHALLENGER)
+
+
 def values(log: Log) -> tuple[DecisionValue, DecisionValue]:
     log.read(40)
     tell_switches(log.engine, ACCOUNT, LATER)
@@ -46,9 +50,7 @@ def values(log: Log) -> tuple[DecisionValue, DecisionValue]:
 
 
 def test_a_carried_out_switch_saves_over_the_hours_of_the_instance_that_took_over(log: Log) -> None:
-    log.window(0, "i-left")
-    decide(log, "i-left", "SWITCH")
-    decide(log, "i-left", "STAY", version=CHALLENGER)
+    switch(log, "i-left")
     log.instance("i-left", running=0.1, ended=0.1, by="owner")
     log.instance("i-new", launched=0.2, running=30.2)
     log.do("update instances set az_id = 'use1-az2' where instance_id = 'i-new'")
@@ -81,9 +83,7 @@ def test_who_wished_the_same_saw_its_wish_carried_out_and_who_wished_another_pla
 
 
 def test_a_switch_whose_replacement_nobody_finds_is_counted_as_not_known(log: Log) -> None:
-    log.window(0, "i-left")
-    decide(log, "i-left", "SWITCH")
-    decide(log, "i-left", "STAY", version=CHALLENGER)
+    switch(log, "i-left")
     log.instance("i-left", running=2, ended=2, by="owner")
     # In the pool that was left, and, in the wished one, long after.
     log.instance("i-elsewhere", launched=2, running=9)

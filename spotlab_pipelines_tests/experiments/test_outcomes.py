@@ -12,7 +12,6 @@ import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.frames import ENDING_COLUMNS
 from spotlab_pipelines.accounts.interruptions import record_endings
-from spotlab_pipelines.database.partitions import ensure_partitions
 from spotlab_pipelines.errors import InvalidInput
 from spotlab_pipelines.experiments.labels import labelled
 from spotlab_pipelines.experiments.learning import tell_switches
@@ -33,9 +32,7 @@ OUTCOME_POOL = "'us-east-1', 'm5.large', 'use1-az1', 'Linux/UNIX'"
 
 @pytest.fixture
 def log(engine: sa.Engine) -> Log:
-    register(engine)
-    ensure_partitions(engine, W)
-    return Log(engine)
+    return Log.begin(engine)
 
 
 CASES: dict[str, tuple[dict[str, Any], list[tuple[float, int]], str, str, str | None]] = {

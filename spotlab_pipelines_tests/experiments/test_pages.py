@@ -63,9 +63,9 @@ def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.
     # An account's windows have the steps of their evaluations.
     of_account = client.get_metric_history(account_run, "outcome/share_interrupted_6h")
     assert sorted(point.step for point in of_account) == list(range(1, 21))
-    plots = {each.path for each in client.list_artifacts(run_ids["logistic/1"], "plots")}
+    plots = {each.path for each in client.list_artifacts(run_ids["logistic/1"])}
     named = ("calibration_over_time", "precision_recall", "reliability", "roc")
-    assert plots == {f"plots/{name}.png" for name in named}
+    assert plots == {f"{name}.png" for name in named}
     # Judged on the same rows, they share their dataset, so that the models' pages put them side by side.
     inputs = [client.get_run(run_id).inputs for run_id in run_ids.values()]
     datasets = {each.dataset.digest for found in inputs if found for each in found.dataset_inputs}

@@ -27,9 +27,12 @@ def laboratory(spotlab: Spotlab, engine: sa.Engine, mlflow_database: str, tmp_pa
     return spotlab
 
 
-def bring(laboratory: Spotlab, name: str, folder: Path, **generated: int) -> None:
+def bring(
+    laboratory: Spotlab, name: str, folder: Path, *, region: str = "us-west-2", rows: slice = slice(None),
+    **generated: int,
+) -> None:  # fmt: skip
     file = folder / f"{name}.parquet"
-    trace = generated_trace(every_min=60, **generated)
+    trace = generated_trace(every_min=60, **generated).assign(region=region).iloc[rows]
     trace.assign(available=trace["available"].astype(int)).to_parquet(file)
     answer = laboratory(
         "outcomes", "import", str(file), "--name", name, "--time-column", "observed_at",
@@ -58,6 +61,7 @@ def test_a_candidate_is_registered_with_all_that_tells_how_good_it_is(
             assert row.metrics[f"{kind}{name}_6h"] == trained["metrics"][f"{kind}{name}_6h"]
     client = mlflow_client(settings)
     run = client.get_run(row.mlflow_run_id)
+    assert run.info.run_name == "time-in-state/1"
     params = run.data.params
     assert params["data_fingerprint"] == trained["data_fingerprint"]
     assert params["fit_sha256"] == trained["fit_sha256"]
@@ -95,6 +99,19 @@ def test_a_candidate_is_registered_with_all_that_tells_how_good_it_is(
     nothing = laboratory("models", "backtest", "time-in-state/1", "--trace", "generated", "--since", AFTER)
     assert nothing.code == 1
     assert "there are none" in nothing.err
+
+
+def test_what_a_version_was_fitted_on_does_not_judge_it_under_another_name(
+    laboratory: Spotlab, settings: Settings, engine: sa.Engine, tmp_path: Path
+):
+    train(laboratory, "--until", UNTIL)
+    bring(laboratory, "renamed", tmp_path, rows=slice(1, None))
+    for command in (("backtest", "--since", "2023-03-05"), ("recalibrate", "--until", "2023-03-16")):
+        seen = laboratory("models", command[0], "time-in-state/1", "--trace", "renamed", *command[1:])
+        assert (seen.code, "rows, by pool and instant" in seen.err) == (1, True), seen.err
+    assert len(ModelRegistry(engine, settings).versions()) == 1
+    judged = laboratory("models", "backtest", "time-in-state/1", "--trace", "renamed", "--since", UNTIL)
+    assert judged.code == 0, judged.err
 
 
 def test_a_version_is_recalibrated_on_a_short_prefix_and_becomes_a_candidate(
@@ -139,7 +156,7 @@ def test_a_version_is_recalibrated_on_a_short_prefix_and_becomes_a_candidate(
     assert len(registry.versions()) == 2
 
     # Nor does what the version that it was made of was fitted on.
-    bring(laboratory, "elsewhere", tmp_path, seed=1, days=3)
+    bring(laboratory, "elsewhere", tmp_path, region="us-east-1", seed=1, days=3)
     answer = laboratory("models", "recalibrate", "time-in-state/1", "--trace", "elsewhere")
     assert answer.code == 0, answer.err
     seen = laboratory("models", "backtest", "time-in-state/3", "--trace", "generated", "--since", "2023-03-05")
