@@ -81,7 +81,7 @@ def observations_from(rows: pd.DataFrame, statement: TraceStatement, *, name: st
         now: nothing was observed after it.
 
     Returns:
-        Pool observations frame, sorted, each observation once.
+        Pool observations frame, sorted; one row for each of the trace's that says something.
 
     Raises:
         InvalidInput: the statement is incomplete, contradicts itself, or does not cover what a column holds.
@@ -106,7 +106,7 @@ def observations_from(rows: pd.DataFrame, statement: TraceStatement, *, name: st
     )
     if frame.empty:
         raise SourceMalformed("Expected rows that say something of a pool; the trace has none.")
-    frame = frame.drop_duplicates().sort_values(list(OBSERVATION_COLUMNS), ignore_index=True)
+    frame = frame.sort_values(list(OBSERVATION_COLUMNS), ignore_index=True)
     return check_observations(frame, f"Trace {name}")
 
 

@@ -43,6 +43,8 @@ class TraceReport:
 
     Attributes:
         content_id: the hash of its observations, whatever the file looked like.
+        repeated: rows of the file that said once more what another one did; they count once.
+        both_at_once: times at which a pool was told to be available and to have failed; the failure counts as the later.
         first, last: the times of its first and last observation.
     """
 
@@ -53,6 +55,8 @@ class TraceReport:
     pools: int
     available: int
     failed: int
+    repeated: int
+    both_at_once: int
     first: datetime
     last: datetime
 
@@ -86,7 +90,8 @@ def import_trace(
     check_rights(engine, "import_trace", actor=actor, subject=name)
     # Before a row in the database or a file in the archive: what cannot be read leaves nothing.
     now = datetime.now(UTC)
-    frame = observations_from(read_rows(path, columns=columns), statement, name=name, now=now)
+    told = observations_from(read_rows(path, columns=columns), statement, name=name, now=now)
+    frame = told.drop_duplicates(ignore_index=True)
     found = content_id({"observations": frame.drop(columns="source")}, {})
     details = {"file": path.name, "content_id": found, "rows": len(frame), "statement": _told(statement)}
     stored = False
@@ -109,6 +114,8 @@ def import_trace(
         pools=len(frame[[*POOL_KEY]].drop_duplicates()),
         available=int(frame["available"].sum()),
         failed=int((~frame["available"]).sum()),
+        repeated=len(told) - len(frame),
+        both_at_once=int((frame.groupby([*POOL_KEY, "observed_at"])["available"].nunique() > 1).sum()),
         first=frame["observed_at"].min().to_pydatetime(),
         last=frame["observed_at"].max().to_pydatetime(),
     )

@@ -49,7 +49,7 @@ def trace_examples(
     if spec.needs_market:
         raise InvalidInput(
             f"A trace tells what happened to pools, not what they cost; feature spec {feature_spec} needs prices.",
-            remedy="Use a spec such as v2-history.",
+            remedy="Take a version of a spec without prices, such as v2-history.",
         )
     samples, labels = label_observations(observations, horizons_h)
     if samples.empty:

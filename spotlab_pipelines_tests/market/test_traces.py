@@ -105,7 +105,7 @@ def test_ticks_and_offsets_count_from_the_start_that_is_stated(tmp_path: Path) -
     path = tmp_path / "nodes.csv"
     path.write_text(NODES)
     frame = observed(path, replace(nodes, start=start), columns=("ms", "event", "node"))
-    assert list(frame["observed_at"]) == [start, start + timedelta(minutes=1)], "what is told twice counts once"
+    assert list(frame["observed_at"]) == [start, start, start + timedelta(minutes=1)]
     refused(path, nodes, SourceMalformed, "'ms'", "row 1 ('0')", columns=("ms", "event", "node"))
 
 
@@ -192,6 +192,14 @@ def test_a_trace_is_stored_once_on_record_and_apart_from_live_observations(
     import_trace(engine, archive, more, "more", STATEMENT)
     assert list(list_traces(archive)["trace"]) == ["more", "probes"]
     assert list(list_traces(archive)["rows"]) == [14, 12]
+
+
+def test_what_a_trace_says_twice_or_both_ways_is_counted(engine: sa.Engine, archive: Archive, tmp_path: Path) -> None:
+    rows = probes()
+    otherwise = rows.head(3).assign(available=1 - rows["available"].head(3))
+    told = pd.concat([rows, rows.tail(4), otherwise])
+    report = import_trace(engine, archive, probes_file(tmp_path, told), "probes", STATEMENT)
+    assert (report.rows, report.repeated, report.both_at_once) == (15, 4, 3)
 
 
 def test_a_trace_reads_as_history_before_and_after_the_archive_is_compacted(
