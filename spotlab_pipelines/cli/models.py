@@ -32,7 +32,10 @@ app = typer.Typer(no_args_is_help=True, help="Model versions that may be served.
 
 @app.command("list")
 def models_list(as_json: Json = False) -> None:
-    """List the registered versions: the champion, the challengers, then the others. Notes where MLflow differs."""
+    """List the registered versions: the champion, the challengers, then the others.
+
+    Notes where MLflow differs, and whose files do.
+    """
     from spotlab_pipelines.errors import StoreUnavailable
     from spotlab_pipelines.inference.mlflow_differences import mlflow_differences
     from spotlab_pipelines.inference.registry import ModelRegistry
@@ -46,6 +49,8 @@ def models_list(as_json: Json = False) -> None:
         except StoreUnavailable as error:
             # What may be served is known without it.
             notes = [f"What MLflow shows is not known: {error}"]
+        altered = [row.version for row in versions if row.status != "retired" and not registry.is_intact(row)]
+        notes += [f"The files of {version} are not the registered ones; they are not opened." for version in altered]
     rows = [vars(version) for version in versions]
     if not as_json:
         rows = [_shown(row) for row in rows]

@@ -142,6 +142,7 @@ def _collected(
 
 def _print_trained(trained: TrainedModel, *, as_json: bool) -> None:
     from spotlab_pipelines.settings import HORIZONS_H
+    from spotlab_pipelines.training.interruption_model import concerns
 
     if as_json:
         print_rows([vars(trained)], as_json=True, empty="")
@@ -157,6 +158,8 @@ def _print_trained(trained: TrainedModel, *, as_json: bool) -> None:
     ]
     print_rows(rows, as_json=False, empty="")
     print(f"{trained.version} is a {trained.status}; fit {trained.fit_sha256}, data {trained.data_fingerprint}.")
+    for concern in concerns(trained.metrics):
+        _say(f"note: {concern}")
 
 
 def _utc(moment: datetime | None) -> datetime | None:

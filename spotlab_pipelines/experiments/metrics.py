@@ -33,6 +33,13 @@ PER_VERSION = sa.text(
     group by model_version
     """
 )
+IS_PAST = sa.text(
+    """
+    select bool_or(is_past_window(e.details, e.window_start, l.scored_at))
+    from evaluations e join experiment_logs l on l.account_id = e.account_id and l.window_start = e.window_start
+    where e.account_id = :account_id and e.window_start = :window_start
+    """
+)
 PER_HORIZON = sa.text(
     """
     select model_version, horizon_h,
@@ -95,7 +102,8 @@ def evaluation_metrics(connection: sa.Connection, key: EvaluationKey) -> tuple[i
             for name in ("current_mean", "current_max", "target_mean", "target_max")
         }
     shared: dict[str, float] = {
-        **({"window/retrospective": 1.0} if evaluation.details.get("retrospective") else {}),
+        # Past ones, late ones included: what they say promotes nobody.
+        **({"window/retrospective": 1.0} if connection.scalar(IS_PAST, named) else {}),
         "pools/considered": evaluation.counts["pools"],
         "pools/excluded": sum(evaluation.counts["excluded"].values()),
         **{f"duration_ms/{row.step}": row.ms for row in connection.execute(TIMINGS, named)},

@@ -124,6 +124,20 @@ def fit_metrics(fitted: Fitted, examples: Examples) -> dict[str, float]:
     return found
 
 
+def concerns(metrics: dict[str, float]) -> list[str]:
+    """What speaks against a fit, a sentence each: a horizon at which saying one share of all pools had done better."""
+    told = []
+    for name, skill in metrics.items():
+        figure, _, horizon = name.rpartition("_")
+        if figure.removeprefix(WALKED) == "brier_skill" and skill < 0:
+            how = "walking forward" if figure.startswith(WALKED) else "out of fold"
+            told.append(
+                f"at {horizon.removesuffix('h')} h, {how}, it is worse than one probability for all pools would be"
+                f" (Brier skill {skill:+.4f})"
+            )
+    return told
+
+
 def show_fit(settings: Settings, row: ServingVersion, fitted: Fitted, examples: Examples) -> None:
     """Log a fit's curves as tables and as pictures to the run of its version."""
     client = mlflow_client(settings)

@@ -78,6 +78,17 @@ def test_whatever_is_moved_in_mlflow_by_hand_is_reported_and_ignored(
     assert [each for each in tick().asset_events[0].metadata["differences"].value if "smuggled" not in each] == []
 
 
+def test_the_list_tells_whose_files_are_not_the_registered_ones(
+    settings: Settings, engine: sa.Engine, mlflow_database: str, spotlab: Spotlab
+) -> None:
+    registry = ModelRegistry(engine, settings)
+    _, challenger = register_both(registry)
+    (registry.artifact_folder(registry.get(challenger)) / "more").write_text("anything")
+    answer = spotlab("models", "list")
+    assert (answer.code, answer.err.count("note:")) == (0, 1)
+    assert f"The files of {challenger} are not the registered ones" in answer.err
+
+
 def test_a_candidate_and_what_is_retired_and_tidied_up_agree(
     settings: Settings, engine: sa.Engine, mlflow_database: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -93,8 +94,12 @@ def decided(
     key: EvaluationKey = KEY,
     frame: pd.DataFrame | None = None,
     snapshot_id: str = SNAPSHOT,
+    scored_at: datetime | None = None,
 ) -> pd.DataFrame:
-    """Begin an evaluation and leave its tables in the archive, as the rooms before the log do; return its decisions."""
+    """Begin an evaluation and leave its tables in the archive, as the rooms before the log do; return its decisions.
+
+    Scored when it is logged, long after its window, unless `scored_at` says otherwise.
+    """
     begin_evaluation(engine, key, "a-run")
     frame = decisions(account_id=key.account_id) if frame is None else frame
     pools = pd.DataFrame(
@@ -108,7 +113,9 @@ def decided(
     excluded = pd.DataFrame({"instance_type": ["t3.large"], "reason": ["on-demand price is missing"]})
     written = {"features": pools, "predictions": pools, "decisions": frame}
     for number, (table, rows) in enumerate(written.items()):
-        metadata = {"snapshot_id": snapshot_id, "timings_ms": {table: 1.5 + number}}
+        metadata: dict[str, Any] = {"snapshot_id": snapshot_id, "timings_ms": {table: 1.5 + number}}
+        if table == "predictions" and scored_at is not None:
+            metadata["scored_at"] = scored_at.isoformat()
         archive.write_table(table, key, rows, metadata)
     archive.write_table("pools", key, pools)
     archive.write_table("exclusions", key, excluded)

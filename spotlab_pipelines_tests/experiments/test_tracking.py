@@ -130,6 +130,18 @@ def test_the_next_window_is_the_next_step_of_the_same_runs(
     assert history[0][2] != history[1][2]
 
 
+def test_a_window_that_was_scored_late_shows_as_a_past_one(
+    engine: sa.Engine, archive: Archive, settings: Settings, client: MlflowClient
+) -> None:
+    register(engine)
+    decided(engine, archive, scored_at=WINDOW + timedelta(minutes=29))
+    decided(engine, archive, key=NEXT, scored_at=NEXT.window_start + timedelta(minutes=31))
+    for key in (KEY, NEXT):
+        log_evaluation(engine, archive, key)
+        runs = track_evaluation(settings, engine, key).runs
+    assert [step for step, *_ in points(client, runs[CHAMPION])["window/retrospective"]] == [2]
+
+
 def test_four_at_once_share_the_runs_and_the_points(
     engine: sa.Engine, archive: Archive, settings: Settings, client: MlflowClient
 ) -> None:

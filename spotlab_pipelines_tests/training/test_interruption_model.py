@@ -13,6 +13,7 @@ from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines.training.data import collect_trace, read_training_data
+from spotlab_pipelines.training.interruption_model import concerns
 from spotlab_pipelines_tests.cli.conftest import Spotlab, spotlab, use
 from spotlab_pipelines_tests.training.traces import START, generated_trace
 
@@ -194,3 +195,13 @@ def test_examples_are_kept_under_the_hash_of_their_content(laboratory: Spotlab, 
     file.write_bytes(content[: len(content) // 2])
     with pytest.raises(IntegrityError):
         read_training_data(archive, data.fingerprint)
+
+
+def test_a_fit_that_is_worse_than_one_share_for_all_says_so(laboratory: Spotlab):
+    told = concerns({"brier_skill_1h": 0.2, "walk_forward_brier_skill_6h": -0.03, "auc_6h": -1.0, "brier_skill_12h": 0.0})
+    assert [each.split(",")[:2] for each in told] == [["at 6 h", " walking forward"]]
+    answer = laboratory("models", "train", "base-rate", "--trace", "generated", "--until", UNTIL)
+    assert answer.code == 0, answer.err
+    # The share of other days is never better than that of the days themselves.
+    assert "note: at 6 h, out of fold, it is worse than one probability for all pools" in answer.err
+    assert "note:" not in laboratory("models", "train", "time-in-state", "--trace", "generated", "--until", UNTIL).err
