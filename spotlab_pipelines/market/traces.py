@@ -44,7 +44,7 @@ class TraceReport:
     Attributes:
         content_id: the hash of its observations, whatever the file looked like.
         repeated: rows of the file that said once more what another one did; they count once.
-        both_at_once: times at which a pool was told to be available and to have failed; the failure counts as the later.
+        both_at_once: times at which a pool is told to be available and to have failed; the failure is the later then.
         first, last: the times of its first and last observation.
     """
 

@@ -198,7 +198,7 @@ def test_examples_are_kept_under_the_hash_of_their_content(laboratory: Spotlab, 
 
 
 def test_a_fit_that_is_worse_than_one_share_for_all_says_so(laboratory: Spotlab):
-    told = concerns({"brier_skill_1h": 0.2, "walk_forward_brier_skill_6h": -0.03, "auc_6h": -1.0, "brier_skill_12h": 0.0})
+    told = concerns({"brier_skill_1h": 0.2, "walk_forward_brier_skill_6h": -0.03, "brier_skill_12h": 0.0})
     assert [each.split(",")[:2] for each in told] == [["at 6 h", " walking forward"]]
     answer = laboratory("models", "train", "base-rate", "--trace", "generated", "--until", UNTIL)
     assert answer.code == 0, answer.err
