@@ -20,7 +20,13 @@ ISOTONIC_MINIMUM = 500.0
 
 
 def choose_curve(
-    predicted: np.ndarray, outcome: np.ndarray, weight: np.ndarray, block: np.ndarray
+    predicted: np.ndarray,
+    outcome: np.ndarray,
+    weight: np.ndarray,
+    block: np.ndarray,
+    *,
+    at: np.ndarray,
+    embargo_us: int,
 ) -> tuple[Curve, np.ndarray]:
     """The map for one horizon, and what each row would have been told by a map that was learned from other blocks.
 
@@ -31,6 +37,8 @@ def choose_curve(
         predicted: (n,) out-of-fold probabilities. outcome: (n,) 1 or 0. weight: (n,) independent rows each counts as.
         block: (n,) blocks of days; with one alone nothing can be tried, and Platt's map, which leans on the model, is
             taken if there are rows.
+        at: (n,) instants in microseconds. No map is tried on a block that it was learned within the embargo of: labels
+            reach into it from before, and what features look back on from after.
     """
     if not len(outcome):
         return NO_CURVE, predicted
@@ -42,8 +50,10 @@ def choose_curve(
     told = np.empty((len(ways), len(outcome)))
     for number in numbers:
         test = block == number
+        away = (at < at[test].min() - embargo_us) | (at > at[test].max() + embargo_us)
         for way, fit in enumerate(ways):
-            told[way, test] = apply_curve(fit(predicted[~test], outcome[~test], weight[~test]), predicted[test])
+            curve = fit(predicted[away], outcome[away], weight[away]) if away.any() else NO_CURVE
+            told[way, test] = apply_curve(curve, predicted[test])
     losses = np.array([[_loss(told[way], outcome, block == number) for number in numbers] for way in range(len(ways))])
     best = 0
     for way in range(1, len(ways)):

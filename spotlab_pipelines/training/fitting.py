@@ -25,6 +25,7 @@ from spotlab_pipelines.training.calibrating import choose_curve, log_losses
 from spotlab_pipelines.training.families import Candidate, candidates, with_unobserved
 from spotlab_pipelines.training.folds import (
     DAY_BLOCKS,
+    HOUR_US,
     POOL_GROUPS,
     Fold,
     Places,
@@ -41,7 +42,7 @@ MINIMUM_EVENTS = 20
 """Interruptions that the shortest horizon must have seen: fewer teach a regression on a few features nothing."""
 
 WALKING_BLOCKS, WALKING_GROUPS = 3, 2
-"""Folds of the calibration while walking forward: fewer, as there is less to hold out and each step fits them anew."""
+"""Folds within each step of walking forward: fewer, as there is less to hold out and each step chooses anew."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ class Fitted:
     Attributes:
         model: what is kept.
         params: what was chosen, by name.
-        blocked: (n, n_horizons) what models of other days and pools said, calibrated by other days; NaN where none.
+        blocked: (n, n_horizons) what models of other days and pools said, through maps of other days; NaN where none.
+            Which candidate it is was chosen on all of these.
         walked: (n, n_horizons) what the model of the days before said; NaN where there were none.
     """
 
@@ -150,7 +152,7 @@ def _fit_family(ways: dict[int, list[Candidate]], examples: Examples, say: Progr
         params |= {f"features_{horizon}h": " ".join(way.names), f"calibration_{horizon}h": curve[0]}
         say(f"{horizon} h: {way.params} with {len(way.names)} features, {curve[0]}; walking forward")
         for fold in walk_forward_folds(examples.places):
-            walked[fold.test, column] = _walk(way, examples, fold, horizon)
+            walked[fold.test, column] = _walk(ways[horizon], examples, fold, horizon)
     read = {name for model in models for name in model.feature_names}
     names = [name for name in examples.spec.names if name in read]
     return Fitted(CalibratedModel(models, curves, names, list(examples.horizons_h)), params, blocked, walked)
@@ -182,12 +184,16 @@ def _fit(way: Candidate, examples: Examples, horizon: int) -> HorizonEstimator:
     return way.make().fit(matrix[:, examples.columns(way.names)], labels)
 
 
-def _choose(ways: list[Candidate], examples: Examples, horizon: int) -> tuple[int, np.ndarray]:
+def _choose(
+    ways: list[Candidate], examples: Examples, horizon: int, *, blocks: int = DAY_BLOCKS, groups: int = POOL_GROUPS
+) -> tuple[int, np.ndarray]:
     """The candidate of the least mean log loss on folds, and its out-of-fold predictions (n,).
 
     One with more columns has to beat the best of those with fewer by more than a standard error over the folds.
     """
-    predicted, losses = zip(*(_out_of_fold(way, examples, horizon) for way in ways), strict=True)
+    predicted, losses = zip(
+        *(_out_of_fold(way, examples, horizon, blocks=blocks, groups=groups) for way in ways), strict=True
+    )
     best = 0
     for size in sorted({len(way.names) for way in ways}):
         of_size = [number for number, way in enumerate(ways) if len(way.names) == size]
@@ -200,7 +206,7 @@ def _choose(ways: list[Candidate], examples: Examples, horizon: int) -> tuple[in
 
 
 def _out_of_fold(
-    way: Candidate, examples: Examples, horizon: int, *, blocks: int = DAY_BLOCKS, groups: int = POOL_GROUPS
+    way: Candidate, examples: Examples, horizon: int, *, blocks: int, groups: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predictions (n,) by models of other days and pools, and the mean log loss of each fold.
 
@@ -233,20 +239,23 @@ def _calibrate(
     # Of a model that says one thing of all pools the folds tell how rates vary, and no map mends that.
     if not len(known) or said.min() == said.max():
         return NO_CURVE, told
-    block = day_blocks(examples.places.at)
-    weight = independence(examples.places.take(known), horizon)
-    curve, told[known] = choose_curve(raw[known], examples.labels[known, column], weight, block[known])
+    block, places = day_blocks(examples.places.at), examples.places.take(known)
+    curve, told[known] = choose_curve(
+        raw[known], examples.labels[known, column], independence(places, horizon), block[known],
+        at=places.at, embargo_us=int(max(examples.horizons_h) * HOUR_US),
+    )  # fmt: skip
     return curve, told
 
 
-def _walk(way: Candidate, examples: Examples, fold: Fold, horizon: int) -> np.ndarray:
-    """What a model of the rows before, fitted and calibrated as the kept one is, says of a fold's test, (n_test,)."""
+def _walk(ways: list[Candidate], examples: Examples, fold: Fold, horizon: int) -> np.ndarray:
+    """What a model of the rows before, chosen, fitted and calibrated as the kept one is, says of a fold's test."""
     test = examples.take(fold.test)
     before = examples.take(fold.train).known_by(int(test.places.at.min()))
+    chosen, raw = _choose(ways, before, horizon, blocks=WALKING_BLOCKS, groups=WALKING_GROUPS)
+    way = ways[chosen]
     try:
         model = _fit(way, before, horizon)
     except NotEnoughData:
         return np.full(len(test), np.nan)
-    raw, _ = _out_of_fold(way, before, horizon, blocks=WALKING_BLOCKS, groups=WALKING_GROUPS)
     curve, _ = _calibrate(model, way, before, horizon, raw)
     return apply_curve(curve, predict(model, test)[:, 0])

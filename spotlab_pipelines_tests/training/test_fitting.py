@@ -31,7 +31,7 @@ from spotlab_pipelines.training.calibrating import choose_curve
 from spotlab_pipelines.training.families import Candidate, candidates, with_unobserved
 from spotlab_pipelines.training.fingerprint import fit_sha256
 from spotlab_pipelines.training.fitting import Examples, Fitted, fit_family, predict
-from spotlab_pipelines.training.folds import DAY_US, HOUR_US, Places, day_blocks
+from spotlab_pipelines.training.folds import DAY_BLOCKS, DAY_US, HOUR_US, POOL_GROUPS, Places, day_blocks
 from spotlab_pipelines.training.recalibrating import by_horizon, recalibrate
 from spotlab_pipelines.training.trace_examples import trace_examples
 from spotlab_pipelines_tests.training.traces import START, generated_trace
@@ -119,11 +119,9 @@ def test_what_is_said_of_a_held_out_block_does_not_depend_on_rows_within_the_lon
     assert (mine[block == 0] != theirs[block == 0]).all(), "these rows are far enough from those that changed"
 
 
-@pytest.mark.parametrize("family", ["base-rate", "time-in-state"])
-def test_walking_forward_a_model_knows_no_outcome_before_it_was_known(family: str, monkeypatch: pytest.MonkeyPatch):
-    """Neither the model of the days before, nor its calibration: whatever was not over when a test begins."""
-    # One candidate: which one is taken is chosen on all days.
-    monkeypatch.setattr(fitting, "candidates", lambda *asked: candidates(*asked)[:1])
+@pytest.mark.parametrize("family", ["base-rate", "time-in-state", "logistic"])
+def test_walking_forward_a_model_knows_no_outcome_before_it_was_known(family: str):
+    """Neither the model of the days before, nor its calibration, nor which it is."""
     examples = small()
     at, block = examples.places.at, day_blocks(examples.places.at)
     begins = at[block == 2].min()
@@ -176,7 +174,7 @@ def test_what_a_model_remembers_of_a_day_or_a_pool_earns_nothing_out_of_fold():
         matrix[:, 0] = number
         named = Examples(train.spec, train.horizons_h, matrix, train.labels, train.places)
         way = Candidate(train.spec.names[:1], lambda: _PoolMean(list(train.spec.names[:1]), [1]))
-        told, _ = fitting._out_of_fold(way, named, 1)
+        told, _ = fitting._out_of_fold(way, named, 1, blocks=DAY_BLOCKS, groups=POOL_GROUPS)
         known = ~np.isnan(train.labels[:, 0])
         inside = way.make().fit(matrix[:, :1], train.labels[:, :1]).predict(matrix[:, :1])[:, 0]
         assert scorecard(train.labels[known, 0], inside[known]).roc_auc > 0.55
@@ -250,14 +248,38 @@ def distorted(n: int, weight: float) -> tuple[np.ndarray, ...]:
     return said, outcome, np.full(n, weight), np.arange(n) * 5 // n
 
 
+def curve_of(said: np.ndarray, outcome: np.ndarray, weight: np.ndarray, block: np.ndarray) -> str:
+    """The kind of map that is chosen for examples a minute apart."""
+    return choose_curve(said, outcome, weight, block, at=np.arange(len(said)) * 60_000_000, embargo_us=HOUR_US)[0][0]
+
+
 def test_steps_are_chosen_only_with_plenty_and_nothing_where_nothing_helps():
-    assert choose_curve(*distorted(20_000, 1.0))[0][0] == ISOTONIC
+    assert curve_of(*distorted(20_000, 1.0)) == ISOTONIC
     # As many rows, but of few hours.
-    assert choose_curve(*distorted(20_000, 0.01))[0][0] in (IDENTITY, PLATT)
+    assert curve_of(*distorted(20_000, 0.01)) in (IDENTITY, PLATT)
     generator = np.random.default_rng(3)
     said = generator.uniform(0.02, 0.98, 5000)
     honest = (generator.random(5000) < said).astype(float)
-    assert choose_curve(said, honest, np.ones(5000), np.arange(5000) // 1000)[0][0] == IDENTITY
+    assert curve_of(said, honest, np.ones(5000), np.arange(5000) // 1000) == IDENTITY
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_a_map_is_not_tried_on_what_lies_within_the_embargo_of_what_it_was_learned_from(side: str):
+    said, outcome, weight, block = distorted(2000, 1.0)
+    at, hour = np.arange(len(said)) * 60_000_000, 60
+    held = np.flatnonzero(block == 2)
+    near = np.arange(held[0] - hour, held[0]) if side == "before" else np.arange(held[-1] + 1, held[-1] + 1 + hour)
+
+    def told(turned: np.ndarray) -> np.ndarray:
+        outcomes = outcome.copy()
+        outcomes[turned] = 1.0 - outcomes[turned]
+        curve, found = choose_curve(said, outcomes, weight, block, at=at, embargo_us=HOUR_US)
+        assert curve[0] == ISOTONIC
+        return found[held]
+
+    np.testing.assert_array_equal(told(near), told(near[:0]))
+    beyond = near - hour if side == "before" else near + hour
+    assert (told(beyond) != told(near[:0])).any()
 
 
 def test_recalibration_on_a_short_prefix_mends_a_model_from_elsewhere():
