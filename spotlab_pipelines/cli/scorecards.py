@@ -55,6 +55,10 @@ MONEY = {
     "regret_per_instance_day_usd": "the same per instance-day",
     "regret_known": "share of decisions for which it is known",
 }
+MONEY_GROUPED = (
+    *("decisions", "instance_days", "switches", "churn", "followed", "savings_realised_usd"),
+    *("savings_hypothetical_usd", "avoided", "regret_usd", "regret_known"),
+)
 GROUPED = (
     *("group", "predictions", "n", "events", "base_rate", "brier_skill", "brier_skill_low", "brier_skill_high"),
     *("roc_auc", "ece"),
@@ -74,32 +78,43 @@ def models_scorecard(
 ) -> None:
     """Show what a version's predictions were worth, by what really happened to the instances.
 
-    The Brier skill comes with its 95 % interval. Censored and still open predictions are left out and counted. In all,
-    what its decisions were worth is told as well, in USD over the hours that instances really ran.
+    The Brier skill comes with its 95 % interval. Censored and still open predictions are left out and counted. What its
+    decisions were worth is told as well, in USD over the hours that instances really ran; a decision is one for all
+    horizons.
     """
-    from spotlab_pipelines.experiments.scorecards import version_scorecards, version_values
+    from spotlab_pipelines.experiments.judging import HORIZON_H
+    from spotlab_pipelines.experiments.scorecards import version_scorecards, version_values, version_values_by
     from spotlab_pipelines.inference.registry import ModelRegistry
 
     settings = read_settings()
     since, horizon_h = _since(settings, days), int(horizon)
-    values = {}
     with database(settings) as engine:
         found = ModelRegistry(engine, settings).find(version).version
         cards = version_scorecards(engine, version, horizon_h=horizon_h, since=since, by=by, account_id=account)
         if by is None and account is None:
-            values = version_values(engine, [found], horizon_h=horizon_h, since=since)
-    value = values[version].metrics() if version in values else None
+            values = version_values(engine, [found], horizon_h=HORIZON_H, since=since)
+        else:
+            values = version_values_by(
+                engine, found, by or "account", horizon_h=HORIZON_H, since=since, account_id=account
+            )
+    told = {name: value.metrics() for name, value in values.items()}
     if as_json:
-        print_json({"scorecards": [_full(card) for card in cards], "decisions": value})
+        one = by is None and account is None
+        decisions = next(iter(told.values()), None) if one else told
+        print_json({"scorecards": [_full(card) for card in cards], "decisions": decisions})
         return
     if by is not None:
         print_rows([{name: card.row()[name] for name in GROUPED} for card in cards], as_json=False, empty="")
-        return
-    print_figures([(card.version, card.row()) for card in cards], FIGURES)
-    _print_reliability(cards)
-    if value is not None:
+    else:
+        print_figures([(card.version, card.row()) for card in cards], FIGURES)
+        _print_reliability(cards)
+    if told:
         print("What its decisions were worth, in USD:")
-        print_figures([(version, value)], MONEY)
+    if by is not None:
+        rows = [{"group": name} | {each: value.get(each) for each in MONEY_GROUPED} for name, value in told.items()]
+        print_rows(rows, as_json=False, empty="")
+    else:
+        print_figures(list(told.items()), MONEY)
 
 
 def models_compare(

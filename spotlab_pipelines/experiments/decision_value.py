@@ -102,11 +102,17 @@ def decision_values(rows: pd.DataFrame, *, horizon_h: float) -> dict[str, Decisi
     return {str(version): _value(of_one) for version, of_one in weighed.groupby("model_version", sort=True)}
 
 
+def decision_values_by(rows: pd.DataFrame, column: str, *, horizon_h: float) -> dict[tuple[str, str], DecisionValue]:
+    """`decision_values` of each version's rows of one account, region, …: by (version, value of `column`)."""
+    parts = weighed_rows(rows, horizon_h=horizon_h).groupby(["model_version", column], sort=True)
+    return {(str(version), str(group)): _value(part) for (version, group), part in parts}
+
+
 def weighed_rows(rows: pd.DataFrame, *, horizon_h: float) -> pd.DataFrame:
-    """Each decision with `held_h`, `interrupted`, `moves`, `followed`, `changed`, `regret_usd` and `saved_usd`:
-    realised where it was followed, else hypothetical; see the module.
+    """Each decision and whatever else its row holds, with `held_h`, `interrupted`, `moves`, `followed`, `changed`,
+    `regret_usd` and `saved_usd`: realised where it was followed, else hypothetical; see the module.
     """
-    rows = rows.loc[rows["decision"] != "SKIP", list(COLUMNS)]
+    rows = rows[rows["decision"] != "SKIP"]
     rows = rows.sort_values([*_INSTANCE, "model_version", "window_start"], kind="stable", ignore_index=True)
     if rows.empty:
         raise NotEnoughData("Expected decisions to weigh, got none.")

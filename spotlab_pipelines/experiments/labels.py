@@ -31,6 +31,7 @@ LABELLED = {
 }
 DECIDED = {
     **dict.fromkeys(("account_id", "instance_id", "model_version", "decision", "from_pool", "to_pool"), TEXT),
+    **dict.fromkeys(("environment", "region", "family"), TEXT),
     **dict.fromkeys(("window_start", "interrupted_at", "watched_until"), TIME),
     **dict.fromkeys(("from_price_usd_per_hour", "to_price_usd_per_hour", "interruption_cost_usd"), NUMBER),
 }
@@ -58,7 +59,7 @@ SAID_QUERY = """
       and p_current is not null
 """
 DECIDED_QUERY = """
-    select l.account_id, l.instance_id, l.model_version, l.decision,
+    select l.account_id, l.instance_id, l.model_version, l.decision, l.environment, l.region, l.family,
            l.instance_type || ':' || l.az_id || ':' || l.product as from_pool, l.to_pool,
            (extract(epoch from l.window_start) * 1000000)::bigint as window_start,
            (extract(epoch from l.interrupted_at) * 1000000)::bigint as interrupted_at,

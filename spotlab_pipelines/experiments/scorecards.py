@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.errors import NotEnoughData
 from spotlab_pipelines.experiments.decision_rows import decision_rows
-from spotlab_pipelines.experiments.decision_value import DecisionValue, decision_values
+from spotlab_pipelines.experiments.decision_value import DecisionValue, decision_values, decision_values_by
 from spotlab_pipelines.experiments.labels import labelled
 from spotlab_pipelines.experiments.scorecard import Scorecard, scorecard
 from spotlab_pipelines.experiments.verdict import Difference, skill_interval
@@ -105,7 +105,7 @@ def scorecard_of(rows: pd.DataFrame, version: str, horizon_h: int, group: str | 
         pending=int((~rows["final"]).sum()),
         retrospective=int(rows["retrospective"].sum()),
         card=scorecard(outcome, predicted) if len(outcome) else None,
-        skill=skill_interval(outcome, predicted, block) if len(outcome) else None,
+        skill=skill_interval(outcome, predicted, block, interruption_of(rows)) if len(outcome) else None,
     )
 
 
@@ -144,6 +144,18 @@ def version_values(
     with database_errors(), engine.connect() as connection:
         rows = decision_rows(connection, versions, horizon_h=horizon_h, since=since)
     return decision_values(rows, horizon_h=horizon_h) if (rows["decision"] != "SKIP").any() else {}
+
+
+def version_values_by(
+    engine: sa.Engine, version: str, by: Group, *, horizon_h: int, since: datetime, account_id: str | None = None
+) -> dict[str, DecisionValue]:
+    """The same of one version for each account, environment, region or family that it decided of, or of one account."""
+    with database_errors(), engine.connect() as connection:
+        rows = decision_rows(connection, [version], horizon_h=horizon_h, since=since)
+    rows = rows[rows["account_id"] == account_id] if account_id else rows
+    if not (rows["decision"] != "SKIP").any():
+        return {}
+    return {group: value for (_, group), value in decision_values_by(rows, GROUPS[by], horizon_h=horizon_h).items()}
 
 
 def is_known(rows: pd.DataFrame) -> pd.Series:

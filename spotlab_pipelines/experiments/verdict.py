@@ -22,7 +22,7 @@ SMALLEST = 1e-15
 """Probabilities are kept this far from 0 and 1 in the log loss, which a certain and wrong one would make infinite."""
 
 SKILL_EVENTS_MIN = 10
-"""Rows of the rarer outcome below which a skill has no interval: its spread would be that of two or three accidents."""
+"""Of the rarer outcome, below which a skill has no interval: its spread would be that of two or three accidents."""
 
 DRAWS = 10_000
 SEED = 20_260_131
@@ -118,9 +118,7 @@ def judge(
         return _too_little(rules, len(earlier), 0, 0, 0)
     outcome, champion, challenger = check_pairs(outcome, champion, challenger)
     days, number = np.unique(block, return_inverse=True)
-    hit = outcome == 1
-    interruptions = int(hit.sum()) if interruption is None else len(np.unique(interruption[hit]))
-    n, events, blocks = len(outcome), min(interruptions, int((~hit).sum())), len(days)
+    n, events, blocks = len(outcome), _rarer(outcome, interruption), len(days)
     if len(earlier) >= rules.looks_max:
         why = f"All {rules.looks_max} looks are used up; a newly registered version may be compared afresh."
         return Verdict(HOLD, why, len(earlier), n, events, blocks, None, None)
@@ -170,13 +168,17 @@ def block_interval(
 
 
 def skill_interval(
-    outcome: np.ndarray, predicted: np.ndarray, block: np.ndarray, level: float = 0.025
+    outcome: np.ndarray,
+    predicted: np.ndarray,
+    block: np.ndarray,
+    interruption: np.ndarray | None = None,
+    level: float = 0.025,
 ) -> Difference | None:
     """The Brier skill of (n,) predictions and its interval at `level` in each tail; None without both outcomes.
 
     By the same bootstrap: the gain over who says the base rate each time, taken as known, in units of its Brier score.
     With a single block, or with fewer than `SKILL_EVENTS_MIN` of the rarer outcome, nothing is known of the spread, and
-    the interval is infinite. No skill is above 1.
+    the interval is infinite. No skill is above 1. `block` and `interruption` are as in `judge`.
     """
     base = outcome.mean()
     if not 0 < base < 1:
@@ -184,7 +186,7 @@ def skill_interval(
     days, number = np.unique(block, return_inverse=True)
     gains, sizes = np.bincount(number, weights=(base - outcome) ** 2 - (predicted - outcome) ** 2), np.bincount(number)
     unit = base * (1 - base)
-    if len(sizes) == 1 or min(outcome.sum(), len(outcome) - outcome.sum()) < SKILL_EVENTS_MIN:
+    if len(sizes) == 1 or _rarer(outcome, interruption) < SKILL_EVENTS_MIN:
         return Difference(float(gains.sum() / sizes.sum() / unit), -np.inf, np.inf, 0.0)
     found = block_interval(gains, sizes.astype(float), level, days)
     return Difference(found.mean / unit, found.low / unit, min(found.high / unit, 1.0), found.information * unit**2)
@@ -222,6 +224,13 @@ def draw_blocks(blocks: int, draws: int = DRAWS) -> np.ndarray:
     """(draws, blocks) how often each draw takes each block; the same every time, so that a verdict repeats."""
     generator = np.random.default_rng([SEED, blocks, draws])
     return generator.multinomial(blocks, np.full(blocks, 1 / blocks), size=draws).astype(np.float32)
+
+
+def _rarer(outcome: np.ndarray, interruption: np.ndarray | None) -> int:
+    """How often the rarer outcome was seen, an interruption that several rows are of counted once."""
+    hit = outcome == 1
+    interruptions = int(hit.sum()) if interruption is None else len(np.unique(interruption[hit]))
+    return min(interruptions, int((~hit).sum()))
 
 
 def _small(blocks: int) -> float:

@@ -43,6 +43,25 @@ def test_a_scorecard_tells_figures_reliability_and_money(spotlab: Spotlab, first
     assert "no 'none/1'" in spotlab("models", "scorecard", "none/1").err
 
 
+@pytest.mark.parametrize("by", ["account", "environment", "region", "family"])
+def test_what_decisions_were_worth_adds_up_over_groups(spotlab: Spotlab, first_day: date, by: str) -> None:
+    whole = spotlab("models", "scorecard", CHALLENGER, "--horizon", "1", "--json").json["decisions"]
+    parts = spotlab("models", "scorecard", CHALLENGER, "--by", by, "--json").json
+    assert set(parts["decisions"]) == {card["group"] for card in parts["scorecards"]}
+    for figure in ("decisions", "instance_days", "switches", "savings_hypothetical_usd", "avoided"):
+        assert sum(each[figure] for each in parts["decisions"].values()) == pytest.approx(whole[figure])
+    assert "regret_known" in spotlab("models", "scorecard", CHALLENGER, "--by", by).out
+
+
+def test_one_account_is_judged_by_its_own_decisions(spotlab: Spotlab, first_day: date) -> None:
+    every = spotlab("models", "scorecard", CHALLENGER, "--by", "account", "--json").json["decisions"]
+    account = min(every)
+    alone = spotlab("models", "scorecard", CHALLENGER, "--account", account, "--json").json["decisions"]
+    assert alone == {account: every[account]}
+    split = spotlab("models", "scorecard", CHALLENGER, "--account", account, "--by", "region", "--json").json
+    assert sum(each["decisions"] for each in split["decisions"].values()) == every[account]["decisions"]
+
+
 def test_a_comparison_tells_the_difference_the_record_and_draws_it(
     spotlab: Spotlab, engine: sa.Engine, first_day: date, tmp_path: Path
 ) -> None:

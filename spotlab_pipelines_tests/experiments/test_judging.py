@@ -11,7 +11,13 @@ import sqlalchemy as sa
 
 from spotlab_pipelines.errors import NotEnoughData
 from spotlab_pipelines.experiments.judging import compare, finished_day, judge_challengers, look, looks
-from spotlab_pipelines.experiments.scorecards import Group, interruption_of, version_scorecards, version_values
+from spotlab_pipelines.experiments.scorecards import (
+    Group,
+    interruption_of,
+    scorecard_of,
+    version_scorecards,
+    version_values,
+)
 from spotlab_pipelines.experiments.verdict import VerdictRules
 from spotlab_pipelines_tests.experiments.factory import ACCOUNT, CHALLENGER, CHAMPION, register
 from spotlab_pipelines_tests.experiments.labelled_log import FIRST, write_days
@@ -228,3 +234,22 @@ def test_a_day_ends_with_its_last_outcome_and_waits_for_it_no_longer_than_two_da
     assert finished_day(known, now=after(3.2)) == date(2026, 10, 2), "the third has five of its six hours to go"
     assert finished_day(known, now=after(3.3)) == date(2026, 10, 3)
     assert finished_day(known.iloc[:0], now=after(9)) is None
+
+
+def test_a_scorecard_counts_an_interruption_once_before_it_gives_an_interval() -> None:
+    windows = pd.date_range("2026-03-01", periods=240, freq="h", tz="UTC")
+    gone = windows[-1] + timedelta(minutes=30)
+    rows = pd.DataFrame(
+        {
+            "account_id": "a", "instance_id": ["i-1"] * 240 + ["i-2"] * 240, "region": "us-east-1",
+            "window_start": [*windows, *windows], "final": True, "retrospective": False,
+            "outcome": ["survived"] * 228 + ["interrupted"] * 12 + ["survived"] * 240,
+            "interrupted_at": [pd.NaT] * 228 + [gone] * 12 + [pd.NaT] * 240,
+            "p_current": np.linspace(0.01, 0.3, 480),
+        }
+    )  # fmt: skip
+    rows["interrupted_at"] = pd.to_datetime(rows["interrupted_at"], utc=True)
+    card = scorecard_of(rows, "a/1", 12)
+    assert card.card is not None
+    assert card.skill is not None
+    assert (card.card.events, np.isinf(card.skill.low)) == (12, True)

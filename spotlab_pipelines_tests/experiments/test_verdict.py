@@ -173,6 +173,16 @@ def test_a_verdict_repeats_bit_for_bit() -> None:
     assert judged(data) == judged(data)
 
 
+def test_of_one_interruption_that_many_windows_foresaw_a_skill_has_no_interval() -> None:
+    outcome = np.repeat([1.0, 0.0], [24, 400])
+    block, predicted = np.arange(424) % 20 * 1000, np.where(outcome == 1, 0.5, 0.05)
+    each = np.where(outcome == 1, np.arange(424), -1)
+    for interruption, known in ((each, True), (np.where(outcome == 1, np.arange(424) % 2, -1), False)):
+        found = skill_interval(outcome, predicted, block, interruption)
+        assert found is not None
+        assert np.isfinite(found.low) == known
+
+
 def test_a_skill_is_at_most_one_and_of_few_events_nothing_is_known() -> None:
     outcome = np.zeros(200)
     outcome[:9] = 1
