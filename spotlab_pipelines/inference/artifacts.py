@@ -74,8 +74,10 @@ def load_estimator(version: str, sha256: str, folder: Path) -> Opened:
     trusted = TRUSTED_TYPES if package is None else [*TRUSTED_TYPES, trusted_type(package)]
     try:
         # The very bytes that were hashed, not the file, which may have changed since.
-        return Opened(skops.io.loads(files[MODEL_FILE], trusted=trusted), package)
-    except (UntrustedTypesFoundException, BadZipFile, KeyError, TypeError, ValueError) as error:
+        estimator = skops.io.loads(files[MODEL_FILE], trusted=trusted)
+        estimator.check_arrays()
+        return Opened(estimator, package)
+    except (UntrustedTypesFoundException, BadZipFile, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelTampered(
             f"The artifact of {version} cannot be opened with our list of trusted types: {error}."
         ) from error

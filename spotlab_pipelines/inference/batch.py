@@ -99,7 +99,7 @@ def _score(alike: list[_Scoring], failed: dict[str, str]) -> None:
     for rows, block in row_blocks(columns) if columns else ():
         for one in alike:
             if one.row.version not in failed:
-                with _may_fail(one.row, failed):
+                with _may_fail(one.row, failed, of_stores=False):
                     one.model.predict_into(block, one.out[:, rows])
 
 
@@ -119,22 +119,25 @@ def _opened(registry: ModelRegistry, row: ServingVersion, tables: Mapping[str, p
 
 
 @contextmanager
-def _may_fail(row: ServingVersion, failed: dict[str, str]) -> Iterator[None]:
-    """Put on record why a version failed, whatever was raised.
+def _may_fail(row: ServingVersion, failed: dict[str, str], *, of_stores: bool = True) -> Iterator[None]:
+    """Put on record why a version failed, whatever was raised: a package's code may even try to end the process.
+
+    Args:
+        of_stores: stores are asked here, and that one does not answer is not the version's failure.
 
     Raises:
         ModelError, FeatureError, IntegrityError: it is the champion, without which nothing is evaluated.
-        TransientError: it is not the version's failure.
+        TransientError: a store does not answer.
     """
     try:
         yield
-    except TransientError:
-        raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if of_stores and isinstance(error, TransientError):
+            raise
         logging.getLogger(__name__).warning("%s failed", row.version, exc_info=error)
         if row.role != "champion":
             failed[row.version] = reason(error)
-        elif isinstance(error, SpotLabError):
+        elif isinstance(error, SpotLabError) and not isinstance(error, TransientError):
             raise type(error)(f"The champion {row.version} failed: {error}") from error
         else:
             raise ModelError(
@@ -143,7 +146,7 @@ def _may_fail(row: ServingVersion, failed: dict[str, str]) -> Iterator[None]:
             ) from error
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """An error in a line; that of a library may quote anything, so only its kind and place are told."""
     if isinstance(error, SpotLabError):
         said = f"{type(error).__name__}: {error}"

@@ -89,3 +89,26 @@ class BoostingModel(HorizonEstimator):
                 raw[:, column] += tree.predict(matrix, NO_CATEGORIES, np.zeros(0, dtype=np.uint32), n_threads=1)
                 start += size
         return expit(raw)
+
+    def check_arrays(self) -> None:
+        """Every tree is one: walked from its root, each step leads to a later node of it and reads a column of X.
+
+        Raises:
+            ValueError: scikit-learn's code would walk for ever, or out of the arrays.
+        """
+        from sklearn.ensemble._hist_gradient_boosting.common import PREDICTOR_RECORD_DTYPE
+
+        nodes, sizes = self.trees_, self.sizes_[self.sizes_ > 0]
+        if nodes.dtype != PREDICTOR_RECORD_DTYPE or nodes.ndim != 1 or sizes.sum() != len(nodes):
+            raise ValueError(
+                f"expected nodes of trees of the sizes {sizes.tolist()}, got {nodes.shape} of {nodes.dtype}"
+            )
+        ends = np.repeat(np.cumsum(sizes), sizes)
+        place = np.arange(len(nodes))
+        start = np.repeat(np.cumsum(sizes) - sizes, sizes)
+        inner = nodes["is_leaf"] == 0
+        leads = [(start + nodes[side] > place) & (start + nodes[side] < ends) for side in ("left", "right")]
+        reads = (nodes["feature_idx"] < len(self.feature_names)) & (nodes["is_categorical"] == 0)
+        wrong = inner & ~(leads[0] & leads[1] & reads)
+        if wrong.any():
+            raise ValueError(f"expected trees whose nodes lead to later ones; {int(wrong.sum())} do not")

@@ -59,6 +59,11 @@ class CalibratedModel(HorizonEstimator):
             found[:, column] = said
         return found
 
+    def check_arrays(self) -> None:
+        """Those of each horizon's model."""
+        for model in self.models:
+            model.check_arrays()
+
     def through(self, curves: list[Curve]) -> CalibratedModel:
         """The same models with one more map for each horizon."""
         longer = [[*before, curve] for before, curve in zip(self.curves, curves, strict=True)]

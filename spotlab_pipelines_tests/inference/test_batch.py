@@ -33,6 +33,10 @@ class Broken(HorizonEstimator):
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         if self.does == "writes":
             X[:, 0] = 0.0
+        if self.does == "exits":
+            raise SystemExit(3)
+        if self.does == "blames a store":
+            raise StoreUnavailable("Redis does not answer.")
         if self.does == "raises":
             raise ValueError("postgresql://user:secret@host")
         answer = np.full((len(X), 3), {"NaN": np.nan, "two": 2.0}.get(self.does, 0.5))
@@ -102,12 +106,14 @@ def test_in_one_batch_versions_of_several_specs_say_what_they_say_alone(monkeypa
         ),
         (("v1", Broken("raises")), "ValueError, raised in test_batch.py, line "),
         (("v1", Broken("writes")), "ValueError, raised in test_batch.py, line "),
+        (("v1", Broken("exits")), "SystemExit, raised in test_batch.py, line "),
+        (("v1", Broken("blames a store")), "StoreUnavailable: Redis does not answer."),
         (("v1", Broken("NaN")), "ModelError: b must give (1000, 3) probabilities in [0, 1]"),
         (("v1", Broken("two")), "ModelError: b must give"),
         (("v1", Broken("shape")), "ModelError: b must give (1000, 3) probabilities in [0, 1]; got shape (1000, 2)"),
         (("v1", AdvisorRateModel(horizons_h=(1, 6))), "IntegrityError: b predicts (1, 6) h; the log has (1, 6, 12) h."),
     ],
-    ids=["tampered", "no features", "raises", "writes", "NaN", "two", "shape", "horizons"],
+    ids=["tampered", "no features", "raises", "writes", "exits", "blames", "NaN", "two", "shape", "horizons"],
 )
 def test_a_version_that_fails_is_named_and_harms_no_other(failing: Any, said: str):
     tables, sound = {"v1": table("v1")}, {"a": ("v1", AdvisorRateModel()), "c": ("v1", logistic())}

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import skops.io
 import sqlalchemy as sa
@@ -21,6 +22,8 @@ from spotlab_pipelines.database.tables import ModelVersion
 from spotlab_pipelines.errors import InvalidInput, ModelNotConforming, ModelTampered, ModelUnknown, NotAllowed
 from spotlab_pipelines.inference import artifacts
 from spotlab_pipelines.inference.artifacts import LOADED_MAX, artifact_sha256, load_estimator
+from spotlab_pipelines.inference.boosting import BoostingModel
+from spotlab_pipelines.inference.calibration import CalibratedModel
 from spotlab_pipelines.inference.card import Notes
 from spotlab_pipelines.inference.estimators import AdvisorRateModel
 from spotlab_pipelines.inference.mlflow_store import mlflow_client
@@ -206,3 +209,18 @@ def test_a_sound_file_is_opened_all_the_same(tmp_path: Path):
     opened = load_estimator("logistic/1", artifact_sha256(tmp_path), tmp_path)
     assert opened.package is None
     assert opened.estimator.predict(example().to_numpy()).shape == (2, 3)
+
+
+@pytest.mark.parametrize(("field", "value"), [("left", 0), ("right", 100_000_000), ("feature_idx", 9)])
+def test_trees_that_lead_compiled_code_astray_are_not_opened(tmp_path: Path, field: str, value: int):
+    matrix = np.random.default_rng(1).random((400, 2))
+    labels = (matrix[:, :1] > 0.5).astype(float)
+    boosting = BoostingModel(["discount_depth", "price_position"], [1], max_iter=3).fit(matrix, labels)
+    model = CalibratedModel([boosting], [[]], ["discount_depth", "price_position"], [1])
+    skops.io.dump(model, tmp_path / "model.skops")
+    sound = load_estimator("boosting/1", artifact_sha256(tmp_path), tmp_path).estimator
+    np.testing.assert_array_equal(sound.predict(matrix), model.predict(matrix))
+    boosting.trees_[field][0] = value
+    skops.io.dump(model, tmp_path / "model.skops")
+    with pytest.raises(ModelTampered, match="lead to later ones; 1 do not"):
+        load_estimator("boosting/1", artifact_sha256(tmp_path), tmp_path)
