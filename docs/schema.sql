@@ -818,6 +818,8 @@ CREATE POLICY pipeline ON public.users TO spotlab_pipeline USING (true) WITH CHE
 
 ALTER TABLE public.scrapes ENABLE ROW LEVEL SECURITY;
 
+CREATE POLICY serving_is_the_owners ON public.audit_log AS RESTRICTIVE FOR INSERT TO spotlab_pipeline WITH CHECK (((outcome <> 'done'::text) OR (action <> ALL (ARRAY['approve_model'::text, 'promote_model'::text, 'retire_model'::text]))));
+
 CREATE POLICY steered ON public.evaluation_requests FOR INSERT TO spotlab_api WITH CHECK (((source <> 'cli'::text) AND (requested_by = ( SELECT public.app_user_id() AS app_user_id)) AND (public.app_is_admin() OR (EXISTS ( SELECT
    FROM public.accounts a
   WHERE ((a.account_id = evaluation_requests.account_id) AND (a.environment = 'LAB'::text) AND (a.owner_id = public.app_user_id())))))));
@@ -959,8 +961,34 @@ GRANT SELECT ON TABLE public.interruption_outcomes TO spotlab_api;
 
 GRANT SELECT,INSERT,DELETE ON TABLE public.logins TO spotlab_login;
 
-GRANT SELECT,INSERT,UPDATE ON TABLE public.model_registry TO spotlab_pipeline;
+GRANT SELECT ON TABLE public.model_registry TO spotlab_pipeline;
 GRANT SELECT ON TABLE public.model_registry TO spotlab_api;
+
+GRANT INSERT(version) ON TABLE public.model_registry TO spotlab_pipeline;
+
+GRANT INSERT(family) ON TABLE public.model_registry TO spotlab_pipeline;
+
+GRANT INSERT(number) ON TABLE public.model_registry TO spotlab_pipeline;
+
+GRANT INSERT(feature_spec) ON TABLE public.model_registry TO spotlab_pipeline;
+
+GRANT INSERT(horizons_h) ON TABLE public.model_registry TO spotlab_pipeline;
+
+GRANT INSERT(artifact_uri) ON TABLE public.model_registry TO spotlab_pipeline;
+
+GRANT INSERT(artifact_sha256) ON TABLE public.model_registry TO spotlab_pipeline;
+
+GRANT INSERT(mlflow_run_id) ON TABLE public.model_registry TO spotlab_pipeline;
+
+GRANT INSERT(mlflow_model_id) ON TABLE public.model_registry TO spotlab_pipeline;
+
+GRANT INSERT(metrics) ON TABLE public.model_registry TO spotlab_pipeline;
+
+GRANT INSERT(registered_by) ON TABLE public.model_registry TO spotlab_pipeline;
+
+GRANT INSERT(reference) ON TABLE public.model_registry TO spotlab_pipeline;
+
+GRANT INSERT(training_sha256) ON TABLE public.model_registry TO spotlab_pipeline;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE public.scrapes TO spotlab_pipeline;
 GRANT SELECT ON TABLE public.scrapes TO spotlab_api;

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.acting import check_rights
 from spotlab_pipelines.database.audit import record
-from spotlab_pipelines.database.engine import database_errors
+from spotlab_pipelines.database.engine import connect, database_errors
 from spotlab_pipelines.database.tables import ModelVersion
 from spotlab_pipelines.errors import IntegrityError, InvalidInput, ModelTampered, ModelUnknown
 from spotlab_pipelines.inference.adapter import BaseModelAdapter
@@ -109,8 +109,19 @@ class ModelRegistry:
         return adapter
 
     def artifact_folder(self, row: ServingVersion) -> Path:
-        """Where the version's files are."""
-        return self._settings.mlruns_dir.absolute() / row.artifact_uri
+        """Where the version's files are.
+
+        Raises:
+            ModelTampered: the row leads out of `mlruns_dir`.
+        """
+        root = self._settings.mlruns_dir.absolute()
+        folder = root / row.artifact_uri
+        if not folder.resolve().is_relative_to(root.resolve()):
+            raise ModelTampered(
+                f"Expected the files of {row.version} below the folder of all models; the registry leads out of it.",
+                remedy=f"Find out who wrote that row; then retire it: `spotlab models retire {row.version}`.",
+            )
+        return folder
 
     def is_intact(self, row: ServingVersion) -> bool:
         """Whether the version's files are there and are the ones that were registered."""
@@ -263,10 +274,9 @@ class ModelRegistry:
     def _change(
         self, version: str, action: str, actor: str | None, *, to: tuple[str, str], gate: PromotionGate | None = None
     ) -> ServingVersion:
-        client = mlflow_client(self._settings)
-        return change_role(
-            self._engine, client, version, action, actor=actor, to=to, is_intact=self.is_intact, gate=gate
-        )
+        # What is served is the owner's to say: a taken-over pipeline must not be able to.
+        owner, client = connect(self._settings, role="owner"), mlflow_client(self._settings)
+        return change_role(owner, client, version, action, actor=actor, to=to, is_intact=self.is_intact, gate=gate)
 
     def _select(self, *where: sa.ColumnElement[bool]) -> list[ServingVersion]:
         with database_errors(), self._engine.connect() as connection:

@@ -58,11 +58,27 @@ def test_the_pipelines_login_need_not_own_the_tables(pipelines_own: Settings, ow
         "update accounts set role_arn = role_arn",
         "update accounts set owner_id = owner_id",
         "insert into audit_log (at, actor, action, outcome) values ('2020-01-01', 'cli:x', 'add_user', 'done')",
+        "update model_registry set status = 'approved'",
+        "update model_registry set role = 'none'",
+        "update model_registry set artifact_sha256 = repeat('a', 64)",
+        "delete from model_registry",
+        "insert into model_registry (status) values ('approved')",
+        "insert into model_registry (role) values ('champion')",
     ],
 )
 def test_what_the_pipelines_login_may_not_do(pipelines_own: Settings, statement: str) -> None:
     with pytest.raises(ProgrammingError, match="permission denied"), connect(pipelines_own).begin() as connection:
         connection.execute(sa.text(statement))
+
+
+@pytest.mark.parametrize("action", ["approve_model", "promote_model", "retire_model"])
+def test_the_pipelines_login_cannot_say_that_a_version_is_served(pipelines_own: Settings, action: str) -> None:
+    said = sa.text("insert into audit_log (actor, action, subject, outcome) values ('cli:x', :action, 'a/1', :outcome)")
+    with connect(pipelines_own).begin() as connection:
+        connection.execute(said, {"action": action, "outcome": "refused"})
+        connection.execute(said, {"action": "register_model", "outcome": "done"})
+    with pytest.raises(ProgrammingError, match="row-level security"), connect(pipelines_own).begin() as connection:
+        connection.execute(said, {"action": action, "outcome": "done"})
 
 
 def test_what_the_pipelines_login_must_do(pipelines_own: Settings) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
+from spotlab_pipelines.database.engine import engine_for
 from spotlab_pipelines.database.evaluations import EvaluationKey, begin_evaluation
 from spotlab_pipelines.database.tables import Account, ModelVersion, User
 from spotlab_pipelines.experiments.frames import PROBABILITIES
@@ -21,9 +22,14 @@ SNAPSHOT = "5" * 64
 CHAMPION, CHALLENGER = "advisor-rate/1", "logistic/1"
 
 
+def as_owner(engine: sa.Engine) -> sa.Engine:
+    """The engine of the tables' owner, who alone says which versions are served."""
+    return engine_for(engine.url.render_as_string(hide_password=False), pool_size=2, role="owner")
+
+
 def register(engine: sa.Engine, *accounts: str, interval_s: int = 1800, state: str = "active") -> None:
     """Register accounts, and the two versions that serve them."""
-    with engine.begin() as connection:
+    with as_owner(engine).begin() as connection:
         owner = connection.scalar(sa.select(User.id).where(User.email == "owner@example.com"))
         if owner is None:
             owner = connection.scalar(sa.insert(User).values(email="owner@example.com").returning(User.id))

@@ -26,6 +26,7 @@ from spotlab_pipelines_tests.experiments.factory import (
     CHAMPION,
     KEY,
     WINDOW,
+    as_owner,
     decided,
     decisions,
     register,
@@ -201,7 +202,7 @@ def test_metrics_show_on_the_versions_logged_model(
     register(engine)
     evaluate(engine, archive)
     model = client.create_logged_model(client.create_experiment("models"), name="logistic")
-    with engine.begin() as connection:
+    with as_owner(engine).begin() as connection:
         connection.execute(sa.update(ModelVersion).values(mlflow_model_id="m-lost"))
         connection.execute(
             sa.update(ModelVersion).where(ModelVersion.version == CHALLENGER).values(mlflow_model_id=model.model_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,21 @@ def test_a_candidate_that_was_approved_by_hand_is_not_opened(registry: ModelRegi
         )
     with pytest.raises(ModelUnknown, match="has no approve_model of it"):
         registry.load_model("logistic/2")
+
+
+@pytest.mark.parametrize("uri", ["../elsewhere", "{outside}"])
+def test_a_row_that_leads_out_of_the_folder_of_models_is_not_opened(
+    registry: ModelRegistry, owner: sa.Engine, settings: Settings, uri: str
+):
+    _, challenger = register_both(registry)
+    outside = settings.mlruns_dir.parent / "elsewhere"
+    shutil.copytree(registry.artifact_folder(registry.get(challenger)), outside)
+    with owner.begin() as connection:
+        row = sa.update(ModelVersion).where(ModelVersion.version == challenger)
+        connection.execute(row.values(artifact_uri=uri.format(outside=outside)))
+    with pytest.raises(ModelTampered, match="leads out of it"):
+        registry.load_model(challenger)
+    assert not registry.is_intact(registry.get(challenger))
 
 
 def test_the_api_writes_no_version(registry: ModelRegistry, settings: Settings):
