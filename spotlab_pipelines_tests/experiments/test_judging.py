@@ -10,10 +10,13 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
+from spotlab_pipelines.database.tables import ModelVersion
 from spotlab_pipelines.errors import NotEnoughData
 from spotlab_pipelines.experiments.judging import compare, finished_day, judge_challengers, look, looks
+from spotlab_pipelines.experiments.labels import paired
 from spotlab_pipelines.experiments.scorecards import (
     Group,
+    VersionScorecard,
     interruption_of,
     scorecard_of,
     version_scorecards,
@@ -29,6 +32,23 @@ DAY = timedelta(days=1)
 
 def after(days: float) -> datetime:
     return FIRST + days * DAY
+
+
+def add_challenger(owner: sa.Engine, version: str, said: str) -> None:
+    """Register one more challenger, which says `said`, an SQL expression, of all that the first one predicted."""
+    with owner.begin() as connection:
+        first = connection.execute(sa.select(ModelVersion).where(ModelVersion.version == CHALLENGER)).mappings().one()
+        family, number = version.split("/")
+        kept = {name: value for name, value in first.items() if name not in ("id", "created_at", "updated_at")}
+        named = {"version": version, "family": family, "number": int(number)}
+        connection.execute(sa.insert(ModelVersion).values(kept | named))
+        changed = {"model_version": f"'{version}'", "p_current": said}
+        names = [each["name"] for each in sa.inspect(connection).get_columns("experiment_logs") if each["name"] != "id"]
+        connection.exec_driver_sql(
+            f"insert into experiment_logs ({', '.join(names)}) "
+            f"select {', '.join(changed.get(name, name) for name in names)} from experiment_logs "
+            f"where model_version = '{CHALLENGER}'"
+        )
 
 
 def test_a_scorecard_counts_for_who_predicted_and_leaves_the_censored_out(owner: sa.Engine, engine: sa.Engine) -> None:
@@ -158,6 +178,42 @@ def test_windows_that_reach_the_same_interruption_have_its_number() -> None:
     assert interruption_of(rows).tolist() == [0, 0, -1, 2, 3, 1, -1]
 
 
+def copies(*, hours: int = 0, days: int = 0, other_region: bool = False) -> VersionScorecard:
+    """The scorecard of one row a day, every third day, each nine times more: hours or days later, or elsewhere."""
+    generator = np.random.default_rng(5)
+    risk = generator.choice([0.1, 0.6], size=60)
+    start = pd.Timestamp(FIRST) + pd.to_timedelta(np.arange(60) * 3, unit="D")
+    rows = pd.DataFrame(
+        {
+            "window_start": start, "region": "us-east-1", "p_current": risk, "final": True, "retrospective": False,
+            "outcome": np.where(generator.random(60) < risk, "interrupted", "survived"),
+        }
+    )  # fmt: skip
+    many = [
+        rows.assign(
+            window_start=start + pd.Timedelta(days=days * copy, hours=hours * copy),
+            region=f"eu-west-{copy}" if other_region else "us-east-1",
+        )
+        for copy in range(10 if hours or days or other_region else 1)
+    ]
+    return scorecard_of(pd.concat(many, ignore_index=True), CHALLENGER, 6)
+
+
+def test_what_repeats_within_a_region_and_day_makes_a_skill_no_surer() -> None:
+    def width(found: VersionScorecard) -> float:
+        assert found.skill is not None
+        return found.skill.high - found.skill.low
+
+    once = copies()
+    assert once.skill is not None
+    again = copies(hours=2)
+    assert (once.predictions, again.predictions) == (60, 600)
+    assert width(again) == pytest.approx(width(once), rel=1e-6)
+    # What another region or another day says is news.
+    assert width(copies(other_region=True)) < 0.5 * width(once)
+    assert width(copies(days=1000)) < 0.5 * width(once)
+
+
 def test_each_day_is_looked_at_once_and_the_looks_before_are_remembered(owner: sa.Engine, engine: sa.Engine) -> None:
     register(owner)
     write_days(owner, 12)
@@ -179,6 +235,54 @@ def test_each_day_is_looked_at_once_and_the_looks_before_are_remembered(owner: s
     write_days(owner, 2, first=date(2026, 10, 25))
     again = look(engine, CHAMPION, CHALLENGER, now=after(26.5), rules=RULES)
     assert (again.new, again.verdict, again.day) == (False, "promote", second.day)
+
+
+def test_the_calibration_on_record_is_the_challengers(owner: sa.Engine, engine: sa.Engine) -> None:
+    register(owner)
+    write_days(owner, 12)
+    found = look(engine, CHAMPION, CHALLENGER, now=after(12.5), rules=RULES)
+    with owner.connect() as connection:
+        # It says one of two things: each is a bin.
+        bins = connection.exec_driver_sql(
+            "select l.p_current, count(*), avg((o.interrupted_at is not null)::int)::float8 from experiment_logs l "
+            "join interruption_outcomes o using (account_id, window_start, instance_id) "
+            f"where l.model_version = '{CHALLENGER}' and l.horizon_h = 6 group by l.p_current order by 1"
+        ).all()
+    assert [said for said, _, _ in bins] == [0.02, 0.3]
+    of_all = sum(count for _, count, _ in bins)
+    assert found.ece == pytest.approx(sum(count * abs(said - share) for said, count, share in bins) / of_all)
+    with engine.connect() as connection:
+        [row] = looks(connection, CHAMPION, CHALLENGER)
+    assert row.ece == pytest.approx(found.ece)
+    assert row.predicted_share == pytest.approx(sum(count * said for said, count, _ in bins) / of_all)
+    assert row.interrupted_share == pytest.approx(sum(count * share for _, count, share in bins) / of_all)
+
+
+def test_every_challenger_has_a_verdict_of_its_own(owner: sa.Engine, engine: sa.Engine) -> None:
+    register(owner)
+    write_days(owner, 24)
+    # Another one, which is the surer the less it should be.
+    add_challenger(owner, "logistic/2", "0.9 - p_current")
+    found = judge_challengers(engine, now=after(24.5), rules=VerdictRules(looks_max=1))
+    assert [(each.challenger, each.verdict) for each in found] == [(CHALLENGER, "promote"), ("logistic/2", "reject")]
+    assert {each.champion for each in found} == {CHAMPION}
+
+
+def test_the_same_instance_id_in_two_accounts_is_two_instances(owner: sa.Engine, engine: sa.Engine) -> None:
+    other = "210000000002"
+    register(owner, ACCOUNT, other)
+    write_days(owner, 2)
+    write_days(owner, 2, account_id=other, seed=2)
+    with engine.connect() as connection:
+        rows = paired(connection, CHAMPION, CHALLENGER, horizon_h=6, since=FIRST)
+        said = connection.exec_driver_sql(
+            "select account_id || instance_id || date(window_start at time zone 'utc'), p_current from experiment_logs "
+            f"where model_version = '{CHALLENGER}' and horizon_h = 6"
+        ).all()
+    assert len(rows) == len(said) == 240
+    assert rows["instance_id"].nunique() == 120, "each account has an instance of each id"
+    of = rows["account_id"] + rows["instance_id"] + rows["window_start"].dt.strftime("%Y-%m-%d")
+    assert dict(zip(of, rows["p_challenger"], strict=True)) == {row[0]: row[1] for row in said}
 
 
 def test_too_little_is_on_record_and_spends_no_look(owner: sa.Engine, engine: sa.Engine) -> None:

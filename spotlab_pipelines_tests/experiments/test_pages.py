@@ -29,13 +29,18 @@ def registry(engine: sa.Engine, owner: sa.Engine, settings: Settings, mlflow_dat
     write_days(owner, 20, account_id=ACCOUNT)
     # Two days more, whose outcomes nobody knows yet.
     write_days(owner, 2, first=(FIRST + timedelta(days=20)).date(), account_id=ACCOUNT, resolved=False)
+    number_windows(owner, ACCOUNT)
+    return registry
+
+
+def number_windows(owner: sa.Engine, account_id: str) -> None:
+    """An evaluation for each of the account's windows in the log."""
     with owner.begin() as connection:
         connection.exec_driver_sql(
             "insert into evaluations (account_id, window_start, step, state, snapshot_id) select account_id, "
             "window_start, row_number() over (order by window_start), 'logged', min(snapshot_id) from experiment_logs "
-            "group by account_id, window_start"
+            f"where account_id = '{account_id}' group by account_id, window_start"
         )
-    return registry
 
 
 def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.Engine, settings: Settings) -> None:
@@ -84,6 +89,34 @@ def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.
     assert f"**Verdict** against advisor-rate/1: {verdicts[0].verdict}" in str(version.description)
     assert "It is the champion." in str(client.get_model_version("advisor-rate", "1").description)
     assert float(version.tags["spotlab.events"]) == cards[1].row()["events"]
+
+
+def test_an_accounts_run_shows_its_own_windows_alone(
+    registry: ModelRegistry, engine: sa.Engine, owner: sa.Engine, settings: Settings
+) -> None:
+    client, other = mlflow_client(settings), "555566667777"
+    register_account(engine, other)
+    # Windows at the same times as some of the first account's, with outcomes of their own.
+    write_days(owner, 3, first=(FIRST + timedelta(days=5)).date(), account_id=other, seed=9)
+    number_windows(owner, other)
+    runs = {account: client.create_run("0").info.run_id for account in (ACCOUNT, other)}
+    with engine.begin() as connection:
+        for account, run_id in runs.items():
+            connection.exec_driver_sql(
+                "insert into tracking_runs (account_id, model_version, mlflow_run_id) "
+                f"values ('{account}', 'logistic/1', '{run_id}')"
+            )
+    publish_scorecards(settings, engine, [], now=NOW)
+    for account, windows in ((ACCOUNT, 20), (other, 3)):
+        points = client.get_metric_history(runs[account], "outcome/share_interrupted_6h")
+        with owner.connect() as connection:
+            shares = connection.exec_driver_sql(
+                "select avg((interrupted_at is not null)::int)::float8 from interruption_outcomes "
+                f"where account_id = '{account}' group by window_start order by window_start"
+            ).scalars()
+            expected = dict(enumerate(shares, start=1))
+        assert len(points) == len(expected) == windows
+        assert {point.step: point.value for point in points} == pytest.approx(expected)
 
 
 def test_doing_it_again_adds_nothing_and_new_windows_their_points(

@@ -30,13 +30,31 @@ def test_figures_are_scikit_learns(seed: int) -> None:
     assert card.brier_skill == pytest.approx(1 - card.brier / reference, abs=1e-12)
 
 
-@given(st.integers(0, 10_000), st.integers(1, 200))
-def test_the_decomposition_adds_up_to_the_brier_score(seed: int, rows: int) -> None:
+@given(st.integers(0, 10_000), st.integers(1, 200), st.booleans())
+def test_the_decomposition_is_murphys_with_what_varies_within_bins_in_its_resolution(
+    seed: int, rows: int, rounded: bool
+) -> None:
     outcome, predicted = drawn(seed, rows)
+    predicted = np.round(predicted, 1) if rounded else predicted
     card = scorecard(outcome, predicted)
-    assert card.reliability - card.resolution + card.uncertainty == pytest.approx(card.brier, abs=1e-12)
+    # Equal predictions share the bin of the first of them, in fifteenths of the rows in their order.
+    rank = {value: number for number, value in reversed(list(enumerate(sorted(predicted))))}
+    bins: dict[int, list[int]] = {}
+    for row, value in enumerate(predicted):
+        bins.setdefault(15 * rank[value] // rows, []).append(row)
+    rate = outcome.sum() / rows
+    reliability = between = variance = covariance = 0.0
+    for members in bins.values():
+        said, came = predicted[members], outcome[members]
+        reliability += len(members) / rows * (said.mean() - came.mean()) ** 2
+        between += len(members) / rows * (came.mean() - rate) ** 2
+        variance += ((said - said.mean()) ** 2).sum() / rows
+        covariance += ((said - said.mean()) * (came - came.mean())).sum() / rows
+    assert card.reliability == pytest.approx(reliability, abs=1e-12)
+    assert card.uncertainty == pytest.approx(outcome.var(), abs=1e-12)
+    assert card.resolution == pytest.approx(between - variance + 2 * covariance, abs=1e-12)
+    assert card.brier == pytest.approx(reliability - (between - variance + 2 * covariance) + outcome.var(), abs=1e-12)
     assert 0 <= card.ece <= 1
-    assert card.reliability >= 0
 
 
 def test_calibration_by_hand() -> None:

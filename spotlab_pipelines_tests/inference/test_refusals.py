@@ -85,6 +85,25 @@ def test_a_skops_file_that_would_run_code_is_refused(tmp_path: Path):
     assert not mark.exists()
 
 
+def test_what_is_opened_are_the_bytes_that_were_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Somebody who waits until the hash was found right, and writes then, is too late."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    file, read = folder / "model.skops", Path.read_bytes
+    skops.io.dump(AdvisorRateModel(horizons_h=[1]), file)
+    pinned, another = artifact_sha256(folder), skops.io.dumps(AdvisorRateModel(horizons_h=[12]))
+
+    def read_and_replaced(path: Path) -> bytes:
+        content = read(path)
+        file.write_bytes(another)
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_replaced)
+    load_estimator.cache_clear()
+    assert list(load_estimator("advisor-rate/1", pinned, folder).estimator.horizons_h) == [1]
+    assert artifact_sha256(folder) != pinned, "it was replaced"
+
+
 def test_what_mlflows_own_files_say_is_not_looked_at(registry: ModelRegistry, tmp_path: Path):
     champion, _ = register_both(registry)
     mark = tmp_path / "ran"

@@ -77,6 +77,13 @@ def test_an_instance_that_still_runs_is_censored_beyond_what_was_seen():
     np.testing.assert_array_equal(found, [[0, 0, NAN], [NAN, NAN, NAN]])
 
 
+def test_what_became_of_an_instance_after_the_end_is_not_asked(world: dict):
+    found = examples(world, exposures((30.0, None, False)))
+    hours = (END - found["sampled_at"]) / pd.Timedelta(hours=1)
+    for horizon in (1, 6, 12):
+        np.testing.assert_array_equal(found[f"interrupted_{horizon}h"].isna(), hours <= horizon)
+
+
 @pytest.fixture(scope="module")
 def world() -> dict:
     seeded = seeded_market(families=2, sizes=2, zones=2, changes_per_pool=60, now=NOW)

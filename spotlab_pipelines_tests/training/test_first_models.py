@@ -24,7 +24,7 @@ from spotlab_pipelines.market.frames import POOL_KEY
 from spotlab_pipelines.market.layout import POOL_OBSERVATIONS
 from spotlab_pipelines.market.observations import scrape_observations
 from spotlab_pipelines.market.scrapes import recorded
-from spotlab_pipelines.settings import Settings
+from spotlab_pipelines.settings import HORIZONS_H, Settings
 from spotlab_pipelines.training import first_models, history
 from spotlab_pipelines.training.data import collect_accounts
 from spotlab_pipelines.training.first_models import register_first_models
@@ -168,3 +168,39 @@ def test_a_candidate_learns_from_what_the_accounts_saw_of_their_pools(laboratory
     assert pd.MultiIndex.from_frame(example[key])[0] in same
     history = [feature.name for feature in HISTORY_FEATURES]
     pd.testing.assert_frame_equal(after.loc[same, history], before.loc[same, history], check_exact=True)
+
+
+def test_training_until_an_instant_knows_nothing_that_came_after_it(laboratory, monkeypatch: pytest.MonkeyPatch):
+    """Neither how an instance ended later, nor what was observed or paid later: all of it is in the archive by now."""
+    settings, engine, sessions, redis, _ = laboratory
+    archive = Archive(settings.archive_location)
+    scrape_observations(settings, sessions, engine, redis, archive, ACCOUNT)
+    made_of: list[dict[str, pd.DataFrame]] = []
+    build = history.build_examples
+
+    def watched(exposures: pd.DataFrame, changes: pd.DataFrame, **others) -> pd.DataFrame:
+        made_of.append({"changed_at": changes, "observed_at": others["observations"]})
+        return build(exposures, changes, **others)
+
+    monkeypatch.setattr(history, "build_examples", watched)
+    until = pd.Timestamp(datetime.now(UTC) - timedelta(days=1))
+    since = until - timedelta(days=1)
+    full, past = (
+        collect_accounts(
+            settings, engine, sessions, redis, archive, feature_spec="v2",
+            since=since.to_pydatetime(), until=end and end.to_pydatetime(),
+        ).examples
+        for end in (None, until)
+    )  # fmt: skip
+    for name in ("changed_at", "observed_at"):
+        last, last_then = (frames[name][name].max() for frames in made_of)
+        assert last_then <= until < last, "what came later was there to be read"
+    known = full[full["sampled_at"] < until]
+    assert past["sampled_at"].tolist() == known["sampled_at"].tolist()
+    for horizon in HORIZONS_H:
+        told = f"interrupted_{horizon}h"
+        is_open = past["sampled_at"] + pd.Timedelta(hours=horizon) > until
+        assert past.loc[is_open, told].isna().all()
+        assert past.loc[~is_open, told].notna().any()
+        # By now it is known how they ended.
+        assert known.loc[known["sampled_at"] + pd.Timedelta(hours=horizon) > until, told].notna().any() or horizon == 1

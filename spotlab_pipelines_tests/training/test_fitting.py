@@ -16,7 +16,8 @@ from spotlab_pipelines.inference.adapter import BaseModelAdapter
 from spotlab_pipelines.inference.boosting import BoostingModel
 from spotlab_pipelines.inference.calibration import IDENTITY, ISOTONIC, PLATT, CalibratedModel
 from spotlab_pipelines.inference.conformance import require_conforming
-from spotlab_pipelines.inference.estimators import AdvisorRateModel, HorizonEstimator
+from spotlab_pipelines.inference.estimators import AdvisorRateModel, HorizonEstimator, LogisticModel
+from spotlab_pipelines.inference.rates import BaseRateModel
 from spotlab_pipelines.training import families, fitting
 from spotlab_pipelines.training.backtest import (
     CONSTANT,
@@ -179,6 +180,70 @@ def test_what_a_model_remembers_of_a_day_or_a_pool_earns_nothing_out_of_fold():
         inside = way.make().fit(matrix[:, :1], train.labels[:, :1]).predict(matrix[:, :1])[:, 0]
         assert scorecard(train.labels[known, 0], inside[known]).roc_auc > 0.55
         assert scorecard(train.labels[known, 0], told[known]).roc_auc < 0.52
+
+
+class _Told(HorizonEstimator):
+    """Says what its last column says; there is nothing to fit."""
+
+    def __init__(self, feature_names: list[str]) -> None:
+        self.feature_names, self.horizons_h = feature_names, [1]
+
+    def fit(self, X, y):  # noqa: N803
+        return self
+
+    def predict(self, X) -> np.ndarray:  # noqa: N803
+        return X[:, -1:]
+
+
+def told(names: tuple[str, ...]) -> Candidate:
+    return Candidate(names, lambda: _Told(list(names)))
+
+
+def test_what_is_kept_is_what_says_best_of_other_days_and_pools(monkeypatch: pytest.MonkeyPatch):
+    """Not the first of the candidates, nor the one that has learned its rows by heart."""
+    names, examples = ("log_hours_without_failure",), small()
+    examples = replace(examples, horizons_h=(1,), labels=examples.labels[:, :1])
+    ways = [
+        Candidate(names, lambda: BaseRateModel(feature_names=list(names), horizons_h=[1]), {"way": "one share"}),
+        Candidate(names, lambda: _PoolMean(list(names), [1]), {"way": "by heart"}),
+        Candidate(names, lambda: LogisticModel(feature_names=list(names), horizons_h=[1]), {"way": "slope"}),
+    ]
+    for first in range(3):
+        monkeypatch.setattr(fitting, "candidates", lambda *_, first=first: ways[first:] + ways[:first])
+        assert fit_family("any", examples).params["way_1h"] == "slope"
+
+
+@pytest.mark.parametrize(
+    ("towards_the_outcome", "columns"),
+    [([0.05, -0.06, 0.05, -0.06, 0.05], 1), ([0.01, 0.02, 0.01, 0.02, 0.01], 2)],
+    ids=["better by chance", "better on all days"],
+)
+def test_more_columns_have_to_be_better_by_more_than_a_standard_error(
+    towards_the_outcome: list[float], columns: int, monkeypatch: pytest.MonkeyPatch
+):
+    examples = small()
+    outcome, matrix, names = examples.labels[:, 0], examples.matrix.copy(), examples.spec.names
+    matrix[:, 0] = outcome.mean()
+    nudge = np.array(towards_the_outcome)[day_blocks(examples.places.at)]
+    matrix[:, 1] = matrix[:, 0] + nudge * (outcome - matrix[:, 0])
+    narrow, wide = (scorecard(outcome, matrix[:, column]).log_loss for column in (0, 1))
+    assert wide < narrow, "in all it is better"
+    monkeypatch.setattr(fitting, "candidates", lambda *_: [told(names[:1]), told(names[:2])])
+    found = fit_family("any", replace(examples, horizons_h=(1,), matrix=matrix, labels=examples.labels[:, :1]))
+    assert found.params["features_1h"] == " ".join(names[:columns])
+
+
+def test_steps_are_learned_from_hours_not_from_how_often_they_were_looked_at(monkeypatch: pytest.MonkeyPatch):
+    """Twenty pools, looked at every hour: of six hours only every sixth look tells something new."""
+    said, outcome, _, _ = distorted(20 * 240, 1.0)
+    spec = get_spec(SPEC)
+    matrix = np.zeros((len(said), len(spec.names)))
+    matrix[:, 0] = said
+    places = Places(np.tile(np.arange(20), 240), np.repeat(np.arange(240) * HOUR_US, 20))
+    monkeypatch.setattr(fitting, "candidates", lambda *_: [told(spec.names[:1])])
+    found = fit_family("any", Examples(spec, HORIZONS, matrix, np.column_stack([outcome, outcome]), places))
+    assert found.params["calibration_1h"] == ISOTONIC
+    assert found.params["calibration_6h"] in (IDENTITY, PLATT)
 
 
 def test_the_same_examples_in_any_order_give_the_same_hash_and_others_another():

@@ -164,6 +164,24 @@ def test_a_version_is_recalibrated_on_a_short_prefix_and_becomes_a_candidate(
     assert (seen.code, "time-in-state/1 was fitted on generated" in seen.err) == (1, True), seen.err
 
 
+def test_one_probability_for_all_is_the_share_of_the_days_that_the_version_was_fitted_on(
+    laboratory: Spotlab, settings: Settings, engine: sa.Engine
+):
+    """The share of the judged days is known afterwards alone: against it every forecaster would look worse."""
+    for command in (("train", "base-rate", "--until", UNTIL), ("backtest", "base-rate/1", "--since", UNTIL)):
+        answer = laboratory("models", *command, "--trace", "generated", "--json")
+        assert answer.code == 0, answer.err
+    row = ModelRegistry(engine, settings).find("base-rate/1")
+    fitted_on = read_training_data(Archive(settings.archive_location), row.training_sha256 or "").examples
+    constant = [each for each in answer.json if each["forecaster"] == "constant"]
+    assert [each["horizon_h"] for each in constant] == [1, 6, 12]
+    for found in constant:
+        before, then = fitted_on[f"interrupted_{found['horizon_h']}h"].mean(), found["base_rate"]
+        assert abs(before - then) > 0.005, "the days differ"
+        assert found["brier"] == pytest.approx(then * (1 - then) + (before - then) ** 2, rel=1e-9)
+        assert found["brier_skill"] < 0
+
+
 def test_errors_have_names_and_register_nothing(laboratory: Spotlab, settings: Settings, engine: sa.Engine):
     for arguments, expected in {
         ("forest", "--trace", "generated"): "Expected one of the families",
