@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+ACCOUNTS = "accounts"
+"""No trace: where a trace may be named, the Spot requests of the accounts."""
 LISTED = ("trace", "content_id", "rows", "pools", "failed", "first", "last", "imported_at")
 
 
@@ -87,6 +89,11 @@ def import_trace(
     """
     if not NAME.fullmatch(name):
         raise InvalidInput(f"Expected a name of letters, digits, dot, dash and underscore; got {name!r}.")
+    if name == ACCOUNTS:
+        raise InvalidInput(
+            f"Expected another name than {ACCOUNTS!r}; it stands for the accounts' own Spot requests.",
+            remedy="Choose another --name.",
+        )
     check_rights(engine, "import_trace", actor=actor, subject=name)
     # Before a row in the database or a file in the archive: what cannot be read leaves nothing.
     now = datetime.now(UTC)

@@ -16,7 +16,7 @@ from spotlab_pipelines.errors import InvalidInput, NotEnoughData
 from spotlab_pipelines.features.rows import SAMPLED_AT
 from spotlab_pipelines.market.canonical import utc_ticks
 from spotlab_pipelines.market.frames import POOL_KEY
-from spotlab_pipelines.market.traces import read_trace
+from spotlab_pipelines.market.traces import ACCOUNTS, read_trace
 from spotlab_pipelines.settings import HORIZONS_H
 from spotlab_pipelines.training.folds import labels_known_by
 from spotlab_pipelines.training.history import TRAINING_DAYS, Progress, read_examples
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from spotlab_pipelines.market.archive import Archive
     from spotlab_pipelines.settings import Settings
 
-ACCOUNTS = "accounts"
-"""The source that is no trace: how the Spot instances of all active accounts ended."""
 TABLE = "training_examples"
 
 
