@@ -20,7 +20,7 @@ from spotlab_pipelines.market.traces import ACCOUNTS, read_trace
 from spotlab_pipelines.settings import HORIZONS_H
 from spotlab_pipelines.training.folds import labels_known_by
 from spotlab_pipelines.training.history import TRAINING_DAYS, Progress, read_examples
-from spotlab_pipelines.training.trace_examples import trace_examples
+from spotlab_pipelines.training.trace_examples import check_spec, trace_examples
 
 if TYPE_CHECKING:
     import redis as redis_client
@@ -89,6 +89,7 @@ def collect_trace(
     """
     say = progress or (lambda _: None)
     check_bounds(since, until)
+    check_spec(feature_spec)
     say(f"reading the trace {trace}")
     observations = read_trace(archive, trace)
     if until is not None:

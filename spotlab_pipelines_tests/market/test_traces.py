@@ -172,6 +172,7 @@ def test_times_without_a_zone_need_one(tmp_path: Path) -> None:
     ("times", "error", "said"),
     [
         (["1666821900", "", "1666822500"], InvalidInput, "are numbers, '1666821900'. Say --time-unit"),
+        (["1666821900", "", ""], InvalidInput, "are numbers, '1666821900'. Say --time-unit"),
         (["1666821900", "n/a", "1666822500"], InvalidInput, "are numbers, '1666821900'. Say --time-unit"),
         (["2022-10-26T22:05Z", "yesterday", "2022-10-26T22:15Z"], SourceMalformed, "1 have none: row 2 ('yesterday')"),
         (["yesterday", "", "today"], SourceMalformed, "3 have none: row 1 ('yesterday'), row 2 (nothing)"),

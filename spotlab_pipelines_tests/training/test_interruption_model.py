@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import sqlalchemy as sa
 
 from spotlab_pipelines.errors import IntegrityError, NotFound
+from spotlab_pipelines.inference.estimators import AdvisorRateModel
 from spotlab_pipelines.inference.mlflow_store import mlflow_client
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.settings import Settings
+from spotlab_pipelines.training import data as training_data
 from spotlab_pipelines.training.data import collect_trace, read_training_data
 from spotlab_pipelines.training.interruption_model import concerns
 from spotlab_pipelines_tests.cli.conftest import Spotlab, spotlab, use
@@ -165,16 +168,49 @@ def test_a_version_is_recalibrated_on_a_short_prefix_and_becomes_a_candidate(
 
 
 def test_errors_have_names_and_register_nothing(laboratory: Spotlab, settings: Settings, engine: sa.Engine):
-    for arguments, expected in {
-        ("forest", "--trace", "generated"): "Expected one of the families",
-        ("logistic", "--trace", "generated", "--spec", "v1"): "needs prices",
-        ("logistic", "--trace", "other"): "no trace 'other'",
-        ("logistic", "--trace", "generated", "--until", "2023-03-01T04:00"): "20 are needed",
-        ("logistic", "--trace", "generated", "--since", "2023-03-09", "--until", "2023-03-08"): "--since before",
+    for arguments, (code, expected) in {
+        ("forest", "--trace", "generated"): (2, "Expected one of the families"),
+        ("logistic", "--trace", "generated", "--spec", "v1"): (2, "--spec v2-history"),
+        ("logistic", "--trace", "generated", "--spec", "v7"): (2, "v2-history"),
+        ("advisor-rate", "--trace", "generated"): (2, "Leave out --trace"),
+        ("time-in-state", "--spec", "v1"): (2, "Take --spec v2 or v2-history."),
+        ("logistic", "--trace", "other"): (1, "no trace 'other'; there are: generated."),
+        ("logistic", "--trace", "generated", "--until", "2023-03-01T04:00"): (1, "20 are needed"),
+        ("logistic", "--trace", "generated", "--since", "2023-03-09", "--until", "2023-03-08"): (2, "--since before"),
     }.items():
         answer = laboratory("models", "train", *arguments)
-        assert (answer.code, expected in answer.err) == (1, True), answer.err
+        assert (answer.code, expected in answer.err) == (code, True), answer.err
+        # What is wrong from the start is told before anything is read.
+        assert ("reading" in answer.err) == ("2023-03-01T04:00" in arguments)
     assert ModelRegistry(engine, settings).versions() == []
+
+
+def test_without_a_spec_accounts_are_learned_from_with_prices(laboratory: Spotlab, monkeypatch: pytest.MonkeyPatch):
+    def asked(*_: object, feature_spec: str, **__: object) -> None:
+        raise NotFound(f"asked for {feature_spec}.")
+
+    monkeypatch.setattr(training_data, "collect_accounts", asked)
+    for arguments, spec in {
+        ("logistic",): "v1",
+        ("time-in-state",): "v2-history",
+        ("boosting", "--spec", "v2"): "v2",
+    }.items():
+        assert f"asked for {spec}." in laboratory("models", "train", *arguments).err
+
+
+def test_a_version_that_needs_prices_is_refused_before_the_trace_is_read(
+    laboratory: Spotlab, settings: Settings, engine: sa.Engine
+):
+    ModelRegistry(engine, settings).register(
+        AdvisorRateModel(), family="advisor-rate", feature_spec="v1", metrics={}, params={}, registered_by="a test",
+        example=pd.DataFrame({"historic_interrupt_rate": [0.025, 0.30]}),
+    )  # fmt: skip
+    for command in (("backtest", "--since", UNTIL), ("recalibrate",)):
+        answer = laboratory("models", command[0], "advisor-rate/1", "--trace", "generated", *command[1:])
+        assert (answer.code, "spec v1" in answer.err, "--spec v2-history" in answer.err) == (1, True, True), answer.err
+        assert "reading" not in answer.err
+        unknown = laboratory("models", command[0], "advisor-rate/1", "--trace", "other", *command[1:])
+        assert (unknown.code, "no trace 'other'" in unknown.err) == (1, True), unknown.err
 
 
 def test_examples_are_kept_under_the_hash_of_their_content(laboratory: Spotlab, settings: Settings):
