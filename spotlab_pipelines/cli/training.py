@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from spotlab_pipelines.training.interruption_model import TrainedModel
 
 FIGURES = ("n", "events", "base_rate", "auc", "pr_auc", "log_loss", "brier", "brier_skill", "ece")
+COMPARED = ("forecaster", "roc_auc", "pr_auc", "log_loss", "brier", "brier_skill", "ece")
 Family = Annotated[
     str, typer.Argument(metavar="FAMILY", help="base-rate, advisor-rate, time-in-state, logistic or boosting.")
 ]
@@ -133,8 +136,10 @@ def models_backtest(
             recalibrate_days=recalibrate_days,
             progress=_say,
         )
-    rows = records(found)
-    print_rows(rows if as_json else [_rounded(row) for row in rows], as_json=as_json, empty="")
+    if as_json:
+        print_rows(records(found), as_json=True, empty="")
+    else:
+        _print_backtest(records(found))
 
 
 def _check_source(settings: Settings, trace: str, since: datetime | None, until: datetime | None) -> None:
@@ -175,7 +180,7 @@ def _print_trained(trained: TrainedModel, *, as_json: bool) -> None:
         return
     rows = [
         {
-            "horizon_h": horizon,
+            "within": f"{horizon} h",
             "judged": kind,
             **_rounded({name: trained.metrics.get(f"{prefix}{name}_{horizon}h") for name in FIGURES}),
         }
@@ -186,6 +191,19 @@ def _print_trained(trained: TrainedModel, *, as_json: bool) -> None:
     print(f"{trained.version} is a {trained.status}; fit {trained.fit_sha256}, data {trained.data_fingerprint}.")
     for concern in concerns(trained.metrics):
         _say(f"note: {concern}")
+
+
+def _print_backtest(rows: list[dict[str, Any]]) -> None:
+    """A table for each horizon, whose rows are the same for all forecasters; it fits a terminal."""
+    for horizon, group in groupby(rows, key=itemgetter("horizon_h")):
+        told = [_rounded(row) for row in group]
+        n, events, rate = (told[0][name] for name in ("n", "events", "base_rate"))
+        print(f"Within {horizon} h: {n} rows, {events} of them interrupted (base rate {rate:.4g})")
+        print_rows(
+            [{name: row[name] for name in COMPARED} | {"over_constant": row["skill_over_constant"]} for row in told],
+            as_json=False,
+            empty="",
+        )
 
 
 def _utc(moment: datetime | None) -> datetime | None:

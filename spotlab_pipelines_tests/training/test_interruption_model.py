@@ -96,6 +96,11 @@ def test_a_candidate_is_registered_with_all_that_tells_how_good_it_is(
     assert found["time-in-state/1"]["roc_auc"] > found["constant"]["roc_auc"] == 0.5
     assert "no advisor-rate" in answer.err
     assert len({row["n"] for row in found.values()}) == 1
+    shown = laboratory("models", "backtest", "time-in-state/1", "--since", UNTIL, *options[:-1]).out
+    judged = found["constant"]
+    assert f"Within 1 h: {judged['n']} rows, {judged['events']} of them interrupted (base rate 0." in shown
+    assert "Within 12 h: " in shown
+    assert max(map(len, shown.splitlines())) <= 120
 
     seen = laboratory("models", "backtest", "time-in-state/1", "--trace", "generated", "--since", "2023-03-10")
     assert seen.code == 1
@@ -246,4 +251,5 @@ def test_a_fit_that_is_worse_than_one_share_for_all_says_so(laboratory: Spotlab)
     assert answer.code == 0, answer.err
     # The share of other days is never better than that of the days themselves.
     assert "note: at 6 h, out of fold, it is worse than one probability for all pools" in answer.err
+    assert max(map(len, answer.out.splitlines()[:-1])) <= 120
     assert "note:" not in laboratory("models", "train", "time-in-state", "--trace", "generated", "--until", UNTIL).err
