@@ -117,7 +117,11 @@ def models_backtest(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Judge a version, whatever its status, on a trace, beside what needs no model, on the same rows."""
+    """Judge a version, whatever its status, on a trace, beside what needs no model, on the same rows.
+
+    A trace has no prices: the version's feature spec must need none. over_constant is the Brier skill against the
+    forecaster `constant`, which says the same of all pools.
+    """
     settings = read_settings()
     _check_source(settings, trace, since, until)
     from spotlab_pipelines.inference.registry import ModelRegistry
