@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from spotlab_pipelines.settings import Settings
 from spotlab_pipelines.training import data as training_data
 from spotlab_pipelines.training.data import collect_trace, read_training_data
 from spotlab_pipelines.training.interruption_model import concerns
+from spotlab_pipelines.training.unseen import learned_from
 from spotlab_pipelines_tests.cli.conftest import Spotlab, spotlab, use
 from spotlab_pipelines_tests.training.traces import START, generated_trace
 
@@ -164,6 +166,14 @@ def test_a_version_is_recalibrated_on_a_short_prefix_and_becomes_a_candidate(
     assert after.code == 0, after.err
     assert len(registry.versions()) == 2
 
+    listed = {each["version"]: each["learned_from"] for each in laboratory("models", "list", "--json").json}
+    assert listed == {
+        "time-in-state/1": "trace generated", "time-in-state/2": "time-in-state/1 on trace generated",
+    }  # fmt: skip
+    shown = laboratory("models", "list").out
+    assert "│ time-in-state/1 on trace generated │" in shown
+    assert learned_from(settings, [replace(base, mlflow_run_id="0" * 32)]) == {}, "MLflow has lost the run"
+
     # Nor does what the version that it was made of was fitted on.
     bring(laboratory, "elsewhere", tmp_path, region="us-east-1", seed=1, days=3)
     answer = laboratory("models", "recalibrate", "time-in-state/1", "--trace", "elsewhere")
@@ -220,6 +230,7 @@ def test_a_version_that_needs_prices_is_refused_before_the_trace_is_read(
         assert told[command[0]] in answer.err
         assert "--spec v2-history` makes a version that needs none" in answer.err
         assert "reading" not in answer.err
+        assert laboratory("models", "list", "--json").json[0]["learned_from"] is None
         unknown = laboratory("models", command[0], "advisor-rate/1", "--trace", "other", *command[1:])
         assert (unknown.code, "no trace 'other'" in unknown.err) == (1, True), unknown.err
 
