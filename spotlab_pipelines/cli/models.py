@@ -32,26 +32,29 @@ app = typer.Typer(no_args_is_help=True, help="Model versions that may be served.
 
 @app.command("list")
 def models_list(as_json: Json = False) -> None:
-    """List the registered versions: the champion, the challengers, then the others.
+    """List the registered versions: the champion, the challengers, then the others, and what each learned from.
 
-    Notes where MLflow differs, and whose files do.
+    auc and brier_skill are those of the fit, out of fold. Notes where MLflow differs, and whose files do.
     """
     from spotlab_pipelines.errors import StoreUnavailable
     from spotlab_pipelines.inference.mlflow_differences import mlflow_differences
     from spotlab_pipelines.inference.registry import ModelRegistry
+    from spotlab_pipelines.training.unseen import learned_from
 
     settings = read_settings()
+    learned: dict[str, str] = {}
     with database(settings) as engine:
         registry = ModelRegistry(engine, settings)
         versions = registry.versions()
         try:
             notes = mlflow_differences(settings, registry)
+            learned = learned_from(settings, versions)
         except StoreUnavailable as error:
             # What may be served is known without it.
             notes = [f"What MLflow shows is not known: {error}"]
         altered = [row.version for row in versions if row.status != "retired" and not registry.is_intact(row)]
         notes += [f"The files of {version} are not the registered ones; they are not opened." for version in altered]
-    rows = [vars(version) for version in versions]
+    rows = [vars(version) | {"learned_from": learned.get(version.version)} for version in versions]
     if not as_json:
         rows = [_shown(row) for row in rows]
     print_rows(rows, as_json=as_json, empty="No version is registered yet: `spotlab models bootstrap`.")
@@ -63,13 +66,13 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     """A version for a terminal; who registered it and all metrics of its fit are for --json and MLflow."""
     from spotlab_pipelines.settings import HORIZONS_H
 
-    named = {name: row[name] for name in ("version", "role", "status", "feature_spec")}
+    named = {name: row[name] for name in ("version", "role", "status", "feature_spec", "learned_from")}
     at = "/".join(map(str, HORIZONS_H))
     for name in SHOWN_METRICS:
         figures = [row["metrics"].get(f"{name}_{hours}h") for hours in HORIZONS_H]
         known = any(figure is not None for figure in figures)
-        told = " / ".join("-" if figure is None else f"{figure:.3f}" for figure in figures)
-        named[f"{name} of fit, {at} h"] = told if known else None
+        told = "/".join("-" if figure is None else f"{figure:.3f}" for figure in figures)
+        named[f"{name}, {at} h"] = told if known else None
     return named
 
 

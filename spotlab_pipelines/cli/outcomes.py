@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spotlab_pipelines.cli.shared import EXIT_CODES, AccountId, As, Json, acting_as, database, read_settings
-from spotlab_pipelines.terminal import print_rows, records
+from spotlab_pipelines.cli.shared import (
+    EXIT_CODES,
+    AccountId,
+    As,
+    Json,
+    acting_as,
+    database,
+    read_settings,
+    wrong_usage,
+)
+from spotlab_pipelines.terminal import print_figures, print_rows, records
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from spotlab_pipelines.market.traces import TraceReport
 
 IMPORT_EXAMPLES = f"""
 Probes (Parquet; 1 = available):
@@ -37,6 +48,20 @@ spotlab outcomes import p3.csv --name p3 --columns ms,event,node --time-column m
 
 {EXIT_CODES}
 """
+
+IMPORTED = {
+    "stored": "whether it was stored now; the same trace is stored once",
+    "content_id": "the hash of its observations, whatever the file looks like",
+    "rows": "observations, each counted once",
+    "pools": "of region, type, zone and product",
+    "available": "observations that found capacity",
+    "failed": "observations that found none",
+    "repeated": "rows of the file that say once more what another one does",
+    "both_at_once": "times at which a pool is told to be both available and failed",
+    "first": "time of the first observation, in UTC",
+    "last": "and of the last",
+}
+LISTED = ("trace", "rows", "pools", "failed", "first", "last", "imported_at")
 
 app = typer.Typer(no_args_is_help=True, help="What really happened to instances and pools.", epilog=EXIT_CODES)
 
@@ -92,7 +117,7 @@ def outcomes_import(
     guessed. A row that cannot be read is named, and then nothing is stored. The same observations are stored once.
     """
     from spotlab_pipelines.market.archive import Archive
-    from spotlab_pipelines.market.trace_statement import Told, TraceStatement
+    from spotlab_pipelines.market.trace_statement import Told, TraceStatement, check_statement
     from spotlab_pipelines.market.traces import import_trace
 
     kinds = [text.rpartition("=") for text in kind or []]
@@ -111,13 +136,36 @@ def outcomes_import(
         time_zone=time_zone,
         start=None if start is None else _instant(start),
     )
+    with wrong_usage():
+        check_statement(statement)
     settings = read_settings()
     with database(settings) as engine:
         report = import_trace(
             engine, Archive(settings.archive_location), file, name, statement,
             columns=[] if columns is None else columns.split(","), actor=acting_as(engine, as_user),
         )  # fmt: skip
-    print_rows(_abridged([vars(report)], as_json), as_json=as_json, empty="")
+    if as_json:
+        print_rows([vars(report)], as_json=True, empty="")
+    else:
+        print_figures([(report.name, vars(report) | {"content_id": report.content_id[:12]})], IMPORTED)
+    for doubt in _doubts(report):
+        typer.echo(f"note: {doubt}", err=True)
+
+
+def _doubts(report: TraceReport) -> list[str]:
+    """What whoever imports a trace should look at, a sentence each."""
+    told = []
+    if report.both_at_once:
+        told.append(
+            f"{report.both_at_once} times a pool is told to be available and to have failed at one instant; the failure"
+            " counts as the later: the pool was not available then."
+        )
+    if 2 * report.failed > report.rows:
+        told.append(
+            f"{report.failed} of {report.rows} observations failed, more than half; see whether --available-when and"
+            " --failed-when are the right way round."
+        )
+    return told
 
 
 @app.command("traces")
@@ -127,11 +175,10 @@ def outcomes_traces(as_json: Json = False) -> None:
     from spotlab_pipelines.market.traces import list_traces
 
     traces = list_traces(Archive(read_settings().archive_location))
-    print_rows(
-        _abridged(records(traces), as_json),
-        as_json=as_json,
-        empty="No trace was imported yet: `spotlab outcomes import`.",
-    )
+    if not as_json:
+        # Each but the hash of the content, which is nothing to look at.
+        traces = traces[list(LISTED)]
+    print_rows(records(traces), as_json=as_json, empty="No trace was imported yet: `spotlab outcomes import`.")
 
 
 @app.command("resolve")
@@ -165,18 +212,15 @@ def outcomes_list(
     as_json: Json = False,
 ) -> None:
     """List what became of an account's logged instances, the latest window first."""
+    from spotlab_pipelines.accounts.registry import get_account
     from spotlab_pipelines.experiments.outcomes import list_outcomes
 
     with database(read_settings()) as engine:
+        get_account(engine, account_id)
         outcomes = list_outcomes(engine, account_id, limit)
     if not as_json:
         outcomes = _shown(outcomes)
     print_rows(records(outcomes), as_json=as_json, empty="Nothing is resolved yet: `spotlab outcomes resolve ACCOUNT`.")
-
-
-def _abridged(rows: list[dict[str, Any]], as_json: bool) -> list[dict[str, Any]]:
-    """Rows whose hash of the content is as long as a terminal needs to tell two apart; JSON has all of it."""
-    return rows if as_json else [row | {"content_id": row["content_id"][:12]} for row in rows]
 
 
 def _shown(outcomes: pd.DataFrame) -> pd.DataFrame:

@@ -129,8 +129,9 @@ def models_compare(
 ) -> None:
     """Compare two versions on the predictions that both made, past windows included, and show the verdict on record.
 
-    The difference is what a single look at these rows shows; it goes on no record. Verdicts are made day by day by the
-    asset model_scorecards, at 6 h and without past windows.
+    The difference in Brier score and log loss, with its 90 % interval, is what a single look at these rows shows; it
+    goes on no record, and is not shown where too little is known. Verdicts are made day by day by the asset
+    model_scorecards, at 6 h and without past windows.
     """
     from spotlab_pipelines.errors import InvalidInput, NotEnoughData
     from spotlab_pipelines.experiments.judging import compare
@@ -145,7 +146,11 @@ def models_compare(
         names = [registry.find(version).version for version in (first, second)]
         found = compare(engine, *names, horizon_h=int(horizon), since=_since(settings, days))
     if found is None:
-        raise NotEnoughData(f"Expected predictions that {first} and {second} both made; there are none.")
+        raise NotEnoughData(
+            f"Expected predictions that {first} and {second} both made; there are none.",
+            remedy="Only the champion, challengers and assigned versions predict; `spotlab models backtest` judges any "
+            "version on a trace.",
+        )
     if plot is not None and found.said:
         try:
             plot.write_bytes(one_picture(found.said, title=f"{first} and {second} at {horizon} h"))
@@ -156,12 +161,18 @@ def models_compare(
         return
     print_figures([(card.version, card.row()) for card in (found.first, found.second)], FIGURES)
     _print_reliability([found.first, found.second])
+    if found.verdict.brier is None:
+        print("The difference is not shown, as too little is known to tell it from chance.")
+    else:
+        print(f"The loss of {first} minus that of {second}, row by row; above 0 {second} is better:")
+        print_rows(_differences(found.verdict), as_json=False, empty="")
     print(f"A single look at these rows: {found.verdict.verdict}. {found.verdict.why}")
     record = found.on_record
+    live = f"Only live predictions count there; {_live(found)} of the {found.first.predictions} above are."
     if record is None:
-        print(f"On record: no verdict on {second} against {first}.")
+        print(f"On record: no verdict on {second} against {first}. {live}")
     else:
-        print(f"On record, {record.day}: {record.verdict}. {record.why}")
+        print(f"On record, {record.day}: {record.verdict}. {record.why} {live}")
 
 
 def _since(settings: Settings, days: int | None) -> datetime:
@@ -176,12 +187,30 @@ def _full(card: VersionScorecard) -> dict[str, Any]:
     return {name: _finite(value) for name, value in card.row().items()} | tables
 
 
+def _live(found: Comparison) -> int:
+    """Predictions that were not made of past windows."""
+    return found.first.predictions - found.first.retrospective
+
+
+def _differences(verdict: Verdict) -> list[dict[str, Any]]:
+    """The paired differences of a comparison that has some; an end of an interval that is not known is empty."""
+    told = (("Brier score", verdict.brier), ("log loss", verdict.log_loss))
+    ends = ("low", "high")
+    return [
+        {"difference in": name, "mean": each.mean, **{f"90 % {end}": _finite(getattr(each, end)) for end in ends}}
+        for name, each in told
+        if each is not None
+    ]
+
+
 def _comparison(found: Comparison) -> dict[str, Any]:
     record = None if found.on_record is None else vars(found.on_record)
     return {
         "first": _full(found.first),
         "second": _full(found.second),
         "verdict": _verdict(found.verdict),
+        "why_no_difference": found.verdict.why if found.verdict.brier is None else None,
+        "live": _live(found),
         "on_record": None if record is None else {name: _finite(value) for name, value in record.items()},
     }
 

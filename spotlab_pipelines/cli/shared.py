@@ -71,6 +71,17 @@ def database(settings: Settings, *, role: Role = "pipeline") -> Iterator[sa.Engi
         yield require_current(settings, role)
 
 
+@contextmanager
+def wrong_usage() -> Iterator[None]:
+    """What a command line shows to be wrong by itself, before anything is read, is wrong usage, whoever knows it."""
+    from spotlab_pipelines.errors import FeatureVersionMismatch, InvalidInput
+
+    try:
+        yield
+    except (InvalidInput, FeatureVersionMismatch) as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 def acting_as(engine: sa.Engine, email: str | None) -> str | None:
     """The actor that --as names; None for the operator of this machine, who needs nobody's leave."""
     from spotlab_pipelines.accounts.acting import actor_of

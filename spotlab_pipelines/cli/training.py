@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spotlab_pipelines.cli.models import Version
-from spotlab_pipelines.cli.shared import As, Json, acting_as, database, read_settings
+from spotlab_pipelines.cli.shared import As, Json, acting_as, database, read_settings, wrong_usage
 from spotlab_pipelines.terminal import print_rows, records
 
 if TYPE_CHECKING:
@@ -19,11 +21,19 @@ if TYPE_CHECKING:
     from spotlab_pipelines.training.interruption_model import TrainedModel
 
 FIGURES = ("n", "events", "base_rate", "auc", "pr_auc", "log_loss", "brier", "brier_skill", "ece")
+COMPARED = ("forecaster", "roc_auc", "pr_auc", "log_loss", "brier", "brier_skill", "ece")
 Family = Annotated[
     str, typer.Argument(metavar="FAMILY", help="base-rate, advisor-rate, time-in-state, logistic or boosting.")
 ]
 Source = Annotated[str, typer.Option("--trace", help="An imported trace's name, or `accounts`: their Spot requests.")]
-Spec = Annotated[str, typer.Option("--spec", help="The feature spec; a trace has no prices.")]
+Spec = Annotated[
+    str | None,
+    typer.Option(
+        "--spec",
+        help="The feature spec. Default: v1, with prices, for accounts (time-in-state reads none: v2-history); "
+        "v2-history for a trace, which has none.",
+    ),
+]
 Day = Annotated[
     datetime | None,
     typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"], metavar="DATE", help="In UTC."),
@@ -33,7 +43,7 @@ Day = Annotated[
 def models_train(
     family: Family,
     trace: Source = "accounts",
-    spec: Spec = "v2-history",
+    spec: Spec = None,
     since: Day = None,
     until: Day = None,
     as_user: As = None,
@@ -43,12 +53,17 @@ def models_train(
 
     Nothing from --until on is looked at. A candidate serves nobody: `spotlab models approve` is a step of its own.
     """
+    from spotlab_pipelines.market.traces import ACCOUNTS
+    from spotlab_pipelines.training.families import check_family, default_spec
+
+    spec = spec or default_spec(family, from_trace=trace != ACCOUNTS)
+    with wrong_usage():
+        check_family(family, spec, from_trace=trace != ACCOUNTS)
+    settings = read_settings()
+    _check_source(settings, trace, since, until)
     from spotlab_pipelines.inference.registry import ModelRegistry
-    from spotlab_pipelines.training.families import check_family
     from spotlab_pipelines.training.interruption_model import train_model
 
-    settings = read_settings()
-    check_family(family, spec)
     with database(settings) as engine:
         actor = acting_as(engine, as_user)
         data = _collected(settings, engine, trace, spec, since, until)
@@ -71,10 +86,11 @@ def models_recalibrate(
     figures are of maps that did not know the day they are judged on; what lies from --until on is for `models
     backtest`, which refuses what the new version has seen.
     """
+    settings = read_settings()
+    _check_source(settings, trace, since, until)
     from spotlab_pipelines.inference.registry import ModelRegistry
     from spotlab_pipelines.training.recalibrating import recalibrated_version
 
-    settings = read_settings()
     with database(settings) as engine:
         actor, registry = acting_as(engine, as_user), ModelRegistry(engine, settings)
         data = _collected(settings, engine, trace, registry.find(version).feature_spec, since, until)
@@ -101,12 +117,17 @@ def models_backtest(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Judge a version, whatever its status, on a trace, beside what needs no model, on the same rows."""
+    """Judge a version, whatever its status, on a trace, beside what needs no model, on the same rows.
+
+    A trace has no prices: the version's feature spec must need none. over_constant is the Brier skill against the
+    forecaster `constant`, which says the same of all pools.
+    """
+    settings = read_settings()
+    _check_source(settings, trace, since, until)
     from spotlab_pipelines.inference.registry import ModelRegistry
     from spotlab_pipelines.market.archive import Archive
     from spotlab_pipelines.training.backtesting import backtest_version
 
-    settings = read_settings()
     with database(settings) as engine:
         found = backtest_version(
             settings,
@@ -119,8 +140,22 @@ def models_backtest(
             recalibrate_days=recalibrate_days,
             progress=_say,
         )
-    rows = records(found)
-    print_rows(rows if as_json else [_rounded(row) for row in rows], as_json=as_json, empty="")
+    if as_json:
+        print_rows(records(found), as_json=True, empty="")
+    else:
+        _print_backtest(records(found))
+
+
+def _check_source(settings: Settings, trace: str, since: datetime | None, until: datetime | None) -> None:
+    """Refuse bounds out of order and a trace that is not there, before anything slow is imported or read."""
+    from spotlab_pipelines.market.archive import Archive
+    from spotlab_pipelines.market.traces import ACCOUNTS, check_trace
+    from spotlab_pipelines.training.data import check_bounds
+
+    with wrong_usage():
+        check_bounds(_utc(since), _utc(until))
+    if trace != ACCOUNTS:
+        check_trace(Archive(settings.archive_location), trace)
 
 
 def _collected(
@@ -149,7 +184,7 @@ def _print_trained(trained: TrainedModel, *, as_json: bool) -> None:
         return
     rows = [
         {
-            "horizon_h": horizon,
+            "within": f"{horizon} h",
             "judged": kind,
             **_rounded({name: trained.metrics.get(f"{prefix}{name}_{horizon}h") for name in FIGURES}),
         }
@@ -160,6 +195,19 @@ def _print_trained(trained: TrainedModel, *, as_json: bool) -> None:
     print(f"{trained.version} is a {trained.status}; fit {trained.fit_sha256}, data {trained.data_fingerprint}.")
     for concern in concerns(trained.metrics):
         _say(f"note: {concern}")
+
+
+def _print_backtest(rows: list[dict[str, Any]]) -> None:
+    """A table for each horizon, whose rows are the same for all forecasters; it fits a terminal."""
+    for horizon, group in groupby(rows, key=itemgetter("horizon_h")):
+        told = [_rounded(row) for row in group]
+        n, events, rate = (told[0][name] for name in ("n", "events", "base_rate"))
+        print(f"Within {horizon} h: {n} rows, {events} of them interrupted (base rate {rate:.4g})")
+        print_rows(
+            [{name: row[name] for name in COMPARED} | {"over_constant": row["skill_over_constant"]} for row in told],
+            as_json=False,
+            empty="",
+        )
 
 
 def _utc(moment: datetime | None) -> datetime | None:

@@ -9,29 +9,39 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 import pandas as pd
 
 from spotlab_pipelines.errors import InvalidInput, SourceMalformed
-from spotlab_pipelines.market.frames import OBSERVATION_COLUMNS, OBSERVATION_KINDS, check_observations, text
+from spotlab_pipelines.market.frames import (
+    OBSERVATION_COLUMNS,
+    OBSERVATION_KINDS,
+    PRICING_OS,
+    check_observations,
+    text,
+)
+from spotlab_pipelines.market.trace_times import times_of
 
 ROW = "#"
 """Stands for a column: the number of the row, from 0."""
-UNIT = re.compile(r"(?P<number>\d+(\.\d+)?)?(?P<unit>ns|us|ms|s|min|h)")
-UNIT_US = {"ns": 0.001, "us": 1.0, "ms": 1e3, "s": 1e6, "min": 6e7, "h": 3.6e9}
-WITH_ZONE = r"(?:Z|[+-]\d{2}:?\d{2}|UTC|GMT)$"
 EC2_BEGAN = pd.Timestamp("2006-08-01", tz="UTC")
 SHOWN = 5
+SUFFIX = " (Amazon VPC)"
+"""A product with it is the same pool; it is never stored."""
+PRODUCT = f"(?:{'|'.join(map(re.escape, PRICING_OS))})(?:{re.escape(SUFFIX)})?"
 SHAPES = {
     "region": (re.compile(r"[a-z]{2}(-[a-z]+)+-\d"), "a region such as us-east-1"),
     "az_id": (re.compile(r"[a-z0-9-]+"), "a zone such as use1-az1"),
     "instance_type": (re.compile(r"[a-z0-9-]+\.[a-z0-9-]+"), "an instance type such as m5.large"),
-    "product": (re.compile(r"\S.*"), "a product such as Linux/UNIX"),
+    "product": (re.compile(PRODUCT), f"one of the products {', '.join(PRICING_OS)}"),
 }
+OPTIONS = {"region": "--region", "az_id": "--zone", "instance_type": "--type", "product": "--product"}
+"""What tells a part of the pool's key for all rows; with -column, which column does."""
+NOTHING_STORED = "Nothing was stored. Mend the file, or state with --ignore-when that such rows say nothing."
+OTHER_CLOCK = "Nothing was stored. Mend the file, or correct --time-unit, --start or --time-zone."
 
 
 @dataclass(frozen=True)
@@ -87,14 +97,16 @@ def observations_from(rows: pd.DataFrame, statement: TraceStatement, *, name: st
         InvalidInput: the statement is incomplete, contradicts itself, or does not cover what a column holds.
         SourceMalformed: rows without a time, a pool or an outcome, the first of them named.
     """
+    check_statement(statement)
     verdict, kinds = _verdicts(rows, statement)
     says = (verdict != "").to_numpy()
     rows, verdict = rows[says], verdict[says]
-    at = _times(rows, statement)
-    _refuse(rows, at.isna() | (at < EC2_BEGAN) | (at > pd.Timestamp(now) + timedelta(days=1)), statement.time, "a time")
-    parts = {"region": statement.region, "instance_type": statement.instance_type}
-    parts |= {"az_id": statement.zone, "product": statement.product}
-    pool = {part: _part(rows, part, told) for part, told in parts.items()}
+    at = times_of(column_of(rows, statement.time), statement)
+    _refuse(rows, at.isna(), statement.time, "a time such as 2022-10-26T22:05:00Z")
+    future = at > pd.Timestamp(now) + timedelta(days=1)
+    _refuse(rows, at < EC2_BEGAN, statement.time, "a time", "lie before EC2 was there", remedy=OTHER_CLOCK)
+    _refuse(rows, future, statement.time, "a time of the past", "lie in the future", remedy=OTHER_CLOCK)
+    pool = {part: _part(rows, part, told) for part, told in _parts(statement).items()}
     frame = pd.DataFrame(
         {
             **pool,
@@ -110,6 +122,46 @@ def observations_from(rows: pd.DataFrame, statement: TraceStatement, *, name: st
     return check_observations(frame, f"Trace {name}")
 
 
+def check_statement(statement: TraceStatement) -> None:
+    """Refuse a statement that is incomplete or contradicts itself, whatever the trace.
+
+    Raises:
+        InvalidInput: what is wrong with it.
+    """
+    values = [value for pairs in _stated(statement).values() for _, value in pairs]
+    columns = {column for pairs in _stated(statement).values() for column, _ in pairs}
+    if not statement.available or not statement.failed or len(columns) != 1:
+        raise InvalidInput(
+            "Expected which values of one column say that a pool was available, and which that it failed; got "
+            f"{len(statement.available)} and {len(statement.failed)}, of the columns {sorted(columns) or 'none'}.",
+            remedy="State both: polarity differs by source and is never guessed.",
+        )
+    twice = sorted({repr(value) for value in values if values.count(value) > 1})
+    if twice:
+        raise InvalidInput(
+            f"Expected each value of {columns.pop()} to say one thing; {', '.join(twice)} is stated more than once.",
+            remedy="Name it in one of --available-when, --failed-when and --ignore-when.",
+        )
+    odd = {statement.kind, *statement.kinds.values()} - {*OBSERVATION_KINDS}
+    strange = set(statement.kinds) - set(values)
+    if odd or strange:
+        raise InvalidInput(
+            f"Expected a kind among {', '.join(OBSERVATION_KINDS)} for stated values; got "
+            f"{', '.join(sorted(odd | strange))}.",
+            remedy="Correct --kind.",
+        )
+    for part, told in _parts(statement).items():
+        pattern, expected = SHAPES[part]
+        if (told.column is None) == (told.value is None):
+            raise InvalidInput(
+                f"Expected {part} to be told by a column or by one value; got "
+                f"{'neither' if told.column is None else 'both'}.",
+                remedy=f"Give either {OPTIONS[part]} or {OPTIONS[part]}-column.",
+            )
+        if told.value is not None and not pattern.fullmatch(told.value):
+            raise InvalidInput(f"Expected {expected}; got {told.value!r}.", remedy=f"Correct {OPTIONS[part]}.")
+
+
 def column_of(rows: pd.DataFrame, name: str) -> pd.Series:
     """A column by its name.
 
@@ -119,29 +171,17 @@ def column_of(rows: pd.DataFrame, name: str) -> pd.Series:
     if name == ROW:
         return pd.Series(np.arange(len(rows)).astype(str), index=rows.index, dtype="str")
     if name not in rows:
-        raise InvalidInput(f"Expected a column {name!r}; the trace has {', '.join(map(repr, rows.columns))}.")
+        raise InvalidInput(
+            f"Expected a column {name!r}; the trace has {', '.join(map(repr, rows.columns))}.",
+            remedy="Name one of these; those of a CSV file without a line of names are told by --columns.",
+        )
     return rows[name]
 
 
 def _verdicts(rows: pd.DataFrame, statement: TraceStatement) -> tuple[pd.Series, pd.Series]:
     """Of each row available, failed or "" (it says nothing), and what kind of observation it is."""
-    stated = {"available": statement.available, "failed": statement.failed, "": statement.ignored}
-    columns = {column for pairs in stated.values() for column, _ in pairs}
-    if not statement.available or not statement.failed or len(columns) != 1:
-        raise InvalidInput(
-            "Expected which values of one column say that a pool was available, and which that it failed; got "
-            f"{len(statement.available)} and {len(statement.failed)}, of the columns {sorted(columns) or 'none'}.",
-            remedy="State both: polarity differs by source and is never guessed.",
-        )
-    meaning = {value: verdict for verdict, pairs in stated.items() for _, value in pairs}
-    if len(meaning) < sum(map(len, stated.values())):
-        values = [value for pairs in stated.values() for _, value in pairs]
-        twice = ", ".join(sorted({repr(value) for value in values if values.count(value) > 1}))
-        raise InvalidInput(
-            f"Expected each value of {next(iter(columns))} to say one thing; {twice} is stated more than once.",
-            remedy="Name it in one of --available-when, --failed-when and --ignore-when.",
-        )
-    column = columns.pop()
+    meaning = {value: verdict for verdict, pairs in _stated(statement).items() for _, value in pairs}
+    column = statement.available[0][0]
     values = column_of(rows, column).astype("str").fillna("")
     unknown = values[~values.isin(list(meaning))]
     if len(unknown):
@@ -151,98 +191,52 @@ def _verdicts(rows: pd.DataFrame, statement: TraceStatement) -> tuple[pd.Series,
         )
         raise InvalidInput(
             f"Expected to be told what every value of {column!r} means; nothing says so of {told}.",
-            remedy="State it as available, failed or ignored.",
-        )
-    odd = {statement.kind, *statement.kinds.values()} - {*OBSERVATION_KINDS}
-    strange = set(statement.kinds) - set(meaning)
-    if odd or strange:
-        raise InvalidInput(
-            f"Expected a kind among {', '.join(OBSERVATION_KINDS)} for stated values; got "
-            f"{', '.join(sorted(odd | strange))}."
+            remedy="State it with --available-when, --failed-when or --ignore-when.",
         )
     kinds = values.map({value: statement.kinds.get(value, statement.kind) for value in meaning}).astype("str")
     return values.map(meaning), kinds
 
 
-def _times(rows: pd.DataFrame, statement: TraceStatement) -> pd.Series:
-    """The times in UTC, NaT where one cannot be read."""
-    column = column_of(rows, statement.time)
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
-        _without(statement, "time_unit", "start")
-        return column.dt.tz_convert("UTC")
-    if pd.api.types.is_datetime64_any_dtype(column):
-        _without(statement, "time_unit", "start")
-        return _localized(column, statement)
-    if statement.time_unit is not None or statement.start is not None:
-        return _counted(column, statement)
-    if len(column) and bool(pd.to_numeric(column, errors="coerce").notna().all()):
-        raise InvalidInput(
-            f"Expected the unit of the times in {statement.time!r} to be told; they are numbers, {column.iloc[0]!r}.",
-            remedy="Say the unit, as s or ms, and from when they count unless it is 1970.",
-        )
-    zoned = column.str.contains(WITH_ZONE, regex=True, na=False)
-    told = pd.to_datetime(column.where(zoned), utc=True, format="ISO8601", errors="coerce")
-    if bool(zoned[column.notna()].all()):
-        return told
-    plain = pd.to_datetime(column.mask(zoned), format="ISO8601", errors="coerce")
-    return told.fillna(_localized(plain, statement))
+def _stated(statement: TraceStatement) -> dict[str, tuple[tuple[str, str], ...]]:
+    return {"available": statement.available, "failed": statement.failed, "": statement.ignored}
 
 
-def _counted(column: pd.Series, statement: TraceStatement) -> pd.Series:
-    match = UNIT.fullmatch(statement.time_unit or "")
-    if match is None:
-        raise InvalidInput(f"Expected a unit of time such as s, ms or 34s; got {statement.time_unit!r}.")
-    if statement.start is not None and statement.start.utcoffset() is None:
-        raise InvalidInput(f"Expected a start with a time zone; got {statement.start.isoformat()}.")
-    start = pd.Timestamp(statement.start or datetime.fromtimestamp(0, UTC)).tz_convert("UTC")
-    unit_us = float(match["number"] or 1) * UNIT_US[match["unit"]]
-    # As whole microseconds, where what is no number or beyond the calendar stays missing.
-    us = (pd.to_numeric(column, errors="coerce").astype("float64") * unit_us).round()
-    us = us.where(us.abs() < 1e16)
-    return start + pd.to_timedelta(us.astype("Int64"), unit="us").astype("timedelta64[us]")
-
-
-def _localized(column: pd.Series, statement: TraceStatement) -> pd.Series:
-    if statement.time_zone is None:
-        raise InvalidInput(
-            f"The times in {statement.time!r} name no time zone, as {column.dropna().astype(str).head(1).tolist()}.",
-            remedy="Say the zone, such as UTC or America/Los_Angeles.",
-        )
-    try:
-        zone = ZoneInfo(statement.time_zone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise InvalidInput(f"Expected a time zone such as UTC; got {statement.time_zone!r}.") from error
-    # An hour that a clock shows twice, or never, is not a time.
-    return column.dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT").dt.tz_convert("UTC")
-
-
-def _without(statement: TraceStatement, *names: str) -> None:
-    for name in names:
-        if getattr(statement, name) is not None:
-            raise InvalidInput(f"{statement.time!r} holds times, not numbers; {name} has no meaning there.")
+def _parts(statement: TraceStatement) -> dict[str, Told]:
+    """The parts of the pool's key, and where each is told."""
+    return {
+        "region": statement.region,
+        "instance_type": statement.instance_type,
+        "az_id": statement.zone,
+        "product": statement.product,
+    }
 
 
 def _part(rows: pd.DataFrame, part: str, told: Told) -> pd.Series:
-    pattern, expected = SHAPES[part]
-    if (told.column is None) == (told.value is None):
-        raise InvalidInput(f"Expected {part} to be told by a column or by one value, and by one of them only.")
     if told.column is None:
-        if not pattern.fullmatch(told.value or ""):
-            raise InvalidInput(f"Expected {expected}, got {told.value!r}.")
-        return pd.Series(text([told.value]).repeat(len(rows)))
-    column = column_of(rows, told.column).astype("str")
-    _refuse(rows, ~column.str.fullmatch(pattern.pattern, na=False).astype(bool), told.column, expected)
-    return column.reset_index(drop=True)
+        column = pd.Series(text([told.value]).repeat(len(rows)))
+    else:
+        pattern, expected = SHAPES[part]
+        column = column_of(rows, told.column).astype("str")
+        _refuse(rows, ~column.str.fullmatch(pattern.pattern, na=False).astype(bool), told.column, expected)
+    return (column.str.removesuffix(SUFFIX) if part == "product" else column).reset_index(drop=True)
 
 
-def _refuse(rows: pd.DataFrame, bad: pd.Series, column: str, expected: str) -> None:
+def _refuse(
+    rows: pd.DataFrame,
+    bad: pd.Series,
+    column: str,
+    expected: str,
+    found: str = "have none",
+    *,
+    remedy: str = NOTHING_STORED,
+) -> None:
     """Raise if any row is bad, naming the first ones."""
     if bad.any():
         values = column_of(rows, column)[bad].head(SHOWN)
         shown = ", ".join(f"row {row} ({_quoted(value)})" for row, value in values.items())
         raise SourceMalformed(
-            f"Expected {expected} in {column!r} of every row that says something; {int(bad.sum())} have none: {shown}.",
-            remedy="Nothing was stored. Mend the file, or state that such rows are ignored.",
+            f"Expected {expected} in {column!r} of every row that says something; {int(bad.sum())} {found}: {shown}.",
+            remedy=remedy,
         )
 
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+ACCOUNTS = "accounts"
+"""No trace: where a trace may be named, the Spot requests of the accounts."""
 LISTED = ("trace", "content_id", "rows", "pools", "failed", "first", "last", "imported_at")
 
 
@@ -87,6 +89,11 @@ def import_trace(
     """
     if not NAME.fullmatch(name):
         raise InvalidInput(f"Expected a name of letters, digits, dot, dash and underscore; got {name!r}.")
+    if name == ACCOUNTS:
+        raise InvalidInput(
+            f"Expected another name than {ACCOUNTS!r}; it stands for the accounts' own Spot requests.",
+            remedy="Choose another --name.",
+        )
     check_rights(engine, "import_trace", actor=actor, subject=name)
     # Before a row in the database or a file in the archive: what cannot be read leaves nothing.
     now = datetime.now(UTC)
@@ -130,14 +137,31 @@ def read_trace(archive: Archive, name: str) -> pd.DataFrame:
     Raises:
         NotFound: there is no such trace.
     """
-    frame = _read(archive, name)
-    if frame.empty:
-        known = ", ".join(list_traces(archive)["trace"]) or "none"
-        raise NotFound(f"There is no trace {name!r}; there are: {known}.", remedy="`spotlab outcomes import` adds one.")
-    frame = frame.rename(columns={"observation": "kind"}).assign(source=text([f"trace {name}"] * len(frame)))
+    check_trace(archive, name)
+    frame = _read(archive, name).rename(columns={"observation": "kind"})
+    frame = frame.assign(source=text([f"trace {name}"] * len(frame)))
     frame = frame[list(OBSERVATION_COLUMNS)].drop_duplicates()
     frame = check_observations(frame.sort_values(list(OBSERVATION_COLUMNS), ignore_index=True), f"Trace {name}")
     return frame.assign(known_at=frame["observed_at"])
+
+
+def check_trace(archive: Archive, name: str) -> None:
+    """Refuse a name that no imported trace has; of the archive only the names are read.
+
+    Raises:
+        NotFound: there is no such trace.
+    """
+
+    def read(files: list[ScrapeFile]) -> list[pa.Table]:
+        return read_files(archive, files, ["trace"])
+
+    tables = read_listed(archive, POOL_TRACES, None, read)
+    names = sorted({each for table in tables for each in table["trace"].unique().to_pylist()})
+    if name not in names:
+        raise NotFound(
+            f"There is no trace {name!r}; there are: {', '.join(names) or 'none'}.",
+            remedy="`spotlab outcomes import` adds one.",
+        )
 
 
 def list_traces(archive: Archive) -> pd.DataFrame:

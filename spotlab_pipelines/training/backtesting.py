@@ -23,6 +23,7 @@ from spotlab_pipelines.training.backtest import (
 )
 from spotlab_pipelines.training.data import check_bounds, collect_trace
 from spotlab_pipelines.training.fitting import Examples
+from spotlab_pipelines.training.trace_examples import check_spec
 from spotlab_pipelines.training.unseen import check_rows_unseen, check_unseen
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def backtest_version(
     say = progress or (lambda _: None)
     check_bounds(since, until)
     row = registry.find(version)
+    # Before what takes its time: the trace is read and the features are computed first of all.
+    check_spec(row.feature_spec, version)
     check_unseen(settings, registry, row, trace, since)
     data = collect_trace(
         settings, archive, trace, feature_spec=row.feature_spec, since=since, until=until, progress=say

@@ -16,11 +16,11 @@ from spotlab_pipelines.errors import InvalidInput, NotEnoughData
 from spotlab_pipelines.features.rows import SAMPLED_AT
 from spotlab_pipelines.market.canonical import utc_ticks
 from spotlab_pipelines.market.frames import POOL_KEY
-from spotlab_pipelines.market.traces import read_trace
+from spotlab_pipelines.market.traces import ACCOUNTS, read_trace
 from spotlab_pipelines.settings import HORIZONS_H
 from spotlab_pipelines.training.folds import labels_known_by
 from spotlab_pipelines.training.history import TRAINING_DAYS, Progress, read_examples
-from spotlab_pipelines.training.trace_examples import trace_examples
+from spotlab_pipelines.training.trace_examples import check_spec, trace_examples
 
 if TYPE_CHECKING:
     import redis as redis_client
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from spotlab_pipelines.market.archive import Archive
     from spotlab_pipelines.settings import Settings
 
-ACCOUNTS = "accounts"
-"""The source that is no trace: how the Spot instances of all active accounts ended."""
 TABLE = "training_examples"
 
 
@@ -91,6 +89,7 @@ def collect_trace(
     """
     say = progress or (lambda _: None)
     check_bounds(since, until)
+    check_spec(feature_spec)
     say(f"reading the trace {trace}")
     observations = read_trace(archive, trace)
     if until is not None:

@@ -13,8 +13,9 @@ import numpy as np
 
 from spotlab_pipelines.errors import InvalidInput
 from spotlab_pipelines.features.feature import CLOCK
-from spotlab_pipelines.features.specs import get_spec
+from spotlab_pipelines.features.specs import SPECS, V1, V2_HISTORY, get_spec
 from spotlab_pipelines.settings import HORIZONS_H
+from spotlab_pipelines.training.trace_examples import check_spec
 
 if TYPE_CHECKING:
     from spotlab_pipelines.features.specs import FeatureSpec
@@ -33,9 +34,34 @@ class Candidate:
     params: dict[str, Any] = field(default_factory=dict)
 
 
-def check_family(family: str, spec: str) -> None:
-    """Refuse a family or feature spec that does not exist, or that do not fit together; errors as in `candidates`."""
-    candidates(family, get_spec(spec), HORIZONS_H[0])
+def default_spec(family: str, *, from_trace: bool) -> str:
+    """The feature spec of a family where none is named: with prices, unless there are none or it reads none."""
+    return V2_HISTORY.version if from_trace or family == "time-in-state" else V1.version
+
+
+def check_family(family: str, spec: str, *, from_trace: bool = False) -> None:
+    """Refuse a family or feature spec that does not exist, or that do not fit together or with a trace.
+
+    Raises:
+        InvalidInput: as in `candidates`; or it needs prices, which a trace does not have.
+        FeatureVersionMismatch: there is no such spec.
+    """
+    wanted = get_spec(spec)
+    if from_trace and family in FAMILIES:
+        if not any(_fits(family, each) for each in SPECS.values() if not each.needs_market):
+            raise InvalidInput(
+                f"{family} reads what the market says, and a trace tells only what happened to pools.",
+                remedy="Leave out --trace: it learns from the accounts' Spot requests.",
+            )
+        check_spec(spec)
+    candidates(family, wanted, HORIZONS_H[0])
+
+
+def _fits(family: str, spec: FeatureSpec) -> bool:
+    try:
+        return bool(candidates(family, spec, HORIZONS_H[0]))
+    except InvalidInput:
+        return False
 
 
 def candidates(family: str, spec: FeatureSpec, horizon_h: int) -> list[Candidate]:
@@ -51,9 +77,10 @@ def candidates(family: str, spec: FeatureSpec, horizon_h: int) -> list[Candidate
     def all_of(make: Callable[..., HorizonEstimator], names: tuple[str, ...], *grid: dict[str, Any]) -> list[Candidate]:
         lacking = [name for name in names if name not in spec.names]
         if lacking:
+            fitting = [each.version for each in SPECS.values() if {*names} <= {*each.names}]
             raise InvalidInput(
                 f"{family} reads {', '.join(names)}; feature spec {spec.version} lacks {', '.join(lacking)}.",
-                remedy="Take another --spec.",
+                remedy=f"Take --spec {' or '.join(fitting)}.",
             )
         base = {"feature_names": list(names), "horizons_h": [horizon_h]}
         return [Candidate(names, lambda params=params: make(**base, **params), params) for params in grid]

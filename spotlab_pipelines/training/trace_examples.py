@@ -12,7 +12,7 @@ from spotlab_pipelines.errors import InvalidInput, NotEnoughData
 from spotlab_pipelines.features.engine import compute_features
 from spotlab_pipelines.features.past import Past
 from spotlab_pipelines.features.rows import SAMPLED_AT
-from spotlab_pipelines.features.specs import get_spec
+from spotlab_pipelines.features.specs import SPECS, get_spec
 from spotlab_pipelines.features.windows import from_epoch_us, pool_codes
 from spotlab_pipelines.market.canonical import utc_ticks
 from spotlab_pipelines.market.frames import POOL_KEY
@@ -24,6 +24,23 @@ GAP_FACTOR = 3.0
 LATENESS = 0.05
 """By this share of its usual distance an observation may come late and still be the one that was due: a probe every ten
 minutes drifts by seconds, and the sixth is the one after an hour."""
+
+
+def check_spec(feature_spec: str, version: str | None = None) -> None:
+    """Refuse a feature spec, or the version that reads it, which needs what no trace has.
+
+    Raises:
+        InvalidInput: it needs prices.
+        FeatureVersionMismatch: there is no such spec.
+    """
+    if get_spec(feature_spec).needs_market:
+        without = " or ".join(name for name, spec in SPECS.items() if not spec.needs_market)
+        what = f"feature spec {feature_spec}" if version is None else f"{version}, of feature spec {feature_spec},"
+        raise InvalidInput(
+            f"A trace tells what happened to pools, not what they cost; {what} needs prices.",
+            remedy=f"`spotlab models train FAMILY --trace NAME --spec {without}` makes a version that needs none, and"
+            " prints its name.",
+        )
 
 
 def trace_examples(
@@ -45,12 +62,7 @@ def trace_examples(
         InvalidInput: the spec needs prices.
         NotEnoughData: no observation found a pool available.
     """
-    spec = get_spec(feature_spec)
-    if spec.needs_market:
-        raise InvalidInput(
-            f"A trace tells what happened to pools, not what they cost; feature spec {feature_spec} needs prices.",
-            remedy="Take a version of a spec without prices, such as v2-history.",
-        )
+    check_spec(feature_spec)
     samples, labels = label_observations(observations, horizons_h)
     if samples.empty:
         raise NotEnoughData(f"Expected observations that found a pool available; {len(observations)} hold none.")

@@ -1,8 +1,8 @@
-"""What a version was fitted on cannot judge it, nor recalibrate it: which rows it has not seen."""
+"""What a version was fitted on, in a word; and that it cannot judge nor recalibrate it: which rows it has not seen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from spotlab_pipelines.errors import InvalidInput, NotFound
 from spotlab_pipelines.features.rows import SAMPLED_AT
 from spotlab_pipelines.inference.mlflow_store import mlflow_client, mlflow_errors
 from spotlab_pipelines.market.frames import POOL_KEY
+from spotlab_pipelines.market.traces import ACCOUNTS
 from spotlab_pipelines.training.data import read_training_data
 
 if TYPE_CHECKING:
@@ -23,6 +24,34 @@ if TYPE_CHECKING:
 BASE = "base_version"
 """The parameter of a recalibrated version that names the one it was made of."""
 LATER = "Take a later --since, or train a version with an earlier --until."
+
+
+def learned_from(settings: Settings, rows: Sequence[ServingVersion]) -> dict[str, str]:
+    """By version: accounts, a trace, or the version that it was recalibrated from and on what; what MLflow knows of it.
+
+    Raises:
+        StoreUnavailable: MLflow's database does not answer.
+    """
+    told = {}
+    for row in rows:
+        params = _params(settings, row)
+        if "source" in params:
+            what = ACCOUNTS if params["source"] == ACCOUNTS else f"trace {params['source']}"
+            told[row.version] = f"{params[BASE]} on {what}" if BASE in params else what
+    return told
+
+
+def _params(settings: Settings, row: ServingVersion) -> dict[str, str]:
+    """The parameters of a version's fit; nothing where MLflow has lost its run."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with mlflow_errors():
+            return mlflow_client(settings).get_run(row.mlflow_run_id).data.params
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
 
 
 def check_unseen(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+import pytest
 import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.users import add_user
@@ -11,7 +13,7 @@ from spotlab_pipelines.database.partitions import ensure_partitions
 from spotlab_pipelines_tests.cli.conftest import Spotlab
 from spotlab_pipelines_tests.experiments.ended import Log, W
 from spotlab_pipelines_tests.experiments.factory import ACCOUNT, register
-from spotlab_pipelines_tests.market.trace_examples import EVENTS, probes_file
+from spotlab_pipelines_tests.market.trace_examples import EVENTS, probes, probes_file
 
 OF_PROBES = (
     "--name", "probes", "--time-column", "ts", "--region-column", "region", "--zone-column", "az",
@@ -34,10 +36,46 @@ def test_a_trace_is_imported_as_stated_listed_and_refused_without_polarity(
         (told,) = spotlab("outcomes", "import", path, *OF_PROBES, *POLARITY, "--json").json
         assert (told["stored"], told["rows"], told["failed"]) == (stored, 12, 2)
     (listed,) = spotlab("outcomes", "traces", "--json").json
-    assert (listed["trace"], listed["pools"]) == ("probes", 2)
+    assert (listed["trace"], listed["pools"], listed["content_id"]) == ("probes", 2, told["content_id"])
     add_user(owner, "ana@example.com")
     refused = spotlab("outcomes", "import", path, *OF_PROBES, *POLARITY, "--as", "ana@example.com")
     assert (refused.code, "role lab" in refused.err) == (1, True)
+
+
+def test_what_an_import_says_fits_a_terminal_and_tells_what_to_look_at(
+    spotlab: Spotlab, owner: sa.Engine, tmp_path: Path
+) -> None:
+    quiet = spotlab("outcomes", "import", str(probes_file(tmp_path)), *OF_PROBES, *POLARITY)
+    assert (quiet.code, quiet.err) == (0, "")
+    for word in ("12 ", "2022-10-26 22:05:00", "observations that found none"):
+        assert word in quiet.out
+    rows = probes(7)
+    both = pd.concat([rows, rows.head(3).assign(available=0)])
+    path = str(probes_file(tmp_path, both, "both.parquet"))
+    turned = ("--available-when", "available=0", "--failed-when", "available=1")
+    named = ("--name", "a-trace-of-a-longer-name")
+    told = spotlab("outcomes", "import", path, *OF_PROBES, *named, *turned)
+    assert "note: 3 times a pool is told to be available and to have failed at one instant; the failure" in told.err
+    assert "note: 12 of 17 observations failed, more than half; see whether --available-when" in told.err
+    for out in (quiet.out, told.out, spotlab("outcomes", "traces").out):
+        assert max(map(len, out.splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--region", "us-east-1"), "Give either --region or --region-column"),
+        (("--zone", "use1-az1"), "Give either --zone or --zone-column"),
+        (("--ignore-when", "available=1"), "'1' is stated more than once"),
+        (("--kind", "guess"), "Correct --kind"),
+        (("--kind", "2=launch"), "Correct --kind"),
+    ],
+)
+def test_what_contradicts_itself_is_wrong_usage_before_the_file_is_looked_at(
+    spotlab: Spotlab, arguments: tuple[str, ...], said: str
+) -> None:
+    answer = spotlab("outcomes", "import", "none.parquet", *OF_PROBES, *POLARITY, *arguments)
+    assert (answer.code, said in answer.err) == (2, True), answer.err
 
 
 def test_kinds_follow_the_values_that_tell_what_happened(spotlab: Spotlab, owner: sa.Engine, tmp_path: Path) -> None:
@@ -54,6 +92,8 @@ def test_kinds_follow_the_values_that_tell_what_happened(spotlab: Spotlab, owner
 
 
 def test_outcomes_are_resolved_and_listed_by_hand(spotlab: Spotlab, owner: sa.Engine) -> None:
+    unknown = spotlab("outcomes", "list", "999999999999")
+    assert (unknown.code, "999999999999" in unknown.err) == (1, True)
     register(owner)
     assert "Nothing is resolved yet" in spotlab("outcomes", "list", ACCOUNT).out
     ensure_partitions(owner, W)

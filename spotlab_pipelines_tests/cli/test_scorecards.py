@@ -69,7 +69,18 @@ def test_a_comparison_tells_the_difference_the_record_and_draws_it(
     told = spotlab("models", "compare", CHAMPION, CHALLENGER, "--plot", str(plot))
     assert told.code == 0, told.err
     assert "A single look at these rows: promote. The challenger is better: Brier score lower by" in told.out
-    assert f"On record: no verdict on {CHALLENGER} against {CHAMPION}." in told.out
+    all_rows = f"Only live predictions count there; {60 * DAYS} of the {60 * DAYS} above are."
+    assert f"On record: no verdict on {CHALLENGER} against {CHAMPION}. {all_rows}" in told.out
+    found = spotlab("models", "compare", CHAMPION, CHALLENGER, "--json").json
+    for name, loss in (("Brier score", "brier"), ("log loss", "log_loss")):
+        shown = next(line for line in told.out.splitlines() if line.startswith(f"│ {name} "))
+        cells = [float(cell) for cell in shown.split("│")[2:-1]]
+        assert cells == pytest.approx([found["verdict"][loss][end] for end in ("mean", "low", "high")], rel=1e-3)
+    assert (found["why_no_difference"], found["live"]) == (None, 60 * DAYS)
+    few = spotlab("models", "compare", CHAMPION, CHALLENGER, "--days", "5")
+    assert (few.code, "The difference is not shown, as too little is known" in few.out) == (0, True)
+    found = spotlab("models", "compare", CHAMPION, CHALLENGER, "--days", "5", "--json").json
+    assert "are asked for; there are" in found["why_no_difference"]
     assert plot.read_bytes().startswith(b"\x89PNG")
     nowhere = spotlab("models", "compare", CHAMPION, CHALLENGER, "--plot", str(tmp_path / "none" / "both.png"))
     assert (nowhere.code, "both.png cannot be written: No such file" in nowhere.err) == (1, True), nowhere.err
@@ -82,3 +93,21 @@ def test_a_comparison_tells_the_difference_the_record_and_draws_it(
     assert found["on_record"]["brier_gain_low"] is None
     nothing = spotlab("models", "compare", CHAMPION, CHALLENGER, "--days", "1")
     assert (nothing.code, "both made; there are none" in nothing.err) == (1, True)
+    assert "`spotlab models backtest`" in nothing.err
+
+
+def test_a_comparison_tells_how_many_of_its_predictions_are_live(
+    spotlab: Spotlab, owner: sa.Engine, first_day: date
+) -> None:
+    with owner.begin() as connection:
+        connection.execute(
+            sa.text(
+                "insert into evaluations (account_id, window_start, step, state, snapshot_id, details) "
+                "select account_id, window_start, row_number() over (), 'logged', min(snapshot_id), "
+                "jsonb_build_object('retrospective', true) from experiment_logs where window_start < :live "
+                "group by account_id, window_start"
+            ),
+            {"live": first_day + timedelta(days=DAYS - 4)},
+        )
+    told = spotlab("models", "compare", CHAMPION, CHALLENGER)
+    assert f"Only live predictions count there; 240 of the {60 * DAYS} above are." in told.out

@@ -119,11 +119,12 @@ def test_ticks_and_offsets_count_from_the_start_that_is_stated(tmp_path: Path) -
         ({"kind": "guess"}, "guess"),
         ({"kinds": {"2": "launch"}}, "2"),
         ({"zone": Told("zone")}, "'zone'"),
-        ({"zone": Told("az", "use1-az1")}, "az_id"),
-        ({"zone": Told()}, "az_id"),
-        ({"instance_type": Told(value="p3")}, "'p3'"),
-        ({"time_unit": "s"}, "time_unit"),
-        ({"time": "available"}, "the unit of the times"),
+        ({"zone": Told("az", "use1-az1")}, "got both. Give either --zone or --zone-column"),
+        ({"region": Told()}, "got neither. Give either --region or --region-column"),
+        ({"instance_type": Told(value="p3")}, "'p3'. Correct --type"),
+        ({"product": Told(value="linux/unix")}, "Windows; got 'linux/unix'. Correct --product"),
+        ({"time_unit": "s"}, "--time-unit has no meaning there"),
+        ({"time": "available"}, "the unit of the times in 'available' to be told; they are numbers, '1'. Say --time-u"),
         ({"time": "available", "time_unit": "days"}, "'days'"),
     ],
 )
@@ -134,8 +135,8 @@ def test_what_is_not_stated_is_an_error_that_names_it(tmp_path: Path, change: di
 @pytest.mark.parametrize(
     ("column", "value", "said"),
     [
-        ("ts", pd.Timestamp("2001-01-01", tz="UTC"), "row 3 ('2001-01-01"),
-        ("ts", pd.Timestamp("2031-01-01", tz="UTC"), "row 3 ('2031-01-01"),
+        ("ts", pd.Timestamp("2001-01-01", tz="UTC"), "1 lie before EC2 was there: row 3 ('2001-01-01"),
+        ("ts", pd.Timestamp("2031-01-01", tz="UTC"), "1 lie in the future: row 3 ('2031-01-01"),
         ("ts", pd.NaT, "row 3 (nothing)"),
         ("instance_type", "p3", "row 3 ('p3')"),
         ("region", None, "row 3 (nothing)"),
@@ -158,13 +159,59 @@ def test_a_bad_row_is_named_and_nothing_is_stored(
 def test_times_without_a_zone_need_one(tmp_path: Path) -> None:
     frame = probes().assign(ts=probes()["ts"].dt.tz_localize(None))
     path = probes_file(tmp_path, frame)
-    refused(path, STATEMENT, InvalidInput, "time zone")
+    refused(path, STATEMENT, InvalidInput, "name no time zone, as '2022-10-26 22:05:00'. Say --time-zone")
     refused(path, replace(STATEMENT, time_zone="Mars"), InvalidInput, "'Mars'")
     there = observed(path, replace(STATEMENT, time_zone="America/Los_Angeles"))
     assert there["observed_at"].min() == pd.Timestamp("2022-10-27T05:05Z")
     autumn = probes().assign(ts="2022-11-06T01:30:00")
     autumn.to_csv(tmp_path / "a.csv", index=False)
     refused(tmp_path / "a.csv", replace(STATEMENT, time_zone="America/Los_Angeles"), SourceMalformed, "row 1")
+
+
+@pytest.mark.parametrize(
+    ("times", "error", "said"),
+    [
+        (["1666821900", "", "1666822500"], InvalidInput, "are numbers, '1666821900'. Say --time-unit"),
+        (["1666821900", "", ""], InvalidInput, "are numbers, '1666821900'. Say --time-unit"),
+        (["1666821900", "n/a", "1666822500"], InvalidInput, "are numbers, '1666821900'. Say --time-unit"),
+        (["2022-10-26T22:05Z", "yesterday", "2022-10-26T22:15Z"], SourceMalformed, "1 have none: row 2 ('yesterday')"),
+        (["yesterday", "", "today"], SourceMalformed, "3 have none: row 1 ('yesterday'), row 2 (nothing)"),
+        (["2022-10-26T22:05Z", "2022-10-26T22:10", "x"], InvalidInput, "as '2022-10-26 22:10:00'. Say --time-zone"),
+    ],
+)
+def test_a_time_that_is_none_is_no_time_without_a_zone(
+    tmp_path: Path, times: list[str], error: type[Exception], said: str
+) -> None:
+    path = tmp_path / "times.csv"
+    probes().head(3).assign(ts=times).to_csv(path, index=False)
+    refused(path, STATEMENT, error, said)
+
+
+def test_a_zone_may_be_hours_alone(tmp_path: Path) -> None:
+    path = tmp_path / "times.csv"
+    times = ["2022-10-26 22:05:00+00", "2022-10-26 22:05:00.5-07", "2022-10-26"]
+    probes().head(3).assign(ts=times).to_csv(path, index=False)
+    frame = observed(path, replace(STATEMENT, time_zone="UTC"))
+    assert list(frame["observed_at"]) == list(
+        pd.to_datetime(["2022-10-26T00:00Z", "2022-10-26T22:05Z", "2022-10-27T05:05:00.5Z"], format="ISO8601")
+    )
+
+
+def test_a_product_is_one_that_aws_names_with_its_suffix_or_without(tmp_path: Path) -> None:
+    by_column = replace(STATEMENT, product=Told("product"))
+    named = probes().assign(product="Linux/UNIX (Amazon VPC)")
+    frame = observed(probes_file(tmp_path, named), by_column)
+    pd.testing.assert_frame_equal(frame, observed(probes_file(tmp_path, probes(), "plain.parquet"), STATEMENT))
+    named.loc[2, "product"] = "Windows Server"
+    refused(probes_file(tmp_path, named), by_column, SourceMalformed, "Red Hat", "row 3 ('Windows Server')")
+
+
+def test_the_name_that_stands_for_the_accounts_is_no_traces(
+    engine: sa.Engine, archive: Archive, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInput, match="Choose another --name"):
+        import_trace(engine, archive, probes_file(tmp_path), "accounts", STATEMENT)
+    assert archive.scrape_files(POOL_TRACES) == []
 
 
 def test_a_trace_is_stored_once_on_record_and_apart_from_live_observations(

@@ -29,7 +29,14 @@ from spotlab_pipelines.training.backtest import (
     trailing_share,
 )
 from spotlab_pipelines.training.calibrating import choose_curve
-from spotlab_pipelines.training.families import Candidate, candidates, with_unobserved
+from spotlab_pipelines.training.families import (
+    FAMILIES,
+    Candidate,
+    candidates,
+    check_family,
+    default_spec,
+    with_unobserved,
+)
 from spotlab_pipelines.training.fingerprint import fit_sha256
 from spotlab_pipelines.training.fitting import Examples, Fitted, fit_family, predict
 from spotlab_pipelines.training.folds import DAY_BLOCKS, DAY_US, HOUR_US, POOL_GROUPS, Places, day_blocks
@@ -281,8 +288,17 @@ def test_too_few_interruptions_are_named():
 def test_unknown_families_and_specs_that_lack_what_a_family_reads_are_named():
     with pytest.raises(InvalidInput, match="base-rate, advisor-rate, time-in-state, logistic, boosting"):
         candidates("forest", get_spec(SPEC), 1)
-    with pytest.raises(InvalidInput, match="lacks historic_interrupt_rate"):
+    with pytest.raises(InvalidInput, match=r"lacks historic_interrupt_rate\. Take --spec v1 or v2"):
         candidates("advisor-rate", get_spec(SPEC), 1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_has_a_spec_by_default_with_prices_if_it_can(family: str):
+    spec = default_spec(family, from_trace=False)
+    check_family(family, spec)
+    assert get_spec(spec).needs_market or family == "time-in-state"
+    if family != "advisor-rate":
+        check_family(family, default_spec(family, from_trace=True), from_trace=True)
 
 
 def test_a_pool_that_was_never_observed_is_what_pools_are_on_average():

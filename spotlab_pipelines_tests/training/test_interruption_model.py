@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import sqlalchemy as sa
 
 from spotlab_pipelines.errors import IntegrityError, NotFound
+from spotlab_pipelines.inference.estimators import AdvisorRateModel
 from spotlab_pipelines.inference.mlflow_store import mlflow_client
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.settings import Settings
+from spotlab_pipelines.training import data as training_data
 from spotlab_pipelines.training.data import collect_trace, read_training_data
 from spotlab_pipelines.training.interruption_model import concerns
+from spotlab_pipelines.training.unseen import learned_from
 from spotlab_pipelines_tests.cli.conftest import Spotlab, spotlab, use
 from spotlab_pipelines_tests.training.traces import START, generated_trace
 
@@ -93,6 +98,11 @@ def test_a_candidate_is_registered_with_all_that_tells_how_good_it_is(
     assert found["time-in-state/1"]["roc_auc"] > found["constant"]["roc_auc"] == 0.5
     assert "no advisor-rate" in answer.err
     assert len({row["n"] for row in found.values()}) == 1
+    shown = laboratory("models", "backtest", "time-in-state/1", "--since", UNTIL, *options[:-1]).out
+    judged = found["constant"]
+    assert f"Within 1 h: {judged['n']} rows, {judged['events']} of them interrupted (base rate 0." in shown
+    assert "Within 12 h: " in shown
+    assert max(map(len, shown.splitlines())) <= 120
 
     seen = laboratory("models", "backtest", "time-in-state/1", "--trace", "generated", "--since", "2023-03-10")
     assert seen.code == 1
@@ -156,6 +166,14 @@ def test_a_version_is_recalibrated_on_a_short_prefix_and_becomes_a_candidate(
     assert after.code == 0, after.err
     assert len(registry.versions()) == 2
 
+    listed = {each["version"]: each["learned_from"] for each in laboratory("models", "list", "--json").json}
+    assert listed == {
+        "time-in-state/1": "trace generated", "time-in-state/2": "time-in-state/1 on trace generated",
+    }  # fmt: skip
+    shown = laboratory("models", "list").out
+    assert "│ time-in-state/1 on trace generated │" in shown
+    assert learned_from(settings, [replace(base, mlflow_run_id="0" * 32)]) == {}, "MLflow has lost the run"
+
     # Nor does what the version that it was made of was fitted on.
     bring(laboratory, "elsewhere", tmp_path, region="us-east-1", seed=1, days=3)
     answer = laboratory("models", "recalibrate", "time-in-state/1", "--trace", "elsewhere")
@@ -183,16 +201,56 @@ def test_one_probability_for_all_is_the_share_of_the_days_that_the_version_was_f
 
 
 def test_errors_have_names_and_register_nothing(laboratory: Spotlab, settings: Settings, engine: sa.Engine):
-    for arguments, expected in {
-        ("forest", "--trace", "generated"): "Expected one of the families",
-        ("logistic", "--trace", "generated", "--spec", "v1"): "needs prices",
-        ("logistic", "--trace", "other"): "no trace 'other'",
-        ("logistic", "--trace", "generated", "--until", "2023-03-01T04:00"): "20 are needed",
-        ("logistic", "--trace", "generated", "--since", "2023-03-09", "--until", "2023-03-08"): "--since before",
+    for arguments, (code, expected) in {
+        ("forest", "--trace", "generated"): (2, "Expected one of the families"),
+        ("logistic", "--trace", "generated", "--spec", "v1"): (2, "--spec v2-history"),
+        ("logistic", "--trace", "generated", "--spec", "v7"): (2, "v2-history"),
+        ("advisor-rate", "--trace", "generated"): (2, "Leave out --trace"),
+        ("time-in-state", "--spec", "v1"): (2, "Take --spec v2 or v2-history."),
+        ("logistic", "--trace", "other"): (1, "no trace 'other'; there are: generated."),
+        ("logistic", "--trace", "generated", "--until", "2023-03-01T04:00"): (1, "20 are needed"),
+        ("logistic", "--trace", "generated", "--since", "2023-03-09", "--until", "2023-03-08"): (2, "--since before"),
     }.items():
         answer = laboratory("models", "train", *arguments)
-        assert (answer.code, expected in answer.err) == (1, True), answer.err
+        assert (answer.code, expected in answer.err) == (code, True), answer.err
+        # What is wrong from the start is told before anything is read.
+        assert ("reading" in answer.err) == ("2023-03-01T04:00" in arguments)
     assert ModelRegistry(engine, settings).versions() == []
+
+
+def test_without_a_spec_accounts_are_learned_from_with_prices(laboratory: Spotlab, monkeypatch: pytest.MonkeyPatch):
+    def asked(*_: object, feature_spec: str, **__: object) -> None:
+        raise NotFound(f"asked for {feature_spec}.")
+
+    monkeypatch.setattr(training_data, "collect_accounts", asked)
+    for arguments, spec in {
+        ("logistic",): "v1",
+        ("time-in-state",): "v2-history",
+        ("boosting", "--spec", "v2"): "v2",
+    }.items():
+        assert f"asked for {spec}." in laboratory("models", "train", *arguments).err
+
+
+def test_a_version_that_needs_prices_is_refused_before_the_trace_is_read(
+    laboratory: Spotlab, settings: Settings, engine: sa.Engine
+):
+    ModelRegistry(engine, settings).register(
+        AdvisorRateModel(), family="advisor-rate", feature_spec="v1", metrics={}, params={}, registered_by="a test",
+        example=pd.DataFrame({"historic_interrupt_rate": [0.025, 0.30]}),
+    )  # fmt: skip
+    told = {
+        "backtest": "advisor-rate/1, of feature spec v1, needs prices",
+        "recalibrate": "feature spec v1 needs prices",
+    }
+    for command in (("backtest", "--since", UNTIL), ("recalibrate",)):
+        answer = laboratory("models", command[0], "advisor-rate/1", "--trace", "generated", *command[1:])
+        assert answer.code == 1
+        assert told[command[0]] in answer.err
+        assert "--spec v2-history` makes a version that needs none" in answer.err
+        assert "reading" not in answer.err
+        assert laboratory("models", "list", "--json").json[0]["learned_from"] is None
+        unknown = laboratory("models", command[0], "advisor-rate/1", "--trace", "other", *command[1:])
+        assert (unknown.code, "no trace 'other'" in unknown.err) == (1, True), unknown.err
 
 
 def test_examples_are_kept_under_the_hash_of_their_content(laboratory: Spotlab, settings: Settings):
@@ -222,4 +280,5 @@ def test_a_fit_that_is_worse_than_one_share_for_all_says_so(laboratory: Spotlab)
     assert answer.code == 0, answer.err
     # The share of other days is never better than that of the days themselves.
     assert "note: at 6 h, out of fold, it is worse than one probability for all pools" in answer.err
+    assert max(map(len, answer.out.splitlines()[:-1])) <= 120
     assert "note:" not in laboratory("models", "train", "time-in-state", "--trace", "generated", "--until", UNTIL).err
