@@ -535,6 +535,8 @@ CREATE TABLE public.verdicts (
     judged_at timestamp with time zone DEFAULT now() NOT NULL,
     predicted_share double precision,
     interrupted_share double precision,
+    answered_share double precision,
+    CONSTRAINT ck_verdicts_answered_share CHECK (((answered_share >= (0)::double precision) AND (answered_share <= (1)::double precision))),
     CONSTRAINT ck_verdicts_challenger CHECK ((champion <> challenger)),
     CONSTRAINT ck_verdicts_ece CHECK (((ece >= (0)::double precision) AND (ece <= (1)::double precision))),
     CONSTRAINT ck_verdicts_information CHECK (((information > (0)::double precision) AND (information < 'Infinity'::double precision))),
@@ -1074,3 +1076,5 @@ GRANT INSERT(ece) ON TABLE public.verdicts TO spotlab_pipeline;
 GRANT INSERT(predicted_share) ON TABLE public.verdicts TO spotlab_pipeline;
 
 GRANT INSERT(interrupted_share) ON TABLE public.verdicts TO spotlab_pipeline;
+
+GRANT INSERT(answered_share) ON TABLE public.verdicts TO spotlab_pipeline;

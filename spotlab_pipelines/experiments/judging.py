@@ -1,7 +1,8 @@
 """Challengers against the champion, look by look, and the record of it in the table `verdicts`.
 
 A look is taken when days have ended whose outcomes are all known, at most one for the same days and at most
-`VerdictRules.looks_max` in all; a promote or reject verdict ends the comparison of the pair. Judged are predictions
+`VerdictRules.looks_max` in all; a promote or reject verdict ends the comparison of the pair for as long as it counts
+(promotion.VERDICT_DAYS). Then a new one begins, on later days alone. Judged are predictions
 that both made of the same instance in the same window, before its outcome could be known: past windows, which a version
 may have been fitted on, do not count. The arithmetic is verdict.py's; what a verdict allows, inference/promotion.py's.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import numpy as np
 import pandas as pd
@@ -25,11 +26,13 @@ from spotlab_pipelines.experiments.plots import Said
 from spotlab_pipelines.experiments.scorecard import scorecard
 from spotlab_pipelines.experiments.scorecards import VersionScorecard, interruption_of, known, known_at, scorecard_of
 from spotlab_pipelines.experiments.verdict import PROMOTE, REJECT, Difference, Verdict, VerdictRules, judge
+from spotlab_pipelines.inference.promotion import is_expired
 
 HORIZON_H = 6
 """The horizon that verdicts are about."""
 GRACE = timedelta(days=2)
 """A day whose last outcomes are still open so long after its horizons have ended is judged without them."""
+ENDING = (PROMOTE, REJECT)
 EVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -97,14 +100,19 @@ def look(
         lock(connection, "verdicts")
         earlier = looks(connection, champion, challenger)
         latest = earlier[-1] if earlier else None
-        if latest is not None and latest.verdict in (PROMOTE, REJECT):
+        if latest is not None and latest.verdict in ENDING and not is_expired(latest.day, now):
             return _judged(latest, new=False)
-        rows = paired(connection, champion, challenger, horizon_h=HORIZON_H, since=EVER)
+        ended = max((number for number, row in enumerate(earlier, 1) if row.verdict in ENDING), default=0)
+        since = datetime.combine(earlier[ended - 1].day + timedelta(days=1), time(), UTC) if ended else EVER
+        earlier = earlier[ended:]
+        rows = paired(connection, champion, challenger, horizon_h=HORIZON_H, since=since)
         rows = rows[~rows["retrospective"]]
         day = finished_day(rows, now=now)
         if latest is not None and (day is None or day <= latest.day):
             return _judged(latest, new=False)
         rows = rows[rows["window_start"].dt.date <= (day or date.min)]
+        answered = rows["p_challenger"].notna()
+        share, rows = float(answered.mean()) if len(rows) else None, rows[answered]
         outcome, ours, block = known(rows)
         theirs = known(rows, "p_challenger")[1]
         spent = [row.information for row in earlier if row.information is not None]
@@ -114,7 +122,7 @@ def look(
             "information": float(verdict.information) if np.isfinite(verdict.information) else None,
             "predictions": verdict.n, "events": verdict.events, "blocks": verdict.blocks, "verdict": verdict.verdict,
             "why": verdict.why, **_interval("brier", verdict.brier), **_interval("log_loss", verdict.log_loss),
-            **_calibration(outcome, theirs),
+            **_calibration(outcome, theirs), "answered_share": share,
         }  # fmt: skip
         if day is not None:
             connection.execute(insert(VersionVerdict).values(values).inline())
@@ -138,6 +146,7 @@ def compare(
     with database_errors(), engine.connect() as connection:
         rows = paired(connection, first, second, horizon_h=horizon_h, since=since)
         earlier = looks(connection, first, second)
+    rows = rows[rows["p_challenger"].notna()]
     if rows.empty:
         return None
     outcome, ours, block = known(rows)

@@ -56,7 +56,6 @@ SAID_QUERY = """
            p_current as p_challenger
     from experiment_logs
     where model_version = %(version)s and horizon_h = %(horizon_h)s and window_start >= %(since)s
-      and p_current is not null
 """
 DECIDED_QUERY = """
     select l.account_id, l.instance_id, l.model_version, l.decision, l.environment, l.region, l.family,
@@ -95,7 +94,10 @@ def labelled(
 def paired(
     connection: sa.Connection, champion: str, challenger: str, *, horizon_h: int, since: datetime
 ) -> pd.DataFrame:
-    """What both said of the same instance in the same window: `LABELLED`, the champion's, and `p_challenger`."""
+    """What both said of the same instance in the same window: `LABELLED`, the champion's, and `p_challenger`.
+
+    `p_challenger` is NaN where the challenger was asked and had no prediction.
+    """
     ours = labelled(connection, champion, horizon_h=horizon_h, since=since)
     values = {"version": challenger, "horizon_h": horizon_h, "since": since}
     # Joined here: as one statement over a log without fresh statistics, Postgres compares every row with every other.

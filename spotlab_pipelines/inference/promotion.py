@@ -6,6 +6,7 @@ Verdicts are made by experiments/judging.py and read here from their table. A st
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -13,6 +14,10 @@ from spotlab_pipelines.database.tables import VersionVerdict
 from spotlab_pipelines.errors import InvalidInput, NotProven
 
 REASON_MAX = 500
+VERDICT_DAYS = 30
+"""For so long a verdict counts; then the pair is compared anew, on later days (experiments/judging.py)."""
+ANSWERED_MIN = 0.99
+"""Of the champion's predictions, the share of which the challenger must have had one too."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,11 @@ def refusal(connection: sa.Connection, *, champion: str, challenger: str, gate: 
             f" {row.verdict}: {row.why}"
         )
     shown = f"The verdict of {row.day} is promote: {row.why}"
+    if is_expired(row.day, datetime.now(UTC)):
+        return f"{shown} But it is more than {VERDICT_DAYS} days old; a new comparison goes on from there."
+    if row.answered_share is None or row.answered_share < ANSWERED_MIN:
+        told = "an unknown share" if row.answered_share is None else f"{100 * row.answered_share:.1f} %"
+        return f"{shown} But it had a prediction for {told} of the champion's; {100 * ANSWERED_MIN:g} % are asked for."
     if row.predictions < gate.predictions_min:
         return f"{shown} But it rests on {row.predictions} predictions; {gate.predictions_min} are asked for."
     if row.ece is None or row.ece > gate.ece_max:
@@ -82,6 +92,11 @@ def refusal(connection: sa.Connection, *, champion: str, challenger: str, gate: 
             told = f"it predicts {predicted:.4f} on average, of which {came_true:.4f} came true"
         return f"{shown} But {told}; a factor of {gate.ratio_max:g} is allowed."
     return None
+
+
+def is_expired(day: date, now: datetime) -> bool:
+    """Whether a verdict that knows all up to a day counts no longer."""
+    return now.date() - day > timedelta(days=VERDICT_DAYS)
 
 
 def latest_verdict(connection: sa.Connection, *, champion: str, challenger: str) -> sa.Row | None:

@@ -24,7 +24,7 @@ from spotlab_pipelines.experiments.scorecards import (
 )
 from spotlab_pipelines.experiments.verdict import VerdictRules
 from spotlab_pipelines_tests.experiments.factory import ACCOUNT, CHALLENGER, CHAMPION, register
-from spotlab_pipelines_tests.experiments.labelled_log import FIRST, write_days
+from spotlab_pipelines_tests.experiments.labelled_log import FIRST, START, write_days
 
 RULES = VerdictRules(looks_max=4)
 DAY = timedelta(days=1)
@@ -152,6 +152,41 @@ def test_decisions_are_weighed_with_the_accounts_own_cost(owner: sa.Engine, engi
     assert version_values(engine, [CHAMPION], horizon_h=6, since=FIRST)[CHAMPION].metrics() == stayed.metrics()
 
 
+def test_a_verdict_that_is_too_old_is_followed_by_a_comparison_of_later_days_alone(
+    owner: sa.Engine, engine: sa.Engine
+) -> None:
+    once = VerdictRules(looks_max=1)
+    register(owner)
+    write_days(owner, 24)
+    first = look(engine, CHAMPION, CHALLENGER, now=after(24.5), rules=once)
+    write_days(owner, 26, first=START + 24 * DAY, better=False)
+    later = look(engine, CHAMPION, CHALLENGER, now=after(50.5), rules=once)
+    assert (first.verdict, later.new, later.day) == ("promote", False, first.day)
+    anew = look(engine, CHAMPION, CHALLENGER, now=after(54.5), rules=once)
+    assert (anew.verdict, anew.new, anew.look, anew.predictions) == ("reject", True, 1, 26 * 60)
+
+
+def test_on_record_is_how_many_of_the_champions_predictions_the_challenger_had_too(
+    owner: sa.Engine, engine: sa.Engine
+) -> None:
+    register(owner)
+    write_days(owner, 24)
+    with owner.begin() as connection:
+        connection.exec_driver_sql(
+            f"update experiment_logs set p_current = null, decision = 'SKIP' where model_version = '{CHALLENGER}' "
+            "and instance_id like '%%0'"
+        )
+        silent = connection.exec_driver_sql(
+            "select count(*) from interruption_outcomes where instance_id like '%%0'"
+        ).scalar_one()
+    found = look(engine, CHAMPION, CHALLENGER, now=after(24.5), rules=RULES)
+    with engine.connect() as connection:
+        share = looks(connection, CHAMPION, CHALLENGER)[-1].answered_share
+    assert 0 < silent < 24 * 60
+    assert found.predictions == 24 * 60 - silent
+    assert share == pytest.approx(1 - silent / (24 * 60))
+
+
 def test_several_that_look_at_once_take_one_look(owner: sa.Engine, engine: sa.Engine) -> None:
     register(owner)
     write_days(owner, 12)
@@ -187,6 +222,7 @@ def copies(*, hours: int = 0, days: int = 0, other_region: bool = False) -> Vers
         {
             "window_start": start, "region": "us-east-1", "p_current": risk, "final": True, "retrospective": False,
             "outcome": np.where(generator.random(60) < risk, "interrupted", "survived"),
+            "account_id": "a", "instance_id": [f"i-{number}" for number in range(60)], "interrupted_at": start,
         }
     )  # fmt: skip
     many = [

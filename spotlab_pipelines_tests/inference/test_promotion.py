@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from spotlab_pipelines.settings import Settings
 from spotlab_pipelines_tests.accounts.registering import audit_rows
 from spotlab_pipelines_tests.inference.models import register_both
 
+TODAY, DAY = datetime.now(UTC).date(), timedelta(days=1)
 CHAMPION, CHALLENGER = "advisor-rate/1", "logistic/1"
 WHY = "The challenger is better: Brier score lower by 0.01000 [0.00200, 0.01800] on 4000 predictions."
 
@@ -25,10 +26,10 @@ WHY = "The challenger is better: Brier score lower by 0.01000 [0.00200, 0.01800]
 def look(engine: sa.Engine, **changed: Any) -> None:
     """A look at the pair; the good one unless changed."""
     row = {
-        "champion": CHAMPION, "challenger": CHALLENGER, "day": date(2026, 3, 1), "look": 3, "information": 90.0,
+        "champion": CHAMPION, "challenger": CHALLENGER, "day": TODAY - DAY, "look": 3, "information": 90.0,
         "predictions": 4000, "events": 200, "blocks": 60, "verdict": "promote", "why": WHY, "brier_gain": 0.01,
         "brier_gain_low": 0.002, "brier_gain_high": 0.018, "ece": 0.02,
-        "predicted_share": 0.06, "interrupted_share": 0.05,
+        "predicted_share": 0.06, "interrupted_share": 0.05, "answered_share": 1.0,
     }  # fmt: skip
     with engine.begin() as connection:
         connection.execute(sa.insert(VersionVerdict).values(row | changed).inline())
@@ -58,7 +59,7 @@ def test_without_a_verdict_nobody_takes_a_champions_place(registry: ModelRegistr
 
 
 def test_a_promote_verdict_with_good_calibration_promotes(registry: ModelRegistry, engine: sa.Engine) -> None:
-    look(engine, day=date(2026, 2, 1), verdict="hold", why="No difference is shown.")
+    look(engine, day=TODAY - 20 * DAY, verdict="hold", why="No difference is shown.")
     look(engine)
     registry.promote(CHALLENGER)
     assert champion(registry) == CHALLENGER
@@ -75,17 +76,31 @@ def test_a_promote_verdict_with_good_calibration_promotes(registry: ModelRegistr
         ({"predicted_share": 0.101}, "predicts 0.1010 on average, of which 0.0500 came true; a factor of 2 is allowed"),
         ({"predicted_share": 0.024}, "predicts 0.0240 on average, of which 0.0500 came true"),
         ({"predicted_share": None}, "what it predicts on average is unknown; a factor of 2"),
+        ({"answered_share": 0.985}, "had a prediction for 98.5 % of the champion's; 99 % are asked for"),
+        ({"answered_share": None}, "had a prediction for an unknown share"),
         ({"predictions": 999}, "rests on 999 predictions; 1000 are asked for"),
     ],
 )
 def test_the_latest_look_counts_and_a_refusal_says_which_and_why(
     registry: ModelRegistry, engine: sa.Engine, changed: dict[str, Any], said: str
 ) -> None:
-    look(engine, day=date(2026, 2, 1))
+    look(engine, day=TODAY - 20 * DAY)
     look(engine, **changed)
     with pytest.raises(NotProven, match=said):
         registry.promote(CHALLENGER)
     assert champion(registry) == CHAMPION
+
+
+@pytest.mark.parametrize(("days", "promoted"), [(29, True), (32, False)])
+def test_a_verdict_counts_for_thirty_days(
+    registry: ModelRegistry, engine: sa.Engine, days: int, promoted: bool
+) -> None:
+    look(engine, day=TODAY - days * DAY)
+    if promoted:
+        assert registry.promote(CHALLENGER).role == "champion"
+    else:
+        with pytest.raises(NotProven, match="more than 30 days old; a new comparison goes on"):
+            registry.promote(CHALLENGER)
 
 
 def test_an_admin_may_overrule_it_with_a_reason_that_is_on_record(registry: ModelRegistry, engine: sa.Engine) -> None:

@@ -18,13 +18,14 @@ class VersionVerdict(Base):
     and with this one; `information` is null unless this one did. Gains are the champion's loss minus the challenger's
     per prediction, with the interval of this look: infinite while nothing could be shown. `events` counts an
     interruption once, however many predictions it made true. `ece` is the challenger's calibration error on the same
-    predictions, `predicted_share` what it predicted on average, and `interrupted_share` what came true of that.
+    predictions, `predicted_share` what it predicted on average, and `interrupted_share` what came true of that;
+    of `answered_share` of the champion's predictions it had one too.
     """
 
     __tablename__ = "verdicts"
     __table_args__ = (
         one_of("verdict", VERDICTS),
-        *(probability(name) for name in ("ece", "predicted_share", "interrupted_share")),
+        *(probability(name) for name in ("ece", "predicted_share", "interrupted_share", "answered_share")),
         sa.CheckConstraint("champion <> challenger", name="challenger"),
         sa.CheckConstraint("look >= 0", name="look"),
         sa.CheckConstraint("information > 0 and information < 'infinity'", name="information"),
@@ -53,4 +54,5 @@ class VersionVerdict(Base):
     ece: Mapped[float | None]
     predicted_share: Mapped[float | None]
     interrupted_share: Mapped[float | None]
+    answered_share: Mapped[float | None]
     judged_at: Mapped[datetime] = now()
