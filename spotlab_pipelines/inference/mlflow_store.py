@@ -30,7 +30,7 @@ MLFLOW_ENVIRONMENT = {
 }
 """Read while mlflow is imported: nothing is sent home, no pickle is opened, creating tables is no news."""
 DESCRIPTIONS = {
-    "models": "How versions were fitted and backtested: parameters, metrics and plots of what each had not seen.",
+    "models": "How versions were fitted and validated: parameters, metrics and plots of what each had not seen.",
     "evaluations": "What versions predicted and decided: a run per account and version, a step per evaluated window.",
     "scorecards": "What versions are worth by what really happened: a run per version over the whole fleet. Select "
     "some, then Compare or the charts.",

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spotlab_pipelines.experiments.plots import Said, outcome_plots
 from spotlab_pipelines.experiments.scorecard import Scorecard, scorecard
 from spotlab_pipelines.inference.card import Notes
 from spotlab_pipelines.inference.mlflow_store import mlflow_client, mlflow_errors
 from spotlab_pipelines.training.fingerprint import fit_sha256
 from spotlab_pipelines.training.fitting import Examples, Fitted, Progress, fit_family
-from spotlab_pipelines.training.plots import backtest_plots
 
 if TYPE_CHECKING:
     from spotlab_pipelines.features.drift import Reference
@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 METRICS = {"auc": "roc_auc", "pr_auc": "pr_auc", "log_loss": "log_loss", "brier": "brier"}
 METRICS |= {"brier_skill": "brier_skill", "ece": "ece", "n": "n", "events": "events", "base_rate": "base_rate"}
+FOLDER = "validation"
+"""Of a run's artifacts: what the fit's predictions of examples that it had not seen were worth."""
 BLOCKED, WALKED = "", "walk_forward_"
+HOW = {"out_of_fold": "out of fold", "walk_forward": "walking forward"}
+"""How the predictions that a fit is judged by were made: of other days and pools, of the days before."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ def show_fit(settings: Settings, row: ServingVersion, fitted: Fitted, examples: 
     """Log a fit's curves as tables and as pictures to the run of its version."""
     client = mlflow_client(settings)
     with tempfile.TemporaryDirectory() as scratch:
-        for kind, told in (("out_of_fold", fitted.blocked), ("walk_forward", fitted.walked)):
+        for kind, told in zip(HOW, (fitted.blocked, fitted.walked), strict=True):
             for column, horizon in enumerate(examples.horizons_h):
                 card = _card(examples, told, column)
                 if card is None or not 0 < card.events < card.n:
@@ -152,14 +156,12 @@ def show_fit(settings: Settings, row: ServingVersion, fitted: Fitted, examples: 
                 card.bins.to_csv(folder / "reliability.csv", index=False)
                 card.thresholds.to_csv(folder / "thresholds.csv", index=False)
                 known = _known(examples, told, column)
-                title = f"{row.version}, {horizon} h, {kind.replace('_', ' ')}"
-                plots = backtest_plots(
-                    examples.labels[known, column], told[known, column], examples.places.at[known], title=title
-                )
+                said = Said(examples.labels[known, column], told[known, column], examples.places.at[known])
+                plots = outcome_plots({HOW[kind]: said}, title=f"{row.version} at {horizon} h, {HOW[kind]}")
                 for name, picture in plots.items():
                     (folder / f"{name}.png").write_bytes(picture)
         with mlflow_errors():
-            client.log_artifacts(row.mlflow_run_id, scratch, "backtest")
+            client.log_artifacts(row.mlflow_run_id, scratch, FOLDER)
 
 
 def _known(examples: Examples, told: np.ndarray, column: int) -> np.ndarray:

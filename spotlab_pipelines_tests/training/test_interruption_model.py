@@ -67,7 +67,7 @@ def test_a_candidate_is_registered_with_all_that_tells_how_good_it_is(
     assert params["data_fingerprint"] == trained["data_fingerprint"]
     assert params["fit_sha256"] == trained["fit_sha256"]
     assert (params["source"], params["until"]) == ("generated", "2023-03-13T00:00:00+00:00")
-    folder = "backtest/walk_forward/1h"
+    folder = "validation/walk_forward/1h"
     assert {Path(each.path).name for each in client.list_artifacts(row.mlflow_run_id, folder)} == {
         "reliability.csv", "thresholds.csv", "reliability.png", "roc.png", "precision_recall.png",
         "calibration_over_time.png",
@@ -141,7 +141,7 @@ def test_a_version_is_recalibrated_on_a_short_prefix_and_becomes_a_candidate(
     known = data["interrupted_1h"].notna().to_numpy()
     rate = data["interrupted_1h"][known].mean()
     assert abs(mine[known, 0].mean() - rate) < abs(theirs[known, 0].mean() - rate)
-    folder = "backtest/out_of_fold/1h"
+    folder = "validation/out_of_fold/1h"
     assert "reliability.png" in {
         Path(p.path).name for p in mlflow_client(settings).list_artifacts(row.mlflow_run_id, folder)
     }
