@@ -43,7 +43,7 @@ from spotlab_pipelines.experiments.scorecards import (
     version_values,
 )
 from spotlab_pipelines.experiments.tracking import METRICS_PER_BATCH
-from spotlab_pipelines.inference.mlflow_store import experiment_id, mlflow_client, mlflow_errors
+from spotlab_pipelines.inference.mlflow_store import experiment_id, mlflow_client, mlflow_errors, ui_page
 from spotlab_pipelines.inference.versions import ServingVersion, select_versions
 from spotlab_pipelines.settings import HORIZONS_H
 
@@ -81,7 +81,7 @@ def publish_scorecards(
                 run_id = _run_of(client, experiment, page)
                 _publish(client, run_id, page, now=now)
                 _publish_accounts(client, connection, page)
-            links[page.version.version] = f"{settings.mlflow_ui}/#/experiments/{experiment}/runs/{run_id}"
+            links[page.version.version] = ui_page(settings, f"experiments/{experiment}/runs/{run_id}")
     return [page.cards[HORIZON_H] for page in pages], links
 
 

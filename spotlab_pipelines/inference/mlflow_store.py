@@ -65,6 +65,15 @@ def mlflow_client(settings: Settings) -> MlflowClient:
     return MlflowClient(tracking_uri=url, registry_uri=url)
 
 
+def ui_page(settings: Settings, page: str) -> str:
+    """The address of a page of MLflow's UI such as `experiments/3/runs`.
+
+    In its mode for trained models: by default it shows the traces and agents of language models, of which there are
+    none.
+    """
+    return f"{settings.mlflow_ui}/#/{page}?workflowType=machine_learning"
+
+
 def artifact_location(settings: Settings, folder: str) -> str:
     """The absolute file URI of a folder below `mlruns_dir`, for an experiment's artifacts."""
     return (settings.mlruns_dir.absolute() / folder).as_uri()

@@ -38,6 +38,12 @@ def registry(engine: sa.Engine, owner: sa.Engine, settings: Settings, mlflow_dat
     return registry
 
 
+def run_of(link: str) -> str:
+    """The run that a link shows, in MLflow's mode for trained models."""
+    assert link.endswith("?workflowType=machine_learning"), link
+    return link.partition("?")[0].rsplit("/", 1)[1]
+
+
 def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.Engine, settings: Settings) -> None:
     client = mlflow_client(settings)
     account_run = client.create_run("0").info.run_id
@@ -51,7 +57,7 @@ def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.
     publish_scorecards(settings, engine, verdicts, now=NOW)
     cards, links = publish_scorecards(settings, engine, verdicts, now=NOW)
     assert [card.version for card in cards] == ["advisor-rate/1", "logistic/1"]
-    run_ids = {version: link.rsplit("/", 1)[1] for version, link in links.items()}
+    run_ids = {version: run_of(link) for version, link in links.items()}
     run = client.get_run(run_ids["logistic/1"])
     assert run.info.run_name == "fleet logistic/1"
     assert run.data.metrics["scorecard/brier_skill_6h"] == pytest.approx(cards[1].row()["brier_skill"])
@@ -91,7 +97,7 @@ def test_doing_it_again_adds_nothing_and_new_windows_their_points(
 ) -> None:
     client = mlflow_client(settings)
     _, first = publish_scorecards(settings, engine, [], now=NOW)
-    run_id = first["logistic/1"].rsplit("/", 1)[1]
+    run_id = run_of(first["logistic/1"])
 
     def points() -> dict[str, int]:
         keys = ("outcome/brier_6h", "scorecard/brier_skill_6h", "decisions/instance_days")
@@ -129,6 +135,6 @@ def test_what_mlflow_has_lost_is_passed_over(registry: ModelRegistry, engine: sa
             f"values ('{ACCOUNT}', 'logistic/1', '{'0' * 32}')"
         )
     _, links = publish_scorecards(settings, engine, [], now=NOW)
-    client.delete_run(links["logistic/1"].rsplit("/", 1)[1])
+    client.delete_run(run_of(links["logistic/1"]))
     _, again = publish_scorecards(settings, engine, [], now=NOW)
     assert again["logistic/1"] != links["logistic/1"]
