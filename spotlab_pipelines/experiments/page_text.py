@@ -11,13 +11,14 @@ import pandas as pd
 
 from spotlab_pipelines.experiments.judging import HORIZON_H, Judged
 from spotlab_pipelines.experiments.scorecards import VersionScorecard, is_known
+from spotlab_pipelines.inference.card import cut, spaced, told
 
 if TYPE_CHECKING:
     from spotlab_pipelines.experiments.decision_value import DecisionValue
     from spotlab_pipelines.inference.versions import ServingVersion
 
 
-SCORECARD, RULE = "**Scorecard at", "\n\n---\n\n"
+SCORECARD, RULE = "Scorecard at", "\n\n---\n\n"
 """How the scorecard's part of a description begins and ends."""
 
 
@@ -48,8 +49,10 @@ def figures(page: Page) -> dict[str, float]:
 def tags(page: Page) -> dict[str, str]:
     """What versions and models are sorted by in MLflow's lists."""
     card = page.cards[HORIZON_H].row()
-    names = ("n", "events", "brier_skill", "roc_auc", "ece")
-    shown = {f"spotlab.{name}": f"{card[name]:.4g}" for name in names if card[name] is not None}
+    shown = {f"spotlab.{name}": f"{card[name]:.8g}" for name in ("n", "events") if card[name] is not None}
+    shown |= {
+        f"spotlab.{name}": f"{card[name]:.3g}" for name in ("brier_skill", "roc_auc", "ece") if card[name] is not None
+    }
     verdict = "the champion" if page.version.role == "champion" else "none" if page.verdict is None else ""
     return shown | {"spotlab.verdict": verdict or str(page.verdict and page.verdict.verdict)}
 
@@ -57,8 +60,9 @@ def tags(page: Page) -> dict[str, str]:
 def description(page: Page) -> str:
     """The scorecard as people read it on the version's page, in Markdown."""
     card = page.cards[HORIZON_H]
+    windows = f"windows {card.first:%Y-%m-%d %H:%M} to {card.last:%Y-%m-%d %H:%M} UTC"
     lines = [
-        f"{SCORECARD} {HORIZON_H} h**, windows {card.first:%Y-%m-%d %H:%M} to {card.last:%Y-%m-%d %H:%M} UTC.",
+        f"{SCORECARD} {HORIZON_H} h: {_summary(card)}, {windows}.",
         "",
         "| horizon | predictions | interrupted | base rate | Brier skill | 95 % interval | ROC-AUC | ECE |",
         "|---|---|---|---|---|---|---|---|",
@@ -66,9 +70,9 @@ def description(page: Page) -> str:
     for hours, each in page.cards.items():
         row = each.row()
         cells = [row["n"], row["events"], row["base_rate"], row["brier_skill"], None, row["roc_auc"], row["ece"]]
-        told = ["" if cell is None else f"{cell:.4g}" for cell in cells]
-        told[4] = "" if each.skill is None else f"{each.skill.low:.3f} … {each.skill.high:.3f}"
-        lines.append(f"| {hours} h | {' | '.join(told)} |")
+        shown = ["" if cell is None else told(cell) for cell in cells]
+        shown[4] = _interval(each)
+        lines.append(f"| {hours} h | {' | '.join(shown)} |")
     lines += ["", f"Left out at {HORIZON_H} h: {card.censored} censored, {card.pending} still open."]
     if card.retrospective:
         lines.append(f"{card.retrospective} of {card.predictions} were made of past windows and prove nothing.")
@@ -76,13 +80,29 @@ def description(page: Page) -> str:
         lines.append("It is the champion.")
     elif page.verdict is not None:
         lines.append(f"**Verdict** against {page.verdict.champion}: {page.verdict.verdict}. {page.verdict.why}")
-    return "\n".join(lines)
+    return spaced("\n".join(lines))
+
+
+def _summary(card: VersionScorecard) -> str:
+    """In plain words, as MLflow's lists show no more of a description than its first ones, and them as they are."""
+    row = card.row()
+    skill = "" if row["brier_skill"] is None else f", Brier skill {told(row['brier_skill'])} ({_interval(card)})"
+    return f"{told(row['n'])} predictions with an outcome, {told(row['events'])} interrupted{skill}"
+
+
+def _interval(card: VersionScorecard) -> str:
+    """The Brier skill's 95 % interval, which is infinite where nothing is known of the spread."""
+    if card.skill is None:
+        return ""
+    low, high = card.skill.low, card.skill.high
+    return f"{told(low)} … {told(high)}" if np.isfinite([low, high]).all() else "too few events"
 
 
 def above_card(scorecard: str, before: str) -> str:
     """A version's description anew: the scorecard in the place of an older one, above the model card, which stays."""
-    card = before.partition(RULE)[2] if before.startswith(SCORECARD) else before
-    return f"{scorecard}{RULE}{card}" if card else scorecard
+    # Earlier ones began with a bold word.
+    card = before.partition(RULE)[2] if before.lstrip("*").startswith(SCORECARD) else before
+    return cut(f"{scorecard}{RULE}{card}") if card else scorecard
 
 
 def finished_windows(rows: pd.DataFrame, *, since: str | None) -> pd.DataFrame:

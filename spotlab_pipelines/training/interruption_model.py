@@ -91,12 +91,14 @@ def register_fit(
     actor: str | None = None,
     more: dict[str, Any] | None = None,
     reference: Reference | None = None,
+    base: str = "",
 ) -> tuple[ServingVersion, str]:
     """Register a fit as the family's next candidate; its row, and the hash of the fit.
 
     Args:
         more: parameters besides those of the fit and of its data.
         reference: what drift is told from; by default the examples.
+        base: the version that it is recalibrated from.
     """
     found = fit_sha256(fitted.model)
     row = registry.register(
@@ -107,7 +109,7 @@ def register_fit(
         training=data.examples,
         fingerprint=data.fingerprint,
         reference=reference,
-        notes=Notes(data=data.sentence()),
+        notes=Notes(data=data.sentence(), base=base),
         params=fitted.params | data.params() | {"fit_sha256": found} | (more or {}),
         metrics=fit_metrics(fitted, examples),
         registered_by=registered_by,

@@ -129,6 +129,8 @@ def test_a_version_is_recalibrated_on_a_short_prefix_and_becomes_a_candidate(
     assert made["data_fingerprint"] == row.training_sha256 != base.training_sha256
     assert base.reference is not None
     assert row.reference == base.reference, "its models know what their base was fitted on"
+    page = mlflow_client(settings).get_model_version("time-in-state", "2").description
+    assert str(page).startswith("Recalibrated from time-in-state/1: ")
     params = mlflow_client(settings).get_run(row.mlflow_run_id).data.params
     assert (params["base_version"], params["base_sha256"]) == ("time-in-state/1", base.artifact_sha256)
     assert (params["source"], params["until"]) == ("generated", "2023-03-16T00:00:00+00:00")
