@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from spotlab_pipelines.inference.versions import ServingVersion
 
 
+ROWS = ("n", "events", "base_rate", "uncertainty")
+"""The figures of a scorecard that are of the rows and say nothing of the version."""
 SCORECARD, RULE = "Scorecard at", "\n\n---\n\n"
 """How the scorecard's part of a description begins and ends."""
 
@@ -34,16 +37,31 @@ class Page:
 
 
 def figures(page: Page) -> dict[str, float]:
-    """The scorecards at each horizon, the Brier skill's interval and what the decisions were worth, by metric."""
+    """The scorecards at each horizon, the Brier skill's interval and what the decisions were worth, by metric.
+
+    MLflow sorts metrics by name, and compares runs by the first one: `card/`, how good the predictions were, comes
+    before `decisions/`, the windows' `outcome/`, and `rows/`, what they were judged on.
+    """
     found = {}
     for hours, card in page.cards.items():
         figures = {} if card.card is None else card.card.metrics()
-        found |= {f"scorecard/{name}_{hours}h": value for name, value in figures.items()}
-        found[f"scorecard/censored_{hours}h"] = float(card.censored)
+        found |= {f"{'rows' if name in ROWS else 'card'}/{name}_{hours}h": value for name, value in figures.items()}
+        found[f"rows/censored_{hours}h"] = float(card.censored)
         ends = {} if card.skill is None else {"low": card.skill.low, "high": card.skill.high}
-        found |= {f"scorecard/brier_skill_{end}_{hours}h": value for end, value in ends.items() if np.isfinite(value)}
+        found |= {f"card/brier_skill_{end}_{hours}h": value for end, value in ends.items() if np.isfinite(value)}
     values = {} if page.value is None else page.value.metrics()
     return found | {f"decisions/{name}": value for name, value in values.items()}
+
+
+def parameters(page: Page, fit: Mapping[str, str]) -> dict[str, str]:
+    """What a version is, for the comparison of runs; `fit` are the parameters of the run that it was fitted in."""
+    version = page.version
+    found = {
+        "version": version.version, "family": version.family, "feature_spec": version.feature_spec,
+        "horizon_h": str(HORIZON_H), "data_fingerprint": version.training_sha256 or "fitted on no data",
+    }  # fmt: skip
+    named = {"fitted_on": "source", "fitted_through": "last_example", "recalibrated_from": "base_version"}
+    return found | {name: fit[of] for name, of in named.items() if of in fit}
 
 
 def tags(page: Page) -> dict[str, str]:

@@ -127,8 +127,8 @@ def description(card: str) -> str:
 
 
 def cut(text: str) -> str:
-    """A description, cut to what MLflow keeps; one that ends in a cut card says so still."""
-    return text if len(text) <= DESCRIPTION_MAX else text.removesuffix(CUT)[: DESCRIPTION_MAX - len(CUT)] + CUT
+    """A description, cut to what MLflow keeps, and where the rest is."""
+    return text if len(text) <= DESCRIPTION_MAX else text[: DESCRIPTION_MAX - len(CUT)] + CUT
 
 
 def spaced(markdown: str) -> str:

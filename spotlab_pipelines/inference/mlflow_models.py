@@ -31,6 +31,8 @@ CHAMPION_ALIAS = "champion"
 ROLE_TAG, STATUS_TAG = "spotlab.role", "spotlab.status"
 REFERENCE_FILE = "reference.json"
 CARD_FILE = "README.md"
+DIGEST_LENGTH = 32
+"""Of a fingerprint, as MLflow's digests of data sets have up to 36 characters."""
 FAMILIES = {
     "base-rate": "The share that was interrupted in the examples, the same for every pool: what a model has to beat.",
     "advisor-rate": "AWS's Spot Advisor: its monthly rate of an instance type in a region, as a constant hazard.",
@@ -75,7 +77,7 @@ def keep_model(
         files: more of its files by name; all are part of the hash it is pinned by.
         more_types: the types of a user's package that it holds.
     """
-    from mlflow.entities import Metric, Param
+    from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
 
     experiment = experiment_id(client, settings, EXPERIMENT)
     tags = {
@@ -93,6 +95,7 @@ def keep_model(
     now_ms = int(time.time() * 1000)
     client.log_batch(
         run_id,
+        tags=[RunTag("mlflow.note.content", description(card))],
         metrics=[Metric(name, float(value), now_ms, 0, model_id=model.model_id) for name, value in metrics.items()],
         params=[Param(name, value) for name, value in texts.items()],
     )
@@ -104,6 +107,9 @@ def keep_model(
             (folder / name).write_bytes(content)
         client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    if training_sha256 is not None:
+        _log_dataset(client, run_id, str(params.get("source", "training data")), training_sha256)
     _create_family(client, family, estimator)
     version = client.create_model_version(
         family,
@@ -144,6 +150,15 @@ def show_role(client: MlflowClient, *, family: str, number: int, role: str, was_
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
+
+
+def _log_dataset(client: MlflowClient, run_id: str, name: str, fingerprint: str) -> None:
+    """Say in MLflow's column of data sets what a run was fitted on; its digests are no longer than half of ours."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"fingerprint": fingerprint})
+    dataset = Dataset(name, fingerprint[:DIGEST_LENGTH], "archive", source)
+    client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])])
 
 
 def _save(

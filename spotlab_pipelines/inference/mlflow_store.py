@@ -33,7 +33,8 @@ DESCRIPTIONS = {
     "models": "How versions were fitted and validated: parameters, metrics and plots of what each had not seen.",
     "evaluations": "What versions predicted and decided: a run per account and version, a step per evaluated window.",
     "scorecards": "What versions are worth by what really happened: a run per version over the whole fleet. Select "
-    "some, then Compare or the charts.",
+    "some, then Compare or the charts. Metrics: card/ is how good all predictions were, decisions/ what its decisions "
+    "were worth, outcome/ each window, rows/ what it was judged on.",
 }
 """What an experiment is, for whoever finds it in MLflow's UI."""
 

@@ -17,7 +17,7 @@ from spotlab_pipelines.experiments.scorecard import Scorecard, scorecard
 from spotlab_pipelines.inference.card import Notes
 from spotlab_pipelines.inference.mlflow_store import mlflow_client, mlflow_errors
 from spotlab_pipelines.training.fingerprint import fit_sha256
-from spotlab_pipelines.training.fitting import Examples, Fitted, Progress, fit_family
+from spotlab_pipelines.training.fitting import MINIMUM_EVENTS, Examples, Fitted, Progress, fit_family
 
 if TYPE_CHECKING:
     from spotlab_pipelines.features.drift import Reference
@@ -61,8 +61,14 @@ def train_model(
     registered_by: str,
     actor: str | None = None,
     progress: Progress | None = None,
+    minimum_events: int = MINIMUM_EVENTS,
+    more: dict[str, Any] | None = None,
 ) -> TrainedModel:
     """Fit a family on examples, judge it, and register it as a candidate, which nobody is served by.
+
+    Args:
+        minimum_events: how many interruptions it takes.
+        more: parameters to log besides those of the fit and of its data.
 
     Raises:
         NotEnoughData: too few interruptions, or a horizon at which all examples ended alike. Nothing is registered.
@@ -72,9 +78,11 @@ def train_model(
     """
     say = progress or (lambda _: None)
     examples = Examples.of(data.examples, data.feature_spec)
-    fitted = fit_family(family, examples, say=say)
+    fitted = fit_family(family, examples, say=say, minimum_events=minimum_events)
     say("registering a candidate")
-    row, found = register_fit(registry, fitted, examples, data, family=family, registered_by=registered_by, actor=actor)
+    row, found = register_fit(
+        registry, fitted, examples, data, family=family, registered_by=registered_by, actor=actor, more=more
+    )
     say("drawing reliability, ROC, precision and recall, calibration over time")
     show_fit(settings, row, fitted, examples)
     return TrainedModel(row.version, row.status, found, data.fingerprint, fitted.params, dict(row.metrics))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from spotlab_pipelines.experiments.page_text import Page, above_card, description, tags
+from spotlab_pipelines.experiments.page_text import Page, above_card, description, parameters, tags
 from spotlab_pipelines.experiments.scorecards import scorecard_of
 from spotlab_pipelines.inference.card import DESCRIPTION_MAX
 from spotlab_pipelines.inference.versions import ServingVersion
@@ -46,6 +46,14 @@ def test_an_interval_of_too_few_events_is_not_an_infinite_one() -> None:
     text = description(page(days=1))
     assert "Brier skill 0.725 (too few events)" in text
     assert "inf" not in text
+
+
+def test_parameters_say_what_a_version_was_fitted_on() -> None:
+    fit = {"source": "generated", "last_example": "2026-02-01", "base_version": "logistic/0", "C_1h": "1.0"}
+    found = parameters(page(), fit)
+    assert found["fitted_on"] == "generated"
+    assert (found["fitted_through"], found["recalibrated_from"]) == ("2026-02-01", "logistic/0")
+    assert "fitted_on" not in parameters(page(), {})
 
 
 def test_tags_sort_as_numbers() -> None:

@@ -61,9 +61,16 @@ def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.
     run_ids = {version: run_of(link) for version, link in links.items()}
     run = client.get_run(run_ids["logistic/1"])
     assert run.info.run_name == "fleet logistic/1"
-    assert run.data.metrics["scorecard/brier_skill_6h"] == pytest.approx(cards[1].row()["brier_skill"])
-    assert run.data.metrics["scorecard/brier_skill_low_6h"] < run.data.metrics["scorecard/brier_skill_6h"]
-    assert {"scorecard/n_1h", "scorecard/ece_12h", "decisions/instance_days"} <= set(run.data.metrics)
+    assert run.data.metrics["card/brier_skill_6h"] == pytest.approx(cards[1].row()["brier_skill"])
+    assert run.data.metrics["card/brier_skill_low_6h"] < run.data.metrics["card/brier_skill_6h"]
+    assert {"rows/n_1h", "card/ece_12h", "decisions/instance_days"} <= set(run.data.metrics)
+    assert min(run.data.metrics).startswith("card/brier_"), "what runs are compared by at first"
+    expected = {"version": "logistic/1", "family": "logistic", "feature_spec": "v1", "horizon_h": "6"}
+    assert expected.items() <= run.data.params.items()
+    assert run.data.params["data_fingerprint"] == registry.get("logistic/1").training_sha256
+    advisor = client.get_run(run_ids["advisor-rate/1"]).data.params
+    assert advisor["data_fingerprint"] == "fitted on no data"
+    assert f"({settings.mlflow_ui}/#/models/logistic/versions/1?" in run.data.tags["mlflow.note.content"]
     # A point for each window whose outcomes are known, hours after the first.
     points = client.get_metric_history(run_ids["logistic/1"], "outcome/brier_6h")
     assert sorted(point.step for point in points) == [24 * day for day in range(20)]
@@ -78,7 +85,7 @@ def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.
     datasets = {each.dataset.digest for found in inputs if found for each in found.dataset_inputs}
     assert len(datasets) == 1
     model = client.get_logged_model(str(registry.get("logistic/1").mlflow_model_id))
-    mine = [metric for metric in model.metrics or [] if metric.key == "scorecard/roc_auc_6h"]
+    mine = [metric for metric in model.metrics or [] if metric.key == "card/roc_auc_6h"]
     assert [metric.dataset_digest for metric in mine] == list(datasets)
     assert model.tags["spotlab.verdict"] == verdicts[0].verdict
     version = client.get_model_version("logistic", "1")
@@ -103,7 +110,7 @@ def test_doing_it_again_adds_nothing_and_new_windows_their_points(
     run_id = run_of(first["logistic/1"])
 
     def points() -> dict[str, int]:
-        keys = ("outcome/brier_6h", "scorecard/brier_skill_6h", "decisions/instance_days")
+        keys = ("outcome/brier_6h", "card/brier_skill_6h", "decisions/instance_days")
         return {key: len(client.get_metric_history(run_id, key)) for key in keys}
 
     before = points()

@@ -63,6 +63,12 @@ def test_a_candidate_is_registered_with_all_that_tells_how_good_it_is(
     client = mlflow_client(settings)
     run = client.get_run(row.mlflow_run_id)
     assert run.info.run_name == "time-in-state/1"
+    assert run.inputs is not None
+    assert run.outputs is not None
+    [fitted_on] = run.inputs.dataset_inputs
+    assert (fitted_on.dataset.name, fitted_on.dataset.digest) == ("generated", trained["data_fingerprint"][:32])
+    assert [model.model_id for model in run.outputs.model_outputs] == [row.mlflow_model_id]
+    assert run.data.tags["mlflow.note.content"].startswith("Registered by spotlab models train; reads ")
     params = run.data.params
     assert params["data_fingerprint"] == trained["data_fingerprint"]
     assert params["fit_sha256"] == trained["fit_sha256"]
