@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROWS = ("n", "events", "base_rate", "uncertainty")
 """The figures of a scorecard that are of the rows and say nothing of the version."""
+PAST = "they show, but promote nobody"
 SCORECARD, RULE = "Scorecard at", "\n\n---\n\n"
 """How the scorecard's part of a description begins and ends."""
 
@@ -93,12 +94,20 @@ def description(page: Page) -> str:
         lines.append(f"| {hours} h | {' | '.join(shown)} |")
     lines += ["", f"Left out at {HORIZON_H} h: {card.censored} censored, {card.pending} still open."]
     if card.retrospective:
-        lines.append(f"{card.retrospective} of {card.predictions} were made of past windows and prove nothing.")
+        lines.append(f"{told(card.retrospective)} of {told(card.predictions)} are of past windows: {PAST}.")
     if page.version.role == "champion":
         lines.append("It is the champion.")
     elif page.verdict is not None:
-        lines.append(f"**Verdict** against {page.verdict.champion}: {page.verdict.verdict}. {page.verdict.why}")
+        lines.append(f"**Verdict** {verdict_text(page.verdict)}")
     return spaced("\n".join(lines))
+
+
+def verdict_text(verdict: Judged) -> str:
+    """A verdict and what it is of: the predictions of past windows, which a scorecard shows, do not count for it."""
+    counted = f"on {told(verdict.predictions)} live predictions with an outcome"
+    if not verdict.predictions:
+        counted = f"no live prediction has an outcome yet; those of past windows do not count: {PAST}"
+    return f"against {verdict.champion}: {verdict.verdict}, {counted}. {verdict.why}"
 
 
 def _summary(card: VersionScorecard) -> str:

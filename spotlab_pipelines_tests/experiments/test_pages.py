@@ -97,7 +97,7 @@ def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.
     assert {model.model_id for found in inputs if found for model in found.model_inputs} == {
         str(registry.get(each).mlflow_model_id) for each in run_ids
     }
-    assert f"**Verdict** against advisor-rate/1: {verdicts[0].verdict}" in str(version.description)
+    assert f"**Verdict** against advisor-rate/1: {verdicts[0].verdict}, on " in str(version.description)
     assert "It is the champion." in str(client.get_model_version("advisor-rate", "1").description)
     assert float(version.tags["spotlab.events"]) == cards[1].row()["events"]
 
