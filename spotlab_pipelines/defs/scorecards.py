@@ -12,6 +12,7 @@ from spotlab_pipelines.defs.resources import DatabaseParam, SettingsParam
 
 if TYPE_CHECKING:
     from spotlab_pipelines.experiments.judging import Judged
+    from spotlab_pipelines.experiments.scorecards import VersionScorecard
 
 VERDICTS = "verdicts"
 
@@ -38,21 +39,40 @@ def model_scorecards(settings: SettingsParam, database: DatabaseParam) -> dg.Mat
         now = datetime.now(UTC)
         verdicts = judge_challengers(database, now=now)
         cards, links = publish_scorecards(settings, database, verdicts, now=now)
-    table = markdown_rows([card.row() for card in cards])
     return dg.MaterializeResult(
         metadata={
             "versions": len(cards),
-            "scorecards": table,
+            "scorecards": markdown_rows(scorecard_rows(cards, verdicts)),
             "mlflow": dg.MetadataValue.md("\n".join(f"- [{name}]({url})" for name, url in links.items())),
+            **{f"{card.version} {name}": value for card in cards for name, value in plotted(card).items()},
         },
         check_results=[verdict_check(verdicts)],
     )
 
 
+def scorecard_rows(cards: Sequence["VersionScorecard"], verdicts: Sequence["Judged"]) -> list[dict[str, object]]:
+    """A row a version: what it is judged by and how it ended at first."""
+    said = {each.challenger: each.verdict for each in verdicts} | {each.champion: "champion" for each in verdicts}
+    first = ("version", "brier_skill", "brier_skill_low", "brier_skill_high")
+    rows = []
+    for card in cards:
+        row = card.row()
+        rows.append({name: row[name] for name in first} | {"verdict": said.get(card.version, "")} | row)
+    return rows
+
+
+def plotted(card: "VersionScorecard") -> dict[str, float]:
+    """The figures of a version that Dagster draws over its materialisations."""
+    row = card.row()
+    return {name: row[name] for name in ("brier_skill", "roc_auc", "ece", "n", "events") if row[name] is not None}
+
+
 def verdict_check(verdicts: Sequence["Judged"]) -> dg.AssetCheckResult:
     """Passes while there is nothing to do; warns of a verdict that somebody should act upon: promote or reject."""
+    from spotlab_pipelines.experiments.page_text import verdict_text
+
     decided = [each for each in verdicts if each.verdict in ("promote", "reject")]
-    told = "; ".join(f"{each.challenger} against {each.champion}: {each.verdict}. {each.why}" for each in verdicts)
+    told = "; ".join(f"{each.challenger} {verdict_text(each)}" for each in verdicts)
     return dg.AssetCheckResult(
         check_name=VERDICTS,
         passed=not decided,

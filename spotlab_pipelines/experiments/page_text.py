@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,17 @@ import pandas as pd
 
 from spotlab_pipelines.experiments.judging import HORIZON_H, Judged
 from spotlab_pipelines.experiments.scorecards import VersionScorecard, is_known
+from spotlab_pipelines.inference.card import cut, spaced, told
 
 if TYPE_CHECKING:
     from spotlab_pipelines.experiments.decision_value import DecisionValue
     from spotlab_pipelines.inference.versions import ServingVersion
 
 
-SCORECARD, RULE = "**Scorecard at", "\n\n---\n\n"
+ROWS = ("n", "events", "base_rate", "uncertainty")
+"""The figures of a scorecard that are of the rows and say nothing of the version."""
+PAST = "they show, but promote nobody"
+SCORECARD, RULE = "Scorecard at", "\n\n---\n\n"
 """How the scorecard's part of a description begins and ends."""
 
 
@@ -33,23 +38,40 @@ class Page:
 
 
 def figures(page: Page) -> dict[str, float]:
-    """The scorecards at each horizon, the Brier skill's interval and what the decisions were worth, by metric."""
+    """The scorecards at each horizon, the Brier skill's interval and what the decisions were worth, by metric.
+
+    MLflow sorts metrics by name, and compares runs by the first one: `card/`, how good the predictions were, comes
+    before `decisions/`, the windows' `outcome/`, and `rows/`, what they were judged on.
+    """
     found = {}
     for hours, card in page.cards.items():
         figures = {} if card.card is None else card.card.metrics()
-        found |= {f"scorecard/{name}_{hours}h": value for name, value in figures.items()}
-        found[f"scorecard/censored_{hours}h"] = float(card.censored)
+        found |= {f"{'rows' if name in ROWS else 'card'}/{name}_{hours}h": value for name, value in figures.items()}
+        found[f"rows/censored_{hours}h"] = float(card.censored)
         ends = {} if card.skill is None else {"low": card.skill.low, "high": card.skill.high}
-        found |= {f"scorecard/brier_skill_{end}_{hours}h": value for end, value in ends.items() if np.isfinite(value)}
+        found |= {f"card/brier_skill_{end}_{hours}h": value for end, value in ends.items() if np.isfinite(value)}
     values = {} if page.value is None else page.value.metrics()
     return found | {f"decisions/{name}": value for name, value in values.items()}
+
+
+def parameters(page: Page, fit: Mapping[str, str]) -> dict[str, str]:
+    """What a version is, for the comparison of runs; `fit` are the parameters of the run that it was fitted in."""
+    version = page.version
+    found = {
+        "version": version.version, "family": version.family, "feature_spec": version.feature_spec,
+        "horizon_h": str(HORIZON_H), "data_fingerprint": version.training_sha256 or "fitted on no data",
+    }  # fmt: skip
+    named = {"fitted_on": "source", "fitted_through": "last_example", "recalibrated_from": "base_version"}
+    return found | {name: fit[of] for name, of in named.items() if of in fit}
 
 
 def tags(page: Page) -> dict[str, str]:
     """What versions and models are sorted by in MLflow's lists."""
     card = page.cards[HORIZON_H].row()
-    names = ("n", "events", "brier_skill", "roc_auc", "ece")
-    shown = {f"spotlab.{name}": f"{card[name]:.4g}" for name in names if card[name] is not None}
+    shown = {f"spotlab.{name}": f"{card[name]:.8g}" for name in ("n", "events") if card[name] is not None}
+    shown |= {
+        f"spotlab.{name}": f"{card[name]:.3g}" for name in ("brier_skill", "roc_auc", "ece") if card[name] is not None
+    }
     verdict = "the champion" if page.version.role == "champion" else "none" if page.verdict is None else ""
     return shown | {"spotlab.verdict": verdict or str(page.verdict and page.verdict.verdict)}
 
@@ -57,8 +79,9 @@ def tags(page: Page) -> dict[str, str]:
 def description(page: Page) -> str:
     """The scorecard as people read it on the version's page, in Markdown."""
     card = page.cards[HORIZON_H]
+    windows = f"windows {card.first:%Y-%m-%d %H:%M} to {card.last:%Y-%m-%d %H:%M} UTC"
     lines = [
-        f"{SCORECARD} {HORIZON_H} h**, windows {card.first:%Y-%m-%d %H:%M} to {card.last:%Y-%m-%d %H:%M} UTC.",
+        f"{SCORECARD} {HORIZON_H} h: {_summary(card)}, {windows}.",
         "",
         "| horizon | predictions | interrupted | base rate | Brier skill | 95 % interval | ROC-AUC | ECE |",
         "|---|---|---|---|---|---|---|---|",
@@ -66,23 +89,47 @@ def description(page: Page) -> str:
     for hours, each in page.cards.items():
         row = each.row()
         cells = [row["n"], row["events"], row["base_rate"], row["brier_skill"], None, row["roc_auc"], row["ece"]]
-        told = ["" if cell is None else f"{cell:.4g}" for cell in cells]
-        told[4] = "" if each.skill is None else f"{each.skill.low:.3f} … {each.skill.high:.3f}"
-        lines.append(f"| {hours} h | {' | '.join(told)} |")
+        shown = ["" if cell is None else told(cell) for cell in cells]
+        shown[4] = _interval(each)
+        lines.append(f"| {hours} h | {' | '.join(shown)} |")
     lines += ["", f"Left out at {HORIZON_H} h: {card.censored} censored, {card.pending} still open."]
     if card.retrospective:
-        lines.append(f"{card.retrospective} of {card.predictions} were made of past windows and prove nothing.")
+        lines.append(f"{told(card.retrospective)} of {told(card.predictions)} are of past windows: {PAST}.")
     if page.version.role == "champion":
         lines.append("It is the champion.")
     elif page.verdict is not None:
-        lines.append(f"**Verdict** against {page.verdict.champion}: {page.verdict.verdict}. {page.verdict.why}")
-    return "\n".join(lines)
+        lines.append(f"**Verdict** {verdict_text(page.verdict)}")
+    return spaced("\n".join(lines))
+
+
+def verdict_text(verdict: Judged) -> str:
+    """A verdict and what it is of: the predictions of past windows, which a scorecard shows, do not count for it."""
+    counted = f"on {told(verdict.predictions)} live predictions with an outcome"
+    if not verdict.predictions:
+        counted = f"no live prediction has an outcome yet; those of past windows do not count: {PAST}"
+    return f"against {verdict.champion}: {verdict.verdict}, {counted}. {verdict.why}"
+
+
+def _summary(card: VersionScorecard) -> str:
+    """In plain words, as MLflow's lists show no more of a description than its first ones, and them as they are."""
+    row = card.row()
+    skill = "" if row["brier_skill"] is None else f", Brier skill {told(row['brier_skill'])} ({_interval(card)})"
+    return f"{told(row['n'])} predictions with an outcome, {told(row['events'])} interrupted{skill}"
+
+
+def _interval(card: VersionScorecard) -> str:
+    """The Brier skill's 95 % interval, which is infinite where nothing is known of the spread."""
+    if card.skill is None:
+        return ""
+    low, high = card.skill.low, card.skill.high
+    return f"{told(low)} … {told(high)}" if np.isfinite([low, high]).all() else "too few events"
 
 
 def above_card(scorecard: str, before: str) -> str:
     """A version's description anew: the scorecard in the place of an older one, above the model card, which stays."""
-    card = before.partition(RULE)[2] if before.startswith(SCORECARD) else before
-    return f"{scorecard}{RULE}{card}" if card else scorecard
+    # Earlier ones began with a bold word.
+    card = before.partition(RULE)[2] if before.lstrip("*").startswith(SCORECARD) else before
+    return cut(f"{scorecard}{RULE}{card}") if card else scorecard
 
 
 def finished_windows(rows: pd.DataFrame, *, since: str | None) -> pd.DataFrame:

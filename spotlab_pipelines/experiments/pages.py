@@ -31,6 +31,7 @@ from spotlab_pipelines.experiments.page_text import (
     digest_of,
     figures,
     finished_windows,
+    parameters,
     tags,
 )
 from spotlab_pipelines.experiments.plots import Said, outcome_plots
@@ -43,7 +44,7 @@ from spotlab_pipelines.experiments.scorecards import (
     version_values,
 )
 from spotlab_pipelines.experiments.tracking import METRICS_PER_BATCH
-from spotlab_pipelines.inference.mlflow_store import experiment_id, mlflow_client, mlflow_errors
+from spotlab_pipelines.inference.mlflow_store import experiment_id, mlflow_client, mlflow_errors, ui_page
 from spotlab_pipelines.inference.versions import ServingVersion, select_versions
 from spotlab_pipelines.settings import HORIZONS_H
 
@@ -79,9 +80,9 @@ def publish_scorecards(
         for page in pages:
             with mlflow_errors():
                 run_id = _run_of(client, experiment, page)
-                _publish(client, run_id, page, now=now)
+                _publish(client, settings, run_id, page, now=now)
                 _publish_accounts(client, connection, page)
-            links[page.version.version] = f"{settings.mlflow_ui}/#/experiments/{experiment}/runs/{run_id}"
+            links[page.version.version] = ui_page(settings, f"experiments/{experiment}/runs/{run_id}")
     return [page.cards[HORIZON_H] for page in pages], links
 
 
@@ -117,16 +118,23 @@ def _run_of(client: MlflowClient, experiment: str, page: Page) -> str:
     return run_id
 
 
-def _publish(client: MlflowClient, run_id: str, page: Page, *, now: datetime) -> None:
-    from mlflow.entities import RunTag
+def _publish(client: MlflowClient, settings: Settings, run_id: str, page: Page, *, now: datetime) -> None:
+    from mlflow.entities import Param, RunTag
 
     model_id = _linkable(client, page.version)
     known_tags = client.get_run(run_id).data.tags
+    fit: dict[str, str] = {}
+    with _unless_lost():
+        fit = client.get_run(page.version.mlflow_run_id).data.params
+    client.log_batch(run_id, params=[Param(name, value) for name, value in parameters(page, fit).items()])
     first = pd.Timestamp(known_tags[FIRST_TAG])
     windows = finished_windows(page.rows, since=known_tags.get(THROUGH_TAG))
     steps = [int((window - first) / timedelta(hours=1)) for window in windows.index]
     points = _window_metrics(windows, steps, run_id)
-    shown = tags(page) | {"spotlab.role": page.version.role, "mlflow.note.content": description(page)}
+    # A run's page links no model of another experiment.
+    family, number = page.version.family, str(page.version.number)
+    way = f"[{page.version.version} in the model registry]({ui_page(settings, f'models/{family}/versions/{number}')})"
+    shown = tags(page) | {"spotlab.role": page.version.role, "mlflow.note.content": f"{description(page)}\n\n{way}"}
     if len(windows):
         shown[THROUGH_TAG] = windows.index.max().isoformat()
     fingerprint = hashlib.sha256(repr((figures(page), digest_of(page.rows))).encode()).hexdigest()
@@ -135,7 +143,6 @@ def _publish(client: MlflowClient, run_id: str, page: Page, *, now: datetime) ->
         _draw(client, run_id, page)
         shown[FIGURES_TAG] = fingerprint
     _send(client, run_id, points, [RunTag(key, value) for key, value in shown.items()])
-    family, number = page.version.family, str(page.version.number)
     with _unless_lost():
         for key, value in tags(page).items():
             client.set_model_version_tag(family, number, key, value)

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 SIZE_IN = (6.0, 4.5)
 DAY_US = 86_400_000_000
 BAR_WIDTH = 30
+TITLES = {
+    "reliability": "Reliability",
+    "roc": "ROC",
+    "precision_recall": "Precision and recall",
+    "calibration_over_time": "Calibration over time",
+}
+"""What a picture says that it is, by its name."""
 
 
 class Said(NamedTuple):
@@ -32,13 +39,12 @@ def outcome_plots(said: Mapping[str, Said], *, title: str) -> dict[str, bytes]:
 
     Without both outcomes there are no curves of roc and precision_recall.
     """
-    drawings = _drawings(said)
-    return {name: _png([draw], title) for name, draw in drawings.items()}
+    return {name: _png({name: draw}, title) for name, draw in _drawings(said).items()}
 
 
 def one_picture(said: Mapping[str, Said], *, title: str) -> bytes:
     """All of `outcome_plots` side by side."""
-    return _png(list(_drawings(said).values()), title)
+    return _png(_drawings(said), title)
 
 
 def reliability_lines(bins: pd.DataFrame) -> list[str]:
@@ -73,24 +79,32 @@ def _drawings(said: Mapping[str, Said]) -> dict[str, Callable[[Axes], None]]:
         axes.set(xlabel="false positive rate", ylabel="true positive rate")
 
     def precision_recall(axes: Axes) -> None:
-        from sklearn.metrics import precision_recall_curve
+        from sklearn.metrics import average_precision_score, precision_recall_curve
 
+        for rate in sorted({float(each.outcome.mean()) for each in said.values()}):
+            axes.axhline(rate, color="grey", linewidth=1, label=f"base rate {rate:.3g}")
+        top = 0.0
         for name, each in said.items():
             precision, recall, _ = precision_recall_curve(each.outcome, each.predicted)
-            axes.plot(recall, precision, label=f"{name}, base rate {each.outcome.mean():.3f}")
-        axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02))
+            # It ends in (recall 0, precision 1), which no threshold has: the highest scores' precision holds to the
+            # axis. In steps, the area is the average precision; straight lines would flatter who has few scores.
+            precision[-1], top = precision[-2], max(top, precision[:-1].max())
+            average = average_precision_score(each.outcome, each.predicted)
+            axes.plot(recall, precision, drawstyle="steps-post", label=f"{name}, average precision {average:.3f}")
+        axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.05 * top))
 
     def over_time(axes: Axes) -> None:
+        rows = {name: (each.at.tobytes(), each.outcome.tobytes()) for name, each in said.items()}
         for name, each in said.items():
-            day, place = np.unique(each.at // DAY_US, return_inverse=True)
-            count, dates = np.bincount(place), (day * 86_400).astype("datetime64[s]")
-            [line] = axes.plot(
-                dates, np.bincount(place, weights=each.predicted) / count, marker=".", label=f"{name}, predicted"
-            )
-            axes.plot(
-                dates, np.bincount(place, weights=each.outcome) / count, linestyle="--", marker=".",
-                color=line.get_color(), label=f"{name}, interrupted",
-            )  # fmt: skip
+            [line] = axes.plot(*_by_day(each.at, each.predicted), marker=".", label=f"{name}, predicted")
+            # Versions that are judged on the same rows share what came of them.
+            alike = [other for other in said if rows[other] == rows[name]]
+            if name == alike[0]:
+                label, color = (
+                    (f"{name}, interrupted", line.get_color()) if len(alike) == 1 else ("interrupted", "black")
+                )
+                dates, share = _by_day(each.at, each.outcome)
+                axes.plot(dates, share, linestyle="--", marker=".", color=color, label=label)
         axes.set(ylabel="share by day", ylim=(0, None))
         axes.tick_params(axis="x", rotation=30)
 
@@ -99,13 +113,24 @@ def _drawings(said: Mapping[str, Said]) -> dict[str, Callable[[Axes], None]]:
     return {"reliability": reliability, **curves, "calibration_over_time": over_time}
 
 
-def _png(drawings: list[Callable[[Axes], None]], title: str) -> bytes:
+def _by_day(at: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All days from the first to the last, and the mean of each: NaN, where a line breaks, on those without a row."""
+    day = at // DAY_US
+    place = day - day.min()
+    count = np.bincount(place)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(place, weights=values) / count
+    return ((day.min() + np.arange(len(count))) * 86_400).astype("datetime64[s]"), mean
+
+
+def _png(drawings: Mapping[str, Callable[[Axes], None]], title: str) -> bytes:
     # Without pyplot: nothing is registered anywhere, and no display is looked for.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(SIZE_IN[0] * len(drawings), SIZE_IN[1]), layout="constrained")
-    for axes, draw in zip(np.atleast_1d(figure.subplots(1, len(drawings))), drawings, strict=True):
+    for axes, (name, draw) in zip(np.atleast_1d(figure.subplots(1, len(drawings))), drawings.items(), strict=True):
         draw(axes)
+        axes.set_title(TITLES[name])
         axes.legend(fontsize="small")
     figure.suptitle(title)
     buffer = io.BytesIO()

@@ -19,7 +19,7 @@ from spotlab_pipelines.database.evaluations import EvaluationKey, lock_account
 from spotlab_pipelines.database.tables import TrackingRun
 from spotlab_pipelines.experiments.log import log_evaluation
 from spotlab_pipelines.experiments.metrics import VersionMetrics, evaluation_metrics
-from spotlab_pipelines.inference.mlflow_store import experiment_id, mlflow_client, mlflow_errors
+from spotlab_pipelines.inference.mlflow_store import experiment_id, mlflow_client, mlflow_errors, ui_page
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -89,7 +89,7 @@ def track_evaluation(settings: Settings, engine: sa.Engine, key: EvaluationKey) 
         experiment_id=experiment,
         step=points[0].step if points else 0,
         runs=runs,
-        links={version: f"{settings.mlflow_ui}/#/experiments/{experiment}/runs/{run}" for version, run in runs.items()},
+        links={version: ui_page(settings, f"experiments/{experiment}/runs/{run}") for version, run in runs.items()},
         metrics={point.each.version: len(point.each.metrics) for point in points},
     )
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 DESCRIPTION_MAX = 5000
 """Characters that MLflow keeps of a version's description."""
 CUT = "\n\n… The whole card is README.md of the artifact."
+ROOM = "&emsp;"
 LIMITS = (
-    "It knows nothing but the features above: no capacity that EC2 does not show, no event that has not begun.",
+    "It knows nothing but the features below: no capacity that EC2 does not show, no event that has not begun.",
     "A probability outside what it was fitted on (see the drift of each evaluation) is an extrapolation.",
     "How good it is now, its scorecard says; the metrics here are those of its registration.",
 )
@@ -30,11 +31,13 @@ class Notes:
 
     Attributes:
         data: what it was fitted on, in a sentence or two; "" if on nothing.
+        base: the version that it is recalibrated from; "" if from none.
         limits: what it cannot do, besides `LIMITS`.
     """
 
     data: str = ""
     limits: tuple[str, ...] = ()
+    base: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,13 +80,17 @@ def model_card(facts: CardFacts) -> str:
         "Predicts the probability that a Spot instance in a pool (instance type, availability zone id, product) is"
         f" interrupted within {horizons} hours; it does not fall with the horizon."
     )
+    base = f"Recalibrated from {facts.notes.base}: its models, with a map more for each horizon. "
+    first = f"{base if facts.notes.base else ''}Registered by {facts.registered_by}; "
     return "\n".join(
         [
             f"# {facts.family}",
             "",
+            f"{first}reads {len(spec.features)} features of spec {spec.version}.",
+            "",
             predicts,
             "",
-            f"Kind: `{facts.kind}`. Registered by: {facts.registered_by}.",
+            f"Kind: `{facts.kind}`.",
             "",
             "## Data",
             "",
@@ -111,18 +118,40 @@ def model_card(facts: CardFacts) -> str:
     )
 
 
-def description(card: str, below: str = "") -> str:
-    """A card as MLflow's description: cut to what MLflow keeps; what stands `below` (a scorecard, say) is whole."""
-    room = DESCRIPTION_MAX - len(below)
-    return (card if len(card) <= room else card[: max(room - len(CUT), 0)] + CUT) + below
+def description(card: str) -> str:
+    """A card as MLflow's description: without its heading, as MLflow's lists show the first words as they are, with
+    room between the columns of tables, of which MLflow leaves none, and cut to what it keeps.
+    """
+    body = card.partition("\n\n")[2] if card.startswith("# ") else card
+    return cut(spaced(body))
+
+
+def cut(text: str) -> str:
+    """A description, cut to what MLflow keeps, and where the rest is."""
+    return text if len(text) <= DESCRIPTION_MAX else text[: DESCRIPTION_MAX - len(CUT)] + CUT
+
+
+def spaced(markdown: str) -> str:
+    """Markdown whose tables have room between their columns in MLflow's UI."""
+    lines = [
+        line.replace(" | ", f"{ROOM} | ") if line.startswith("| ") and not line.startswith("| ---") else line
+        for line in markdown.splitlines()
+    ]
+    return "\n".join(lines)
+
+
+def told(value: float) -> str:
+    """A figure for people: whole numbers whole and with their thousands apart, others with three digits that count."""
+    return f"{value:,.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _data(facts: CardFacts) -> str:
     if facts.training_sha256 is None:
         fitted = "It was fitted on no data." if facts.training_rows is None else "Its data have no fingerprint."
     else:
-        rows = "" if facts.training_rows is None else f"{facts.training_rows:,} examples, "
-        fitted = f"{rows}fingerprint `{facts.training_sha256}`."
+        # Whoever says what it was fitted on says of how many.
+        counted = facts.training_rows is not None and not facts.notes.data
+        fitted = f"{f'{facts.training_rows:,} examples. ' if counted else ''}Fingerprint: `{facts.training_sha256}`."
     return f"{facts.notes.data} {fitted}".strip()
 
 
@@ -134,7 +163,7 @@ def _metrics(metrics: Mapping[str, float], horizons_h: Sequence[int]) -> list[st
     for name, value in metrics.items():
         figure, _, column = name.rpartition("_")
         row, key = (table.setdefault(figure, {}), column) if column in columns else (others, name)
-        row[key] = f"{value:.6g}"
+        row[key] = told(value)
     if not table:
         return _rows("metric", others)
     rows = [[figure, *(row.get(column, "") for column in columns)] for figure, row in sorted(table.items())]

@@ -28,9 +28,19 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "models"
 CHAMPION_ALIAS = "champion"
-ROLE_TAG = "spotlab.role"
+ROLE_TAG, STATUS_TAG = "spotlab.role", "spotlab.status"
 REFERENCE_FILE = "reference.json"
 CARD_FILE = "README.md"
+DIGEST_LENGTH = 32
+"""Of a fingerprint, as MLflow's digests of data sets have up to 36 characters."""
+FAMILIES = {
+    "base-rate": "The share that was interrupted in the examples, the same for every pool: what a model has to beat.",
+    "advisor-rate": "AWS's Spot Advisor: its monthly rate of an instance type in a region, as a constant hazard.",
+    "time-in-state": "How long a pool has been available or has failed, as hazards counted in the examples.",
+    "logistic": "A logistic regression over the features of a pool, one for each horizon.",
+    "boosting": "Gradient boosted trees over the features of a pool, one model for each horizon.",
+}
+"""What a family is, for MLflow's page of it. From then on that text is people's, who may edit it there."""
 # Stated, because finding them out takes MLflow three seconds a model.
 PIP_REQUIREMENTS = ["scikit-learn>=1.9,<1.10", "skops>=0.16,<0.17", "numpy>=2.4,<2.5", "spotlab-pipelines"]
 
@@ -67,7 +77,7 @@ def keep_model(
         files: more of its files by name; all are part of the hash it is pinned by.
         more_types: the types of a user's package that it holds.
     """
-    from mlflow.entities import Metric, Param
+    from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
 
     experiment = experiment_id(client, settings, EXPERIMENT)
     tags = {
@@ -85,6 +95,7 @@ def keep_model(
     now_ms = int(time.time() * 1000)
     client.log_batch(
         run_id,
+        tags=[RunTag("mlflow.note.content", description(card))],
         metrics=[Metric(name, float(value), now_ms, 0, model_id=model.model_id) for name, value in metrics.items()],
         params=[Param(name, value) for name, value in texts.items()],
     )
@@ -96,12 +107,15 @@ def keep_model(
             (folder / name).write_bytes(content)
         client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, "READY")
-    _create_family(client, family)
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    if training_sha256 is not None:
+        _log_dataset(client, run_id, str(params.get("source", "training data")), training_sha256)
+    _create_family(client, family, estimator)
     version = client.create_model_version(
         family,
         source=str(model.artifact_location),
         run_id=run_id,
-        tags=tags,
+        tags=tags | {ROLE_TAG: "none", STATUS_TAG: "candidate"},
         description=description(card),
         model_id=model.model_id,
     )
@@ -120,7 +134,7 @@ def keep_model(
 
 
 def show_role(client: MlflowClient, *, family: str, number: int, role: str, was_champion: bool) -> None:
-    """Let MLflow show a version's role: a tag on the version, and the alias of the champion.
+    """Let MLflow show a version's role: a tag on the version, and the alias of the champion. It is a candidate no more.
 
     A version that MLflow has lost is not shown; what is served does not depend on it.
     """
@@ -128,6 +142,7 @@ def show_role(client: MlflowClient, *, family: str, number: int, role: str, was_
 
     try:
         client.set_model_version_tag(family, str(number), ROLE_TAG, role)
+        client.delete_model_version_tag(family, str(number), STATUS_TAG)
         if role == "champion":
             client.set_registered_model_alias(family, CHAMPION_ALIAS, str(number))
         elif was_champion:
@@ -135,6 +150,15 @@ def show_role(client: MlflowClient, *, family: str, number: int, role: str, was_
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
+
+
+def _log_dataset(client: MlflowClient, run_id: str, name: str, fingerprint: str) -> None:
+    """Say in MLflow's column of data sets what a run was fitted on; its digests are no longer than half of ours."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"fingerprint": fingerprint})
+    dataset = Dataset(name, fingerprint[:DIGEST_LENGTH], "archive", source)
+    client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])])
 
 
 def _save(
@@ -160,11 +184,14 @@ def _save(
         )
 
 
-def _create_family(client: MlflowClient, family: str) -> None:
+def _create_family(client: MlflowClient, family: str, estimator: HorizonEstimator) -> None:
     from mlflow.exceptions import MlflowException
 
+    kind = type(estimator)
     try:
-        client.create_registered_model(family)
+        client.create_registered_model(
+            family, description=FAMILIES.get(family, f"Models of the kind {kind.__module__}.{kind.__qualname__}.")
+        )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

@@ -30,10 +30,11 @@ MLFLOW_ENVIRONMENT = {
 }
 """Read while mlflow is imported: nothing is sent home, no pickle is opened, creating tables is no news."""
 DESCRIPTIONS = {
-    "models": "How versions were fitted and backtested: parameters, metrics and plots of what each had not seen.",
+    "models": "How versions were fitted and validated: parameters, metrics and plots of what each had not seen.",
     "evaluations": "What versions predicted and decided: a run per account and version, a step per evaluated window.",
     "scorecards": "What versions are worth by what really happened: a run per version over the whole fleet. Select "
-    "some, then Compare or the charts.",
+    "some, then Compare or the charts. Metrics: card/ is how good all predictions were, decisions/ what its decisions "
+    "were worth, outcome/ each window, rows/ what it was judged on.",
 }
 """What an experiment is, for whoever finds it in MLflow's UI."""
 
@@ -63,6 +64,15 @@ def mlflow_client(settings: Settings) -> MlflowClient:
                 MlflowClient(tracking_uri=url, registry_uri=url).search_registered_models(max_results=1)
             _prepared.add((os.getpid(), url))
     return MlflowClient(tracking_uri=url, registry_uri=url)
+
+
+def ui_page(settings: Settings, page: str) -> str:
+    """The address of a page of MLflow's UI such as `experiments/3/runs`.
+
+    In its mode for trained models: by default it shows the traces and agents of language models, of which there are
+    none.
+    """
+    return f"{settings.mlflow_ui}/#/{page}?workflowType=machine_learning"
 
 
 def artifact_location(settings: Settings, folder: str) -> str:

@@ -15,9 +15,9 @@ from spotlab_pipelines.errors import NotEnoughData
 from spotlab_pipelines.features.specs import V1
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.training.data import collect_accounts
-from spotlab_pipelines.training.fitting import MINIMUM_EVENTS, Examples, fit_family
+from spotlab_pipelines.training.fitting import MINIMUM_EVENTS
 from spotlab_pipelines.training.history import SAMPLED_EVERY, TRAINING_DAYS, Progress
-from spotlab_pipelines.training.interruption_model import register_fit
+from spotlab_pipelines.training.interruption_model import train_model
 
 if TYPE_CHECKING:
     import redis as redis_client
@@ -120,16 +120,17 @@ def _logistic(
             settings, engine, sessions, redis, archive,
             feature_spec=V1.version, until=until, days=training_days, progress=say,
         )  # fmt: skip
-        examples = Examples.of(data.examples, data.feature_spec)
-        fitted = fit_family(family, examples, say=say, minimum_events=MINIMUM_EVENTS)
+        more = {"sampled_every": str(SAMPLED_EVERY), "open_bucket_rate": settings.open_bucket_rate}
+        trained = train_model(
+            settings, registry, data,
+            family=family, registered_by=REGISTERED_BY, progress=say, minimum_events=MINIMUM_EVENTS, more=more,
+        )  # fmt: skip
     except NotEnoughData as error:
         return FirstModel(family, None, "none", f"Not fitted: {error}")
-    more = {"sampled_every": str(SAMPLED_EVERY), "open_bucket_rate": settings.open_bucket_rate}
-    found, _ = register_fit(registry, fitted, examples, data, family=family, registered_by=REGISTERED_BY, more=more)
-    found = registry.approve(found.version, role="challenger")
+    found = registry.approve(trained.version, role="challenger")
     auc = found.metrics.get("auc_6h")
     judged = "" if auc is None else f"; AUC at 6 h {auc:.3f} on days and pools left out"
-    note = f"Fitted on {len(examples)} examples{judged}."
+    note = f"Fitted on {len(data.examples)} examples{judged}."
     return FirstModel(family, found.version, found.role, note, dict(found.metrics))
 
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spotlab_pipelines.experiments.plots import Said, outcome_plots
 from spotlab_pipelines.experiments.scorecard import Scorecard, scorecard
 from spotlab_pipelines.inference.card import Notes
 from spotlab_pipelines.inference.mlflow_store import mlflow_client, mlflow_errors
 from spotlab_pipelines.training.fingerprint import fit_sha256
-from spotlab_pipelines.training.fitting import Examples, Fitted, Progress, fit_family
-from spotlab_pipelines.training.plots import backtest_plots
+from spotlab_pipelines.training.fitting import MINIMUM_EVENTS, Examples, Fitted, Progress, fit_family
 
 if TYPE_CHECKING:
     from spotlab_pipelines.features.drift import Reference
@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 METRICS = {"auc": "roc_auc", "pr_auc": "pr_auc", "log_loss": "log_loss", "brier": "brier"}
 METRICS |= {"brier_skill": "brier_skill", "ece": "ece", "n": "n", "events": "events", "base_rate": "base_rate"}
+FOLDER = "validation"
+"""Of a run's artifacts: what the fit's predictions of examples that it had not seen were worth."""
 BLOCKED, WALKED = "", "walk_forward_"
+HOW = {"out_of_fold": "out of fold", "walk_forward": "walking forward"}
+"""How the predictions that a fit is judged by were made: of other days and pools, of the days before."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,14 @@ def train_model(
     registered_by: str,
     actor: str | None = None,
     progress: Progress | None = None,
+    minimum_events: int = MINIMUM_EVENTS,
+    more: dict[str, Any] | None = None,
 ) -> TrainedModel:
     """Fit a family on examples, judge it, and register it as a candidate, which nobody is served by.
+
+    Args:
+        minimum_events: how many interruptions it takes.
+        more: parameters to log besides those of the fit and of its data.
 
     Raises:
         NotEnoughData: too few interruptions, or a horizon at which all examples ended alike. Nothing is registered.
@@ -68,9 +78,11 @@ def train_model(
     """
     say = progress or (lambda _: None)
     examples = Examples.of(data.examples, data.feature_spec)
-    fitted = fit_family(family, examples, say=say)
+    fitted = fit_family(family, examples, say=say, minimum_events=minimum_events)
     say("registering a candidate")
-    row, found = register_fit(registry, fitted, examples, data, family=family, registered_by=registered_by, actor=actor)
+    row, found = register_fit(
+        registry, fitted, examples, data, family=family, registered_by=registered_by, actor=actor, more=more
+    )
     say("drawing reliability, ROC, precision and recall, calibration over time")
     show_fit(settings, row, fitted, examples)
     return TrainedModel(row.version, row.status, found, data.fingerprint, fitted.params, dict(row.metrics))
@@ -87,12 +99,14 @@ def register_fit(
     actor: str | None = None,
     more: dict[str, Any] | None = None,
     reference: Reference | None = None,
+    base: str = "",
 ) -> tuple[ServingVersion, str]:
     """Register a fit as the family's next candidate; its row, and the hash of the fit.
 
     Args:
         more: parameters besides those of the fit and of its data.
         reference: what drift is told from; by default the examples.
+        base: the version that it is recalibrated from.
     """
     found = fit_sha256(fitted.model)
     row = registry.register(
@@ -103,7 +117,7 @@ def register_fit(
         training=data.examples,
         fingerprint=data.fingerprint,
         reference=reference,
-        notes=Notes(data=data.sentence()),
+        notes=Notes(data=data.sentence(), base=base),
         params=fitted.params | data.params() | {"fit_sha256": found} | (more or {}),
         metrics=fit_metrics(fitted, examples),
         registered_by=registered_by,
@@ -142,7 +156,7 @@ def show_fit(settings: Settings, row: ServingVersion, fitted: Fitted, examples: 
     """Log a fit's curves as tables and as pictures to the run of its version."""
     client = mlflow_client(settings)
     with tempfile.TemporaryDirectory() as scratch:
-        for kind, told in (("out_of_fold", fitted.blocked), ("walk_forward", fitted.walked)):
+        for kind, told in zip(HOW, (fitted.blocked, fitted.walked), strict=True):
             for column, horizon in enumerate(examples.horizons_h):
                 card = _card(examples, told, column)
                 if card is None or not 0 < card.events < card.n:
@@ -152,14 +166,12 @@ def show_fit(settings: Settings, row: ServingVersion, fitted: Fitted, examples: 
                 card.bins.to_csv(folder / "reliability.csv", index=False)
                 card.thresholds.to_csv(folder / "thresholds.csv", index=False)
                 known = _known(examples, told, column)
-                title = f"{row.version}, {horizon} h, {kind.replace('_', ' ')}"
-                plots = backtest_plots(
-                    examples.labels[known, column], told[known, column], examples.places.at[known], title=title
-                )
+                said = Said(examples.labels[known, column], told[known, column], examples.places.at[known])
+                plots = outcome_plots({HOW[kind]: said}, title=f"{row.version} at {horizon} h, {HOW[kind]}")
                 for name, picture in plots.items():
                     (folder / f"{name}.png").write_bytes(picture)
         with mlflow_errors():
-            client.log_artifacts(row.mlflow_run_id, scratch, "backtest")
+            client.log_artifacts(row.mlflow_run_id, scratch, FOLDER)
 
 
 def _known(examples: Examples, told: np.ndarray, column: int) -> np.ndarray:

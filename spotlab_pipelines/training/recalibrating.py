@@ -60,7 +60,7 @@ def recalibrated_version(
     # What the models know is what their base was fitted on: the new rows taught a map alone.
     made, found = register_fit(
         registry, fitted, examples, data, family=row.family, registered_by=registered_by, actor=actor, more=base,
-        reference=row.reference,
+        reference=row.reference, base=row.version,
     )  # fmt: skip
     say("drawing reliability, ROC, precision and recall, calibration over time")
     show_fit(settings, made, fitted, examples)

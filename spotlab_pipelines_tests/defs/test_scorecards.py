@@ -25,7 +25,14 @@ HELD = Judged(
 def test_a_verdict_to_act_upon_warns_and_says_why() -> None:
     held = verdict_check([HELD])
     assert held.passed
-    assert held.description == "b/1 against a/1: hold. No difference is shown."
+    assert held.description == (
+        "b/1 against a/1: hold, on 4,000 live predictions with an outcome. No difference is shown."
+    )
+    none = replace(HELD, verdict="insufficient data", why="There are 0 in 0.", predictions=0)
+    assert verdict_check([none]).description == (
+        "b/1 against a/1: insufficient data, no live prediction has an outcome yet; those of past windows do not count:"
+        " they show, but promote nobody. There are 0 in 0."
+    )
     promoted = verdict_check(
         [HELD, replace(HELD, challenger="c/1", verdict="promote", why="The challenger is better.")]
     )
@@ -44,7 +51,13 @@ def test_the_asset_judges_and_shows_the_scorecards(owner: sa.Engine, settings: S
     assert done.success
     [materialized] = done.asset_materializations_for_node("model_scorecards")
     assert materialized.metadata["versions"].value == 2
-    assert "logistic/1" in str(materialized.metadata["scorecards"].value)
+    heading, _, champion, challenger = str(materialized.metadata["scorecards"].value).splitlines()
+    assert heading.startswith("| version | brier_skill | brier_skill_low | brier_skill_high | verdict |")
+    assert (champion.startswith("| advisor-rate/1 |"), "| champion |" in champion) == (True, True)
+    assert (challenger.startswith("| logistic/1 |"), "| insufficient data |" in challenger) == (True, True)
+    drawn = materialized.metadata["logistic/1 brier_skill"]
+    assert isinstance(drawn, dg.FloatMetadataValue)
+    assert f"| {drawn.value:.6g} |" in challenger
     [check] = done.get_asset_check_evaluations()
     assert check.passed
     assert "insufficient data" in str(check.description)

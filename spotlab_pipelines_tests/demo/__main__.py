@@ -199,6 +199,7 @@ def evaluate_everything(
 
 def keep_everything_up(screen: Console, settings: Settings, servers: Servers, aws: LocalAwsClient) -> NoReturn:
     """Start the two UIs and wait for Ctrl-C."""
+    from spotlab_pipelines.inference.mlflow_store import ui_page
     from spotlab_pipelines_tests.demo.servers import dagster_command, mlflow_command, server_environment
     from spotlab_pipelines_tests.demo.show import told, versions_page
     from spotlab_pipelines_tests.demo.stage import write_environment
@@ -212,9 +213,9 @@ def keep_everything_up(screen: Console, settings: Settings, servers: Servers, aw
         servers.await_answer("mlflow", f"{mlflow}/health")
     file = write_environment(settings, aws)
     screen.print(
-        f"\n  Dagster UI  {dagster}\n  MLflow      {mlflow}\n    versions  {mlflow}{versions_page(settings)}"
+        f"\n  Dagster UI  {dagster}\n  MLflow      {mlflow}\n    versions  {versions_page(settings)}"
         " (select some, then Compare or the charts)\n"
-        f"    models    {mlflow}/#/models\n  logs        {servers.log_dir}\n"
+        f"    models    {ui_page(settings, 'models')}\n  logs        {servers.log_dir}\n"
         f"\nIn another terminal, with this local AWS:  source {file}\n"
         "  .venv/bin/spotlab doctor                 each setting, store and account\n"
         "  .venv/bin/spotlab evaluate 111111111111  one more evaluation of an account\n"

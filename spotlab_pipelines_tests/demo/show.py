@@ -21,9 +21,10 @@ from spotlab_pipelines.accounts.report import AccessReport
 from spotlab_pipelines.cli.decisions import account_title, decisions_table
 from spotlab_pipelines.defs.run import RunOutcome
 from spotlab_pipelines.experiments.as_of import PastEvaluation
+from spotlab_pipelines.experiments.page_text import PAST
 from spotlab_pipelines.experiments.pages import EXPERIMENT
 from spotlab_pipelines.experiments.queries import latest_decisions
-from spotlab_pipelines.inference.mlflow_store import mlflow_client
+from spotlab_pipelines.inference.mlflow_store import mlflow_client, ui_page
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines.terminal import visible
 from spotlab_pipelines_tests.demo.holdings import Holdings
@@ -120,7 +121,7 @@ def print_scorecards(screen: Console, judgement: Judgement) -> None:
     past = max((card.retrospective for card in judgement.cards), default=0)
     screen.print(
         f"  Up to {past} of the predictions of a version are of past windows. It was fitted on what was before them;"
-        " they show, but promote nobody.",
+        f" {PAST}.",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
 
@@ -151,8 +152,7 @@ def how_to_look_further(screen: Console, market: Path | None) -> None:
 def versions_page(settings: Settings) -> str:
     """Where MLflow's UI shows the versions beside each other; its list of experiments before there are scorecards."""
     found = mlflow_client(settings).get_experiment_by_name(EXPERIMENT)
-    # Its runs: the page of an experiment begins with traces of language models, of which there are none.
-    return "/#/experiments" if found is None else f"/#/experiments/{found.experiment_id}/runs"
+    return ui_page(settings, "experiments" if found is None else f"experiments/{found.experiment_id}/runs")
 
 
 class Told:

@@ -99,10 +99,11 @@ def test_a_decision_and_what_is_copied_are_whole_on_any_terminal(width: int) -> 
 
 
 def test_the_versions_are_found_in_mlflow_without_its_first_page(settings: Settings, mlflow_database: str) -> None:
-    assert versions_page(settings) == "/#/experiments"
+    ui, mode = settings.mlflow_ui, "workflowType=machine_learning"
+    assert versions_page(settings) == f"{ui}/#/experiments?{mode}"
     client = mlflow_client(settings)
     made = experiment_id(client, settings, EXPERIMENT)
-    assert versions_page(settings) == f"/#/experiments/{made}/runs"
+    assert versions_page(settings) == f"{ui}/#/experiments/{made}/runs?{mode}"
     assert "Compare" in client.get_experiment(made).tags["mlflow.note.content"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -43,6 +44,12 @@ def number_windows(owner: sa.Engine, account_id: str) -> None:
         )
 
 
+def run_of(link: str) -> str:
+    """The run that a link shows, in MLflow's mode for trained models."""
+    assert link.endswith("?workflowType=machine_learning"), link
+    return link.partition("?")[0].rsplit("/", 1)[1]
+
+
 def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.Engine, settings: Settings) -> None:
     client = mlflow_client(settings)
     account_run = client.create_run("0").info.run_id
@@ -56,12 +63,19 @@ def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.
     publish_scorecards(settings, engine, verdicts, now=NOW)
     cards, links = publish_scorecards(settings, engine, verdicts, now=NOW)
     assert [card.version for card in cards] == ["advisor-rate/1", "logistic/1"]
-    run_ids = {version: link.rsplit("/", 1)[1] for version, link in links.items()}
+    run_ids = {version: run_of(link) for version, link in links.items()}
     run = client.get_run(run_ids["logistic/1"])
     assert run.info.run_name == "fleet logistic/1"
-    assert run.data.metrics["scorecard/brier_skill_6h"] == pytest.approx(cards[1].row()["brier_skill"])
-    assert run.data.metrics["scorecard/brier_skill_low_6h"] < run.data.metrics["scorecard/brier_skill_6h"]
-    assert {"scorecard/n_1h", "scorecard/ece_12h", "decisions/instance_days"} <= set(run.data.metrics)
+    assert run.data.metrics["card/brier_skill_6h"] == pytest.approx(cards[1].row()["brier_skill"])
+    assert run.data.metrics["card/brier_skill_low_6h"] < run.data.metrics["card/brier_skill_6h"]
+    assert {"rows/n_1h", "card/ece_12h", "decisions/instance_days"} <= set(run.data.metrics)
+    assert min(run.data.metrics).startswith("card/brier_"), "what runs are compared by at first"
+    expected = {"version": "logistic/1", "family": "logistic", "feature_spec": "v1", "horizon_h": "6"}
+    assert expected.items() <= run.data.params.items()
+    assert run.data.params["data_fingerprint"] == registry.get("logistic/1").training_sha256
+    advisor = client.get_run(run_ids["advisor-rate/1"]).data.params
+    assert advisor["data_fingerprint"] == "fitted on no data"
+    assert f"({settings.mlflow_ui}/#/models/logistic/versions/1?" in run.data.tags["mlflow.note.content"]
     # A point for each window whose outcomes are known, hours after the first.
     points = client.get_metric_history(run_ids["logistic/1"], "outcome/brier_6h")
     assert sorted(point.step for point in points) == [24 * day for day in range(20)]
@@ -76,17 +90,19 @@ def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.
     datasets = {each.dataset.digest for found in inputs if found for each in found.dataset_inputs}
     assert len(datasets) == 1
     model = client.get_logged_model(str(registry.get("logistic/1").mlflow_model_id))
-    mine = [metric for metric in model.metrics or [] if metric.key == "scorecard/roc_auc_6h"]
+    mine = [metric for metric in model.metrics or [] if metric.key == "card/roc_auc_6h"]
     assert [metric.dataset_digest for metric in mine] == list(datasets)
     assert model.tags["spotlab.verdict"] == verdicts[0].verdict
     version = client.get_model_version("logistic", "1")
     scorecard, _, card = str(version.description).partition("\n\n---\n\n")
-    assert scorecard.startswith("**Scorecard at 6 h**")
+    assert re.match(
+        r"Scorecard at 6 h: [\d,]+ predictions with an outcome, \d+ interrupted, Brier skill 0\.\d+ \(", scorecard
+    )
     assert card == card_before != "", "the model card stays below it"
     assert {model.model_id for found in inputs if found for model in found.model_inputs} == {
         str(registry.get(each).mlflow_model_id) for each in run_ids
     }
-    assert f"**Verdict** against advisor-rate/1: {verdicts[0].verdict}" in str(version.description)
+    assert f"**Verdict** against advisor-rate/1: {verdicts[0].verdict}, on " in str(version.description)
     assert "It is the champion." in str(client.get_model_version("advisor-rate", "1").description)
     assert float(version.tags["spotlab.events"]) == cards[1].row()["events"]
 
@@ -124,10 +140,10 @@ def test_doing_it_again_adds_nothing_and_new_windows_their_points(
 ) -> None:
     client = mlflow_client(settings)
     _, first = publish_scorecards(settings, engine, [], now=NOW)
-    run_id = first["logistic/1"].rsplit("/", 1)[1]
+    run_id = run_of(first["logistic/1"])
 
     def points() -> dict[str, int]:
-        keys = ("outcome/brier_6h", "scorecard/brier_skill_6h", "decisions/instance_days")
+        keys = ("outcome/brier_6h", "card/brier_skill_6h", "decisions/instance_days")
         return {key: len(client.get_metric_history(run_id, key)) for key in keys}
 
     before = points()
@@ -162,6 +178,6 @@ def test_what_mlflow_has_lost_is_passed_over(registry: ModelRegistry, engine: sa
             f"values ('{ACCOUNT}', 'logistic/1', '{'0' * 32}')"
         )
     _, links = publish_scorecards(settings, engine, [], now=NOW)
-    client.delete_run(links["logistic/1"].rsplit("/", 1)[1])
+    client.delete_run(run_of(links["logistic/1"]))
     _, again = publish_scorecards(settings, engine, [], now=NOW)
     assert again["logistic/1"] != links["logistic/1"]

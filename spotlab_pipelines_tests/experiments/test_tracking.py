@@ -71,7 +71,7 @@ def test_each_version_has_a_run_with_the_figures_of_its_rows(
     assert set(report.runs) == {CHAMPION, CHALLENGER}
     assert (
         report.links[CHAMPION]
-        == f"http://127.0.0.1:5000/#/experiments/{report.experiment_id}/runs/{report.runs[CHAMPION]}"
+        == f"http://127.0.0.1:5000/#/experiments/{report.experiment_id}/runs/{report.runs[CHAMPION]}?workflowType=machine_learning"
     )
     frame = decisions(8)
     for version, run_id in report.runs.items():

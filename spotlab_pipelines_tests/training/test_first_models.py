@@ -73,7 +73,10 @@ def test_both_families_are_fitted_once_and_again_when_their_files_are_gone(labor
     rows = registry.serving()
     assert {row.registered_by for row in rows} == {"spotlab models bootstrap"}
     assert rows[1].metrics["auc_6h"] == logistic.metrics["auc_6h"]
-    params = mlflow_client(laboratory[0]).get_run(rows[1].mlflow_run_id).data.params
+    client = mlflow_client(laboratory[0])
+    plots = client.list_artifacts(rows[1].mlflow_run_id, "validation/out_of_fold/6h")
+    assert "validation/out_of_fold/6h/reliability.png" in {each.path for each in plots}
+    params = client.get_run(rows[1].mlflow_run_id).data.params
     assert (params["until"], params["last_example"] < params["until"]) == (until.isoformat(), True)
 
     again = register_first_models(*laboratory)

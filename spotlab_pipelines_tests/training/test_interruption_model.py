@@ -68,11 +68,17 @@ def test_a_candidate_is_registered_with_all_that_tells_how_good_it_is(
     client = mlflow_client(settings)
     run = client.get_run(row.mlflow_run_id)
     assert run.info.run_name == "time-in-state/1"
+    assert run.inputs is not None
+    assert run.outputs is not None
+    [fitted_on] = run.inputs.dataset_inputs
+    assert (fitted_on.dataset.name, fitted_on.dataset.digest) == ("generated", trained["data_fingerprint"][:32])
+    assert [model.model_id for model in run.outputs.model_outputs] == [row.mlflow_model_id]
+    assert run.data.tags["mlflow.note.content"].startswith("Registered by spotlab models train; reads ")
     params = run.data.params
     assert params["data_fingerprint"] == trained["data_fingerprint"]
     assert params["fit_sha256"] == trained["fit_sha256"]
     assert (params["source"], params["until"]) == ("generated", "2023-03-13T00:00:00+00:00")
-    folder = "backtest/walk_forward/1h"
+    folder = "validation/walk_forward/1h"
     assert {Path(each.path).name for each in client.list_artifacts(row.mlflow_run_id, folder)} == {
         "reliability.csv", "thresholds.csv", "reliability.png", "roc.png", "precision_recall.png",
         "calibration_over_time.png",
@@ -139,6 +145,8 @@ def test_a_version_is_recalibrated_on_a_short_prefix_and_becomes_a_candidate(
     assert made["data_fingerprint"] == row.training_sha256 != base.training_sha256
     assert base.reference is not None
     assert row.reference == base.reference, "its models know what their base was fitted on"
+    page = mlflow_client(settings).get_model_version("time-in-state", "2").description
+    assert str(page).startswith("Recalibrated from time-in-state/1: ")
     params = mlflow_client(settings).get_run(row.mlflow_run_id).data.params
     assert (params["base_version"], params["base_sha256"]) == ("time-in-state/1", base.artifact_sha256)
     assert (params["source"], params["until"]) == ("generated", "2023-03-16T00:00:00+00:00")
@@ -151,7 +159,7 @@ def test_a_version_is_recalibrated_on_a_short_prefix_and_becomes_a_candidate(
     known = data["interrupted_1h"].notna().to_numpy()
     rate = data["interrupted_1h"][known].mean()
     assert abs(mine[known, 0].mean() - rate) < abs(theirs[known, 0].mean() - rate)
-    folder = "backtest/out_of_fold/1h"
+    folder = "validation/out_of_fold/1h"
     assert "reliability.png" in {
         Path(p.path).name for p in mlflow_client(settings).list_artifacts(row.mlflow_run_id, folder)
     }

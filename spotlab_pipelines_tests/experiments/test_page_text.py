@@ -1,0 +1,73 @@
+"""What a version's pages say, from rows alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from spotlab_pipelines.experiments.page_text import Page, above_card, description, parameters, tags
+from spotlab_pipelines.experiments.scorecards import scorecard_of
+from spotlab_pipelines.inference.card import DESCRIPTION_MAX
+from spotlab_pipelines.inference.versions import ServingVersion
+
+START = pd.Timestamp("2026-03-01T00:00Z")
+VERSION = ServingVersion(
+    "logistic/1", "logistic", 1, "challenger", "approved", "v1", (1, 6, 12), "a", "0" * 64, "r", None, {}, "a test",
+    None, None, (),
+)  # fmt: skip
+
+
+def page(days: int = 30, **changed: Any) -> Page:
+    rows = pd.DataFrame(
+        {
+            "window_start": [START + pd.Timedelta(days=day) for day in range(days) for _ in range(50)],
+            "region": "us-east-1", "account_id": "1", "instance_id": "i", "final": True,
+            "outcome": (["interrupted"] + ["survived"] * 49) * days,
+            "retrospective": True, "p_current": ([0.5] + [0.02] * 49) * days,
+        }
+    )  # fmt: skip
+    return replace(Page(VERSION, {6: scorecard_of(rows, "logistic/1", 6)}, rows, None, None), **changed)
+
+
+def test_a_description_begins_in_plain_words_and_its_figures_have_the_digits_that_count() -> None:
+    text = description(page())
+    first, _, heading, _, row, *_ = text.splitlines()
+    assert first == (
+        "Scorecard at 6 h: 1,500 predictions with an outcome, 30 interrupted, Brier skill 0.725 (0.725 … 0.725),"
+        " windows 2026-03-01 00:00 to 2026-03-30 00:00 UTC."
+    )
+    assert heading.startswith("| horizon&emsp; | predictions&emsp; | ")
+    assert row.replace("&emsp;", "") == "| 6 h | 1,500 | 30 | 0.02 | 0.725 | 0.725 … 0.725 | 1 | 0.0296 |"
+
+
+def test_an_interval_of_too_few_events_is_not_an_infinite_one() -> None:
+    text = description(page(days=1))
+    assert "Brier skill 0.725 (too few events)" in text
+    assert "inf" not in text
+
+
+def test_parameters_say_what_a_version_was_fitted_on() -> None:
+    fit = {"source": "generated", "last_example": "2026-02-01", "base_version": "logistic/0", "C_1h": "1.0"}
+    found = parameters(page(), fit)
+    assert found["fitted_on"] == "generated"
+    assert (found["fitted_through"], found["recalibrated_from"]) == ("2026-02-01", "logistic/0")
+    assert "fitted_on" not in parameters(page(), {})
+
+
+def test_tags_sort_as_numbers() -> None:
+    assert {name: float(tags(page())[f"spotlab.{name}"]) for name in ("n", "events", "ece")} == {
+        "n": 1500, "events": 30, "ece": 0.0296
+    }  # fmt: skip
+
+
+def test_a_scorecard_takes_the_place_of_an_older_one_above_the_card_within_what_mlflow_keeps() -> None:
+    card = "Registered by a test.\n\n" + "x" * 4900
+    once = above_card("Scorecard at 6 h: one.", card)
+    assert once.startswith("Scorecard at 6 h: one.\n\n---\n\nRegistered by a test.")
+    twice = above_card("Scorecard at 6 h: " + 500 * "y", once)
+    assert (twice.count("---"), len(twice)) == (1, DESCRIPTION_MAX)
+    assert above_card("Scorecard at 6 h: two.", "**Scorecard at 6 h**, old.\n\n---\n\nThe card.").endswith(
+        "two.\n\n---\n\nThe card."
+    )
