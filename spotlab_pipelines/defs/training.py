@@ -24,7 +24,9 @@ class ExamplesConfig(dg.Config):
     """What to learn from; the defaults need no decision."""
 
     source: str = Field(default="accounts", description="`accounts`, their Spot requests, or an imported trace's name.")
-    feature_spec: str = Field(default="v2-history", description="The feature spec; a trace has no prices.")
+    feature_spec: str = Field(
+        default="", description="The feature spec; empty: with prices of accounts, without of a trace, which has none."
+    )
     since: str = Field(default="", description="ISO time with zone; empty: 30 days of accounts, all of a trace.")
     until: str = Field(default="", description="ISO time with zone, from which on nothing is looked at; empty: now.")
 
@@ -47,10 +49,12 @@ def training_examples(
 ) -> dg.MaterializeResult:
     """Features as of an instant and what became of it, in the archive under the hash of their content."""
     from spotlab_pipelines.training.data import ACCOUNTS, collect_accounts, collect_trace
+    from spotlab_pipelines.training.families import default_spec
 
     with translated():
+        spec = config.feature_spec or default_spec(ModelConfig().family, from_trace=config.source != ACCOUNTS)
         bounds = {"since": instant(config.since), "until": instant(config.until)}
-        asked = {"feature_spec": config.feature_spec, "progress": context.log.info, **bounds}
+        asked = {"feature_spec": spec, "progress": context.log.info, **bounds}
         if config.source == ACCOUNTS:
             data = collect_accounts(settings, database, account_sessions, redis, archive, **asked)
         else:
