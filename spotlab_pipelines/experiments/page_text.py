@@ -40,8 +40,8 @@ class Page:
 def figures(page: Page) -> dict[str, float]:
     """The scorecards at each horizon, the Brier skill's interval and what the decisions were worth, by metric.
 
-    MLflow sorts metrics by name, and compares runs by the first one: `card/`, how good the predictions were, comes
-    before `decisions/`, the windows' `outcome/`, and `rows/`, what they were judged on.
+    By name `card/`, how good the predictions were, comes before `decisions/`, the windows' `outcome/`, and `rows/`,
+    what they were judged on. MLflow's own order of them is not always that of their names.
     """
     found = {}
     for hours, card in page.cards.items():

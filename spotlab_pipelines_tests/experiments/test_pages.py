@@ -69,7 +69,7 @@ def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.
     assert run.data.metrics["card/brier_skill_6h"] == pytest.approx(cards[1].row()["brier_skill"])
     assert run.data.metrics["card/brier_skill_low_6h"] < run.data.metrics["card/brier_skill_6h"]
     assert {"rows/n_1h", "card/ece_12h", "decisions/instance_days"} <= set(run.data.metrics)
-    assert min(run.data.metrics).startswith("card/brier_"), "what runs are compared by at first"
+    assert min(run.data.metrics).startswith("card/brier_"), "the first by name"
     expected = {"version": "logistic/1", "family": "logistic", "feature_spec": "v1", "horizon_h": "6"}
     assert expected.items() <= run.data.params.items()
     assert run.data.params["data_fingerprint"] == registry.get("logistic/1").training_sha256
