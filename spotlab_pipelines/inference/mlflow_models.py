@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from spotlab_pipelines.inference.estimators import HorizonEstimator
+    from spotlab_pipelines.inference.versions import ServingVersion
     from spotlab_pipelines.settings import Settings
 
 EXPERIMENT = "models"
@@ -133,20 +134,23 @@ def keep_model(
     )
 
 
-def show_role(client: MlflowClient, *, family: str, number: int, role: str, was_champion: bool) -> None:
-    """Let MLflow show a version's role: a tag on the version, and the alias of the champion. It is a candidate no more.
+def show_role(client: MlflowClient, row: ServingVersion, *, status: str, role: str) -> None:
+    """Let MLflow show a version's new status and role: tags on the version, and the alias of the champion.
 
     A version that MLflow has lost is not shown; what is served does not depend on it.
+
+    Args:
+        row: the version as it was before.
     """
     from mlflow.exceptions import MlflowException
 
     try:
-        client.set_model_version_tag(family, str(number), ROLE_TAG, role)
-        client.delete_model_version_tag(family, str(number), STATUS_TAG)
+        for tag, value in ((ROLE_TAG, role), (STATUS_TAG, status)):
+            client.set_model_version_tag(row.family, str(row.number), tag, value)
         if role == "champion":
-            client.set_registered_model_alias(family, CHAMPION_ALIAS, str(number))
-        elif was_champion:
-            client.delete_registered_model_alias(family, CHAMPION_ALIAS)
+            client.set_registered_model_alias(row.family, CHAMPION_ALIAS, str(row.number))
+        elif row.role == "champion":
+            client.delete_registered_model_alias(row.family, CHAMPION_ALIAS)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise

@@ -122,12 +122,10 @@ def _move(
         of_before = [row.version for row in before.values() if row.role == "champion"]
         changed = dict.fromkeys(of_before, ("approved", "challenger")) | changed
     for name, (status, role) in changed.items():
-        row = before[name]
         connection.execute(
             sa.update(ModelVersion)
             .where(ModelVersion.version == name)
             .values(status=status, role=role, updated_at=sa.func.now())
         )
         with mlflow_errors():
-            was_champion = row.role == "champion"
-            show_role(client, family=row.family, number=row.number, role=role, was_champion=was_champion)
+            show_role(client, before[name], status=status, role=role)

@@ -26,4 +26,4 @@ def test_a_family_says_what_it_is_and_a_candidate_that_it_is_one(
     assert str(version.description).startswith("Registered by a test; reads 4 features of spec v1.")
     registry.approve("logistic/1", role="challenger")
     tags = client.get_model_version("logistic", "1").tags
-    assert (tags["spotlab.role"], tags.get("spotlab.status")) == ("challenger", None)
+    assert (tags["spotlab.role"], tags["spotlab.status"]) == ("challenger", "approved")
