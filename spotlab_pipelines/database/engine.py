@@ -1,7 +1,8 @@
 """Connections to Postgres: one pooled engine per process, URL and role. Tables are tables.py's, DDL is migrations/'.
 
 Whoever works for all accounts connects as the role `pipeline`, the Lab API as `api`, behind row-level security, and
-what checks passwords as `login`; only migrations, maintenance and the administration of users are the tables' owner.
+what checks passwords as `login`; only migrations, maintenance, the administration of users and what says which models
+are served are the tables' owner.
 """
 
 from __future__ import annotations
