@@ -24,10 +24,10 @@ VERSION = sa.text(
 
 
 @pytest.fixture
-def instances(engine, local_aws):
+def instances(engine, owner, local_aws):
     """The ids of a synced fleet of two."""
     register_in_aws(engine, local_aws, A)
-    with engine.begin() as connection:
+    with owner.begin() as connection:
         connection.execute(VERSION)
     return sorted(sync_fleet(AccountSessions(engine), engine, A)["instance_id"])
 

@@ -65,8 +65,10 @@ def test_scorecards_tell_the_interval_and_who_is_judged_against_whom(screen: Con
             "window_start": [start + pd.Timedelta(days=day) for day in range(30) for _ in range(10)],
             "region": "us-east-1", "outcome": (["interrupted"] * 2 + ["survived"] * 8) * 30, "final": True,
             "retrospective": True, "p_current": ([0.9] * 2 + [0.1] * 8) * 30,
+            "account_id": "1", "instance_id": [f"i-{number}" for number in range(10)] * 30,
         }
     )  # fmt: skip
+    rows["interrupted_at"] = rows["window_start"].where(rows["outcome"] == "interrupted")
     champion, challenger = (scorecard_of(rows, version, 6) for version in ("advisor-rate/1", "logistic/1"))
     verdict = Verdict("hold", "No difference is shown.", 1, 300, 60, 30, None, None)
     print_scorecards(screen, Judgement([champion, challenger], [Comparison(champion, challenger, verdict, None, {})]))

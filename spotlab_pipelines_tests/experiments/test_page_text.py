@@ -28,6 +28,7 @@ def page(days: int = 30, **changed: Any) -> Page:
             "retrospective": True, "p_current": ([0.5] + [0.02] * 49) * days,
         }
     )  # fmt: skip
+    rows["interrupted_at"] = rows["window_start"].where(rows["outcome"] == "interrupted")
     return replace(Page(VERSION, {6: scorecard_of(rows, "logistic/1", 6)}, rows, None, None), **changed)
 
 

@@ -25,7 +25,7 @@ from spotlab_pipelines.inference import artifacts
 from spotlab_pipelines.inference.artifacts import LOADED_MAX, artifact_sha256, load_estimator
 from spotlab_pipelines.inference.boosting import BoostingModel
 from spotlab_pipelines.inference.calibration import CalibratedModel
-from spotlab_pipelines.inference.card import Notes
+from spotlab_pipelines.inference.card import Notes, description
 from spotlab_pipelines.inference.estimators import AdvisorRateModel
 from spotlab_pipelines.inference.mlflow_store import mlflow_client
 from spotlab_pipelines.inference.registry import ModelRegistry
@@ -228,9 +228,9 @@ def test_a_version_keeps_the_fingerprint_of_its_data_and_a_card_as_file_and_desc
     folder = registry.artifact_folder(row)
     card = (folder / "README.md").read_text()
     version = client.get_model_version("logistic", "1")
-    assert version.description == card
+    assert version.description == description(card)
     assert version.tags["spotlab.training_sha256"] == row.training_sha256
-    for said in ("# logistic\n", "Two weeks of probes. 300 examples", f"`{row.training_sha256}`", "- GPUs.",
+    for said in ("# logistic\n", "Two weeks of probes. Fingerprint", f"`{row.training_sha256}`", "- GPUs.",
                  "| auc |  | 0.7 |  |", "| C | 1.0 |", "| price_position | [0, 1] |", "LogisticModel"):  # fmt: skip
         assert said in card
     assert "It was fitted on no data." in (registry.artifact_folder(none) / "README.md").read_text()
