@@ -2,9 +2,9 @@
 
 A look is taken when days have ended whose outcomes are all known, at most one for the same days and at most
 `VerdictRules.looks_max` in all; a promote or reject verdict ends the comparison of the pair for as long as it counts
-(promotion.VERDICT_DAYS). Then a new one begins, on later days alone. Judged are predictions
-that both made of the same instance in the same window, before its outcome could be known: past windows, which a version
-may have been fitted on, do not count. The arithmetic is verdict.py's; what a verdict allows, inference/promotion.py's.
+(promotion.VERDICT_DAYS). Then a new one begins, on later days alone. Judged are predictions that both made of the same
+instance in the same window, before its outcome could be known: past windows, which a version may have been fitted on,
+do not count. The arithmetic is verdict.py's; what a verdict allows, inference/promotion.py's.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def concerns(metrics: dict[str, float]) -> list[str]:
     for name, skill in metrics.items():
         figure, _, horizon = name.rpartition("_")
         if figure.removeprefix(WALKED) == "brier_skill" and skill < 0:
-            how = "walking forward" if figure.startswith(WALKED) else "out of fold"
+            how = HOW["walk_forward" if figure.startswith(WALKED) else "out_of_fold"]
             told.append(
                 f"at {horizon.removesuffix('h')} h, {how}, it is worse than one probability for all pools would be"
                 f" (Brier skill {skill:+.4f})"
