@@ -7,7 +7,6 @@ brings one type more, if packages.py finds it installed.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 from spotlab_pipelines.errors import ModelTampered
+from spotlab_pipelines.inference.hashing import sha256_of
 from spotlab_pipelines.inference.packages import PackagedModel, trusted_type
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def artifact_sha256(folder: Path) -> str:
     Raises:
         ModelTampered: the folder is not there, is empty or holds a link.
     """
-    return _sha256(_read(folder))
+    return sha256_of(_read(folder))
 
 
 @lru_cache(maxsize=LOADED_MAX)
@@ -58,10 +58,10 @@ def load_estimator(version: str, sha256: str, folder: Path) -> Opened:
 
     Raises:
         ModelTampered: the files are not the ones that were approved; nothing was opened.
-        ModelError: the package that it came from is not installed; nothing was opened.
+        ModelError: the package that it came from is not installed, or its code is another by now; nothing was opened.
     """
     files = _read(folder)
-    found = _sha256(files)
+    found = sha256_of(files)
     if found != sha256:
         raise ModelTampered(
             f"The artifact of {version} was approved with sha256 {sha256}; found {found}. It was not opened.",
@@ -92,11 +92,3 @@ def _read(folder: Path) -> dict[str, bytes]:
             remedy="Restore the folder, or run `spotlab models bootstrap` to fit and register anew.",
         )
     return files
-
-
-def _sha256(files: dict[str, bytes]) -> str:
-    digest = hashlib.sha256()
-    for name, content in sorted(files.items()):
-        encoded = name.encode()
-        digest.update(len(encoded).to_bytes(8) + encoded + len(content).to_bytes(8) + content)
-    return digest.hexdigest()

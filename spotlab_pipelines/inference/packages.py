@@ -2,7 +2,8 @@
 
 An entry point names an estimator's class, a function that makes one, or a subclass of BaseModelAdapter whose
 `make_estimator` does. Classes of another package are opened only while an entry point of the very module they are
-defined in is installed, and only those that the pinned artifact names.
+defined in is installed, only those that the pinned artifact names, and only if the package's code is what it was when
+the version was registered: a verdict is of arrays and code.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from spotlab_pipelines.errors import InvalidInput, ModelError, NotFound
 from spotlab_pipelines.inference.adapter import BaseModelAdapter
+from spotlab_pipelines.inference.hashing import sha256_of
 
 if TYPE_CHECKING:
     from spotlab_pipelines.inference.estimators import HorizonEstimator
@@ -28,11 +32,20 @@ OURS = "spotlab_pipelines."
 
 @dataclass(frozen=True)
 class PackagedModel:
-    """An entry point as an artifact pins it: its name, what it names (`module:object`), the estimator's class."""
+    """An entry point as an artifact pins it.
+
+    Attributes:
+        name, value: its name, and what it names (`module:object`).
+        type: the estimator's class, with its module.
+        distribution: of which installed distribution it was, with the version: for people to install it again.
+        code_sha256: of the files of the module, or of the whole package that the module is in.
+    """
 
     name: str
     value: str
     type: str
+    distribution: str = ""
+    code_sha256: str = ""
 
     def to_bytes(self) -> bytes:
         """As the artifact's file has it."""
@@ -96,7 +109,8 @@ def package_of(estimator: HorizonEstimator, entry_point: str | None = None) -> P
     there = [each for each in packaged_models() if each.module == kind.__module__]
     found = [each for each in there if entry_point in (None, each.name)]
     if len(found) == 1:
-        return PackagedModel(found[0].name, found[0].value, named)
+        [entry] = found
+        return PackagedModel(entry.name, entry.value, named, _distribution(entry), code_sha256(entry))
     raise InvalidInput(
         f"{named} is not ours: an entry point in {GROUP} must name its module {kind.__module__}, or nobody could open"
         f" it again; expected one{f' called {entry_point}' if entry_point else ''}, installed are"
@@ -109,7 +123,7 @@ def adapter_class(pinned: PackagedModel | None) -> type[BaseModelAdapter]:
     """The adapter that serves a version: the package's own, or ours.
 
     Raises:
-        ModelError: the package is not installed, or is another one by now.
+        ModelError: the package is not installed.
     """
     if pinned is None:
         return BaseModelAdapter
@@ -121,11 +135,19 @@ def trusted_type(pinned: PackagedModel) -> str:
     """The one more type that an artifact may hold.
 
     Raises:
-        ModelError: the package is not installed, or its module does not define such an estimator.
+        ModelError: the package is not installed, its code is another by now, or its module defines no such estimator.
     """
     from spotlab_pipelines.inference.estimators import HorizonEstimator
 
     entry = _installed(pinned)
+    # Before it is imported: that would run it.
+    found = code_sha256(entry)
+    if found != pinned.code_sha256:
+        raise ModelError(
+            f"Expected the code of {pinned.distribution or entry.module} that the version was registered with (sha256"
+            f" {pinned.code_sha256 or 'not on record'}); {_distribution(entry)} has {found}. It was not opened.",
+            remedy="Install that code again, or register the model anew with this one: `spotlab models register`.",
+        )
     module, _, name = pinned.type.rpartition(".")
     _load(entry)
     kind = getattr(__import__(module, fromlist=[name]), name, None) if module == entry.module else None
@@ -145,6 +167,32 @@ def _installed(pinned: PackagedModel) -> EntryPoint:
     raise ModelError(
         f"Expected an installed package with the entry point {pinned.name} = {pinned.value} in {GROUP}; there is none.",
         remedy="Install the package that the version was registered from.",
+    )
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return "an unnamed distribution" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
+
+
+def code_sha256(entry: EntryPoint) -> str:
+    """The hash of what an entry point's import runs: every file of its top-level package, or its one module.
+
+    Nothing is imported for it.
+
+    Raises:
+        ModelError: there is no such module.
+    """
+    spec = find_spec(entry.module.partition(".")[0])
+    if spec is None or not (spec.submodule_search_locations or spec.has_location):
+        raise ModelError(f"The entry point {entry.name} = {entry.value} names no module that is installed here.")
+    roots = [Path(each) for each in spec.submodule_search_locations or [str(spec.origin)]]
+    paths = [(path, root) for root in roots for path in ([root] if root.is_file() else root.rglob("*"))]
+    return sha256_of(
+        {
+            path.relative_to(root.parent).as_posix(): path.read_bytes()
+            for path, root in paths
+            if path.is_file() and path.parent.name != "__pycache__"
+        }
     )
 
 

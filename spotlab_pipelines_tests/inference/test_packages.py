@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,7 @@ import sqlalchemy as sa
 from spotlab_pipelines.errors import InvalidInput, ModelError, NotFound
 from spotlab_pipelines.inference.artifacts import load_estimator
 from spotlab_pipelines.inference.conformance import probe
-from spotlab_pipelines.inference.packages import PackagedModel, make_model, package_of, packaged_models, trusted_type
+from spotlab_pipelines.inference.packages import code_sha256, make_model, package_of, packaged_models, trusted_type
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.settings import PROJECT_ROOT, Settings
 from spotlab_pipelines_tests.cli.conftest import Spotlab, spotlab, use
@@ -75,7 +78,13 @@ def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     load_estimator.cache_clear()
     monkeypatch.syspath_prepend(str(site))
     yield
+    _forget()
+
+
+def _forget() -> None:
+    """As in a new process."""
     sys.modules.pop("quiet_hours", None)
+    importlib.invalidate_caches()
     load_estimator.cache_clear()
 
 
@@ -117,16 +126,27 @@ def test_a_package_is_found_asked_registered_and_served_while_it_is_installed(
     np.testing.assert_array_equal(halved.predict_batch(features, "v2-history"), found / 2)
     assert not np.allclose(registry.open(registry.find("made/1")).predict_batch(features, "v2-history"), found)
 
+    code = site / "quiet_hours.py"
+    written = code.read_text()
+    _forget()
+    code.write_text(written + "\nraise SystemExit\n")
+    with pytest.raises(ModelError, match=r"code of quiet-hours 1\.0 .* was not opened"):
+        registry.load_model("quiet-hours/1")
+    assert "quiet_hours" not in sys.modules, "it ran before it was refused"
+    code.write_text(written)
+    assert registry.load_model("quiet-hours/1")
+
     monkeypatch.setattr(sys, "path", [each for each in sys.path if each != str(site)])
-    sys.modules.pop("quiet_hours")
-    load_estimator.cache_clear()
+    _forget()
     with pytest.raises(ModelError, match="Expected an installed package with the entry point quiet-hours"):
         registry.load_model("quiet-hours/1")
     assert registry.load_model("logistic/1")
 
 
 def test_only_estimators_that_the_declared_module_defines_are_trusted(installed: None) -> None:
-    assert trusted_type(PackagedModel("quiet-hours", "quiet_hours:QuietHours", "quiet_hours.QuietHours"))
+    pinned = package_of(make_model("quiet-hours")[0], "quiet-hours")
+    assert pinned is not None
+    assert trusted_type(pinned) == pinned.type == "quiet_hours.QuietHours"
     for name, value, kind in (
         ("sneaky", "quiet_hours:Popen", "quiet_hours.Popen"),
         ("quiet-hours", "quiet_hours:QuietHours", "subprocess.Popen"),
@@ -136,7 +156,26 @@ def test_only_estimators_that_the_declared_module_defines_are_trusted(installed:
         ("other", "quiet_hours:QuietHours", "quiet_hours.QuietHours"),
     ):
         with pytest.raises(ModelError):
-            trusted_type(PackagedModel(name, value, kind))
+            trusted_type(replace(pinned, name=name, value=value, type=kind))
+
+
+def test_code_is_told_by_every_file_of_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    package = tmp_path / "night_hours"
+    (package / "inner" / "__pycache__").mkdir(parents=True)
+    for name in ("__init__.py", "inner/__init__.py", "inner/models.py", "rates.csv"):
+        (package / name).write_text("")
+    entry = EntryPoint("night-hours", "night_hours.inner.models:NightHours", "spotlab.models")
+    seen = [code_sha256(entry)]
+    for name in ("__init__.py", "inner/models.py", "rates.csv", "added.py"):
+        (package / name).write_text("# changed")
+        seen.append(code_sha256(entry))
+    assert len(set(seen)) == len(seen)
+    (package / "inner" / "__pycache__" / "models.cpython-311.pyc").write_bytes(b"compiled anew")
+    assert code_sha256(entry) == seen[-1]
+    assert "night_hours" not in sys.modules
+    with pytest.raises(ModelError, match="names no module that is installed here"):
+        code_sha256(EntryPoint("gone", "gone_hours:Gone", "spotlab.models"))
 
 
 def test_what_nobody_declares_is_refused_by_name(installed: None) -> None:
