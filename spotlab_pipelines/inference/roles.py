@@ -6,6 +6,8 @@ Which steps there are is here, and that Postgres and MLflow show the same; who m
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -13,7 +15,7 @@ import sqlalchemy as sa
 from spotlab_pipelines.accounts.acting import acting
 from spotlab_pipelines.database.audit import record, record_alone
 from spotlab_pipelines.database.locks import lock
-from spotlab_pipelines.database.tables import ModelVersion
+from spotlab_pipelines.database.tables import AuditEntry, ModelVersion
 from spotlab_pipelines.errors import InvalidInput, ModelError, ModelTampered, ModelUnknown
 from spotlab_pipelines.inference.mlflow_models import show_role
 from spotlab_pipelines.inference.mlflow_store import mlflow_errors
@@ -45,7 +47,7 @@ def change_role(
     Args:
         action: approve_model, promote_model or retire_model.
         to: the version's new status and role.
-        gate: what taking a champion's place asks for; where there is no champion, nothing is asked.
+        gate: what taking the place of the champion, or of the last one, asks for; of the very first nothing is asked.
 
     Raises:
         NotAllowed: the actor is a user who is no admin.
@@ -75,11 +77,23 @@ def _overruled(
     connection: sa.Connection, before: dict[str, ServingVersion], version: str, gate: PromotionGate | None
 ) -> dict[str, Any]:
     """What the record says of a gate that was overruled; raises if it is shut."""
-    champion = next((row.version for row in before.values() if row.role == "champion"), None)
-    if gate is None or champion is None:
+    if gate is None:
+        return {}
+    champion = next((row.version for row in before.values() if row.role == "champion"), _last_promoted(connection))
+    if champion in (None, version):
         return {}
     found = gate.overruled(connection, champion=champion, challenger=version)
     return {} if found is None else {"override": gate.override, "overruled": found}
+
+
+def _last_promoted(connection: sa.Connection) -> str | None:
+    """The champion of before: one that was retired, as its files were gone, leaves a place that is not free to all."""
+    return connection.scalar(
+        sa.select(AuditEntry.subject)
+        .where(AuditEntry.action == "promote_model", AuditEntry.outcome == "done")
+        .order_by(AuditEntry.id.desc())
+        .limit(1)
+    )
 
 
 def _check_step(row: ServingVersion | None, version: str, action: str, is_intact: IsIntact) -> None:
@@ -127,5 +141,14 @@ def _move(
             .where(ModelVersion.version == name)
             .values(status=status, role=role, updated_at=sa.func.now())
         )
-        with mlflow_errors():
-            show_role(client, before[name], status=status, role=role)
+    try:
+        for name, (status, role) in changed.items():
+            with mlflow_errors():
+                show_role(client, before[name], status=status, role=role)
+    except Exception:
+        # MLflow has no transaction over several calls: what was there is shown again, the last first.
+        for name, (status, role) in reversed(changed.items()):
+            row = before[name]
+            with suppress(Exception):
+                show_role(client, replace(row, status=status, role=role), status=row.status, role=row.role)
+        raise

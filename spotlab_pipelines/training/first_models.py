@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FAMILIES = ("advisor-rate", "logistic")
 REGISTERED_BY = "spotlab models bootstrap"
+EMPTY_PLACE = "There was no champion: it is the first one, or the files of the last one are gone."
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _advisor_rate(registry: ModelRegistry, say: Progress) -> FirstModel:
     else:
         note = "Already registered."
     if not any(row.role == "champion" for row in registry.versions()):
-        found = registry.promote(found.version)
+        found = registry.promote(found.version, override=EMPTY_PLACE)
     return FirstModel(family, found.version, found.role, note)
 
 

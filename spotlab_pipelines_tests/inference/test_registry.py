@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 import skops.io
 import sqlalchemy as sa
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from sklearn.linear_model import LinearRegression
 
 from spotlab_pipelines.accounts.acting import actor_of
 from spotlab_pipelines.accounts.users import add_user
-from spotlab_pipelines.errors import InvalidInput, ModelTampered, ModelUnknown
+from spotlab_pipelines.errors import InvalidInput, ModelTampered, ModelUnknown, NotProven, StoreUnavailable
 from spotlab_pipelines.inference.artifacts import artifact_sha256, load_estimator
 from spotlab_pipelines.inference.estimators import AdvisorRateModel
+from spotlab_pipelines.inference.mlflow_differences import mlflow_differences
 from spotlab_pipelines.inference.mlflow_store import mlflow_client
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.settings import Settings
@@ -224,8 +228,53 @@ def test_a_step_that_is_none_is_refused_by_name_changes_nothing_and_is_on_record
     assert kept == [(f"{step.__name__}_model", version, "refused") for step, version, _, _ in tried]
 
 
-def test_a_champion_that_cannot_be_opened_may_go(registry: ModelRegistry):
-    champion, _ = register_both(registry)
-    shutil.rmtree(registry.artifact_folder(registry.get(champion)))
+def test_a_champion_that_cannot_be_opened_may_go_and_its_place_is_not_free_to_all(
+    registry: ModelRegistry, engine: sa.Engine
+):
+    champion, challenger = register_both(registry)
+    folder = registry.artifact_folder(registry.get(champion))
+    shutil.rmtree(folder)
     registry.retire(champion)
     assert champion not in {row.version for row in registry.versions() if row.role != "none"}
+    with pytest.raises(NotProven, match=f"{challenger} beats the champion {champion}; none was made yet"):
+        registry.promote(challenger)
+    assert registry.promote(challenger, override="its files are gone").role == "champion"
+    assert audit_rows(engine)[-1]["details"]["override"] == "its files are gone"
+
+
+def test_a_champion_that_comes_back_needs_no_verdict_against_itself(registry: ModelRegistry):
+    champion, _ = register_both(registry)
+    folder = registry.artifact_folder(registry.get(champion))
+    away = folder.rename(folder.with_name("away"))
+    registry.retire(champion)
+    away.rename(folder)
+    registry.approve(champion)
+    assert registry.promote(champion).role == "champion"
+
+
+@pytest.mark.parametrize("broken_at", [1, 3, 4, 6])
+@pytest.mark.parametrize("family", ["advisor-rate", "logistic"])
+def test_where_mlflow_fails_in_mid_promotion_it_shows_what_it_showed_before(
+    registry: ModelRegistry, settings: Settings, monkeypatch: pytest.MonkeyPatch, family: str, broken_at: int
+):
+    register_both(registry)
+    second = registry.approve(register(registry, family, AdvisorRateModel()).version).version
+    calls = iter(range(1, 100))
+
+    def failing(name: str):
+        real = getattr(MlflowClient, name)
+
+        def call(*arguments: object):
+            if next(calls) == broken_at:
+                raise MlflowException("lost", error_code=TEMPORARILY_UNAVAILABLE)
+            return real(*arguments)
+
+        return call
+
+    for name in ("set_model_version_tag", "set_registered_model_alias", "delete_registered_model_alias"):
+        monkeypatch.setattr(MlflowClient, name, failing(name))
+    with pytest.raises(StoreUnavailable):
+        registry.promote(second, override="a test")
+    monkeypatch.undo()
+    assert registry.find(second).role == "none"
+    assert mlflow_differences(settings, registry) == []
