@@ -100,7 +100,7 @@ def models_recalibrate(
 
 
 def models_backtest(
-    version: Version,
+    versions: Annotated[list[str], typer.Argument(metavar="VERSION...", help="As `models list` shows them.")],
     trace: Annotated[str, typer.Option("--trace", help="An imported trace's name.")],
     since: Annotated[
         datetime,
@@ -113,37 +113,44 @@ def models_backtest(
     until: Day = None,
     recalibrate_days: Annotated[
         float | None,
-        typer.Option(min=0.1, max=365.0, help="Recalibrate on so many first days, which are not judged."),
+        typer.Option(
+            min=0.1,
+            max=365.0,
+            help="Recalibrate on so many first days, which are not judged: once, and daily from then on.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Judge a version, whatever its status, on a trace, beside what needs no model, on the same rows.
+    """Judge versions, whatever their status, on a trace, beside what needs no model, all on the same rows.
 
-    A trace has no prices: the version's feature spec must need none. over_constant is the Brier skill against the
-    forecaster `constant`, which says the same of all pools.
+    A trace has no prices: the versions' feature specs must need none. over_constant is the Brier skill against the
+    forecaster `constant`, which says the same of all pools. MLflow keeps a run of each version in `backtests`.
     """
     settings = read_settings()
     _check_source(settings, trace, since, until)
     from spotlab_pipelines.inference.registry import ModelRegistry
     from spotlab_pipelines.market.archive import Archive
-    from spotlab_pipelines.training.backtesting import backtest_version
+    from spotlab_pipelines.training.backtest_pages import show_backtest
+    from spotlab_pipelines.training.backtesting import backtest_versions
 
     with database(settings) as engine:
-        found = backtest_version(
+        found = backtest_versions(
             settings,
             ModelRegistry(engine, settings),
             Archive(settings.archive_location),
-            version,
+            versions,
             trace=trace,
             since=since.replace(tzinfo=UTC),
             until=_utc(until),
             recalibrate_days=recalibrate_days,
             progress=_say,
         )
+    rows = records(found.judged.replace([float("inf"), float("-inf")], None))
     if as_json:
-        print_rows(records(found), as_json=True, empty="")
+        print_rows(rows, as_json=True, empty="")
     else:
-        _print_backtest(records(found))
+        _print_backtest(rows, versions[1:])
+    _say(f"in MLflow: {show_backtest(settings, found)}")
 
 
 def _check_source(settings: Settings, trace: str, since: datetime | None, until: datetime | None) -> None:
@@ -197,10 +204,15 @@ def _print_trained(trained: TrainedModel, *, as_json: bool) -> None:
         _say(f"note: {concern}")
 
 
-def _print_backtest(rows: list[dict[str, Any]]) -> None:
-    """A table for each horizon, whose rows are the same for all forecasters; it fits a terminal."""
+def _print_backtest(rows: list[dict[str, Any]], others: list[str]) -> None:
+    """A table for each horizon, whose rows are the same for all forecasters; it fits a terminal.
+
+    Args:
+        others: the versions but the first, each of which a line sets apart from it.
+    """
     for horizon, group in groupby(rows, key=itemgetter("horizon_h")):
-        told = [_rounded(row) for row in group]
+        found = list(group)
+        told = [_rounded(row) for row in found]
         n, events, rate = (told[0][name] for name in ("n", "events", "base_rate"))
         print(f"Within {horizon} h: {n} rows, {events} of them interrupted (base rate {rate:.4g})")
         print_rows(
@@ -208,6 +220,12 @@ def _print_backtest(rows: list[dict[str, Any]]) -> None:
             as_json=False,
             empty="",
         )
+        for row in found:
+            if row["forecaster"] in others:
+                low, high = row["brier_gain_low"], row["brier_gain_high"]
+                sure = "too little to say how sure" if low is None else f"95 %: {low:+.5f} to {high:+.5f}"
+                print(f"{row['forecaster']} against {found[0]['forecaster']}: Brier score lower by", end=" ")
+                print(f"{row['brier_gain']:+.5f} ({sure}); above 0 is better")
 
 
 def _utc(moment: datetime | None) -> datetime | None:

@@ -110,15 +110,17 @@ def scorecard_of(rows: pd.DataFrame, version: str, horizon_h: int, group: str | 
 
 
 def known(rows: pd.DataFrame, probability: str = "p_current") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(n,) outcomes as 1 and 0, probabilities, and blocks of (region, day), of the rows with a known final outcome.
-
-    Of one region the next day's block is the next integer, as verdict.py wants them.
-    """
+    """(n,) outcomes as 1 and 0, probabilities, and `region_days`, of the rows with a known final outcome."""
     rows = rows[is_known(rows)]
-    region, _ = pd.factorize(rows["region"], sort=True)
-    day = rows["window_start"].dt.tz_localize(None).to_numpy().astype("datetime64[D]").astype(np.int64)
     outcome = (rows["outcome"] == "interrupted").to_numpy(dtype=float)
-    return outcome, rows[probability].to_numpy(dtype=float), region * FAR_APART + day
+    return outcome, rows[probability].to_numpy(dtype=float), region_days(rows["region"], rows["window_start"])
+
+
+def region_days(region: pd.Series, at: pd.Series) -> np.ndarray:
+    """(n,) blocks of (region, day), as verdict.py wants them: of one region the next day is the next integer."""
+    number, _ = pd.factorize(region, sort=True)
+    day = at.dt.tz_localize(None).to_numpy().astype("datetime64[D]").astype(np.int64)
+    return number * FAR_APART + day
 
 
 def interruption_of(rows: pd.DataFrame) -> np.ndarray:

@@ -167,6 +167,27 @@ def block_interval(
     return Difference(float(mean), float(mean - high * error), float(mean - low * error), information)
 
 
+def gain_interval(
+    outcome: np.ndarray,
+    reference: np.ndarray,
+    predicted: np.ndarray,
+    block: np.ndarray,
+    interruption: np.ndarray | None = None,
+    level: float = 0.025,
+) -> Difference:
+    """How much lower the Brier score of `predicted` is than that of `reference`, (n,) each on the same rows.
+
+    At `level` in each tail, by the same bootstrap. With a single block, or with fewer than `SKILL_EVENTS_MIN` of the
+    rarer outcome, nothing is known of the spread, and the interval is infinite. The rest is as in `judge`.
+    """
+    days, number = np.unique(block, return_inverse=True)
+    gains = np.bincount(number, weights=_brier(outcome, reference) - _brier(outcome, predicted))
+    sizes = np.bincount(number).astype(float)
+    if len(sizes) == 1 or _rarer(outcome, interruption) < SKILL_EVENTS_MIN:
+        return Difference(float(gains.sum() / sizes.sum()), -np.inf, np.inf, 0.0)
+    return block_interval(gains, sizes, level, days)
+
+
 def skill_interval(
     outcome: np.ndarray,
     predicted: np.ndarray,
@@ -174,22 +195,17 @@ def skill_interval(
     interruption: np.ndarray | None = None,
     level: float = 0.025,
 ) -> Difference | None:
-    """The Brier skill of (n,) predictions and its interval at `level` in each tail; None without both outcomes.
+    """The Brier skill of (n,) predictions and its interval as of `gain_interval`; None without both outcomes.
 
-    By the same bootstrap: the gain over who says the base rate each time, taken as known, in units of its Brier score.
-    With a single block, or with fewer than `SKILL_EVENTS_MIN` of the rarer outcome, nothing is known of the spread, and
-    the interval is infinite. No skill is above 1. `block` and `interruption` are as in `judge`.
+    It is the gain over who says the base rate each time, taken as known, in units of its Brier score; none is above 1.
     """
     base = outcome.mean()
     if not 0 < base < 1:
         return None
-    days, number = np.unique(block, return_inverse=True)
-    gains, sizes = np.bincount(number, weights=(base - outcome) ** 2 - (predicted - outcome) ** 2), np.bincount(number)
     unit = base * (1 - base)
-    if len(sizes) == 1 or _rarer(outcome, interruption) < SKILL_EVENTS_MIN:
-        return Difference(float(gains.sum() / sizes.sum() / unit), -np.inf, np.inf, 0.0)
-    found = block_interval(gains, sizes.astype(float), level, days)
-    return Difference(found.mean / unit, found.low / unit, min(found.high / unit, 1.0), found.information * unit**2)
+    found = gain_interval(outcome, np.full(len(outcome), base), predicted, block, interruption, level)
+    high = min(found.high / unit, 1.0) if np.isfinite(found.low) else np.inf
+    return Difference(found.mean / unit, found.low / unit, high, found.information * unit**2)
 
 
 def ratio_error(gains: np.ndarray, sizes: np.ndarray, days: np.ndarray) -> float:

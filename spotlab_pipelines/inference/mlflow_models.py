@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from spotlab_pipelines.inference.artifacts import TRUSTED_TYPES
 from spotlab_pipelines.inference.card import description
-from spotlab_pipelines.inference.mlflow_store import experiment_id
+from spotlab_pipelines.inference.mlflow_store import experiment_id, log_dataset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,8 +32,6 @@ CHAMPION_ALIAS = "champion"
 ROLE_TAG, STATUS_TAG = "spotlab.role", "spotlab.status"
 REFERENCE_FILE = "reference.json"
 CARD_FILE = "README.md"
-DIGEST_LENGTH = 32
-"""Of a fingerprint, as MLflow's digests of data sets have up to 36 characters."""
 FAMILIES = {
     "base-rate": "The share that was interrupted in the examples, the same for every pool: what a model has to beat.",
     "advisor-rate": "AWS's Spot Advisor: its monthly rate of an instance type in a region, as a constant hazard.",
@@ -110,7 +108,7 @@ def keep_model(
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     if training_sha256 is not None:
-        _log_dataset(client, run_id, str(params.get("source", "training data")), training_sha256)
+        log_dataset(client, run_id, str(params.get("source", "training data")), training_sha256)
     _create_family(client, family, estimator)
     version = client.create_model_version(
         family,
@@ -154,15 +152,6 @@ def show_role(client: MlflowClient, row: ServingVersion, *, status: str, role: s
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-
-
-def _log_dataset(client: MlflowClient, run_id: str, name: str, fingerprint: str) -> None:
-    """Say in MLflow's column of data sets what a run was fitted on; its digests are no longer than half of ours."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    source = json.dumps({"fingerprint": fingerprint})
-    dataset = Dataset(name, fingerprint[:DIGEST_LENGTH], "archive", source)
-    client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])])
 
 
 def _save(

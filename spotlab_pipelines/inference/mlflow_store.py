@@ -6,6 +6,7 @@ with `mlflow_errors`. What they log and register is theirs; MLflow's server is o
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -21,8 +22,11 @@ from spotlab_pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Dataset
 
 CONNECT_TIMEOUT_S = 5
+DIGEST_LENGTH = 32
+"""Of a fingerprint, as MLflow's digests of data sets have up to 36 characters."""
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -32,6 +36,9 @@ MLFLOW_ENVIRONMENT = {
 DESCRIPTIONS = {
     "models": "How versions were fitted and validated: parameters, metrics and plots of what each had not seen.",
     "evaluations": "What versions predicted and decided: a run per account and version, a step per evaluated window.",
+    "backtests": "What versions would have said of imported traces that they were not fitted on: a run per version and "
+    "backtest. Select some of the same data set, then Compare. Metrics: card/ is the version itself, recalibrated/ and "
+    "recalibrated_daily/ what it would have said so, and constant/, trailing_share/, advisor_rate/ need no model.",
     "scorecards": "What versions are worth by what really happened: a run per version over the whole fleet. Select "
     "some, then Compare or the charts. Metrics: card/ is how good all predictions were, decisions/ what its decisions "
     "were worth, outcome/ each window, rows/ what it was judged on.",
@@ -106,6 +113,21 @@ def experiment_id(client: MlflowClient, settings: Settings, name: str) -> str:
             f"The MLflow experiment {name!r} was deleted.", remedy="Restore it in MLflow's UI, or purge it."
         )
     return found.experiment_id
+
+
+def log_dataset(
+    client: MlflowClient, run_id: str, name: str, fingerprint: str, *, context: str = "training"
+) -> Dataset:
+    """Say in MLflow's column of data sets what a run was fitted on, or judged on (context "evaluation"); what it says.
+
+    Its digests are no longer than half of ours.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"fingerprint": fingerprint})
+    dataset = Dataset(name, fingerprint[:DIGEST_LENGTH], "archive", source)
+    client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])])
+    return dataset
 
 
 @contextmanager

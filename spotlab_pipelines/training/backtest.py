@@ -12,6 +12,7 @@ import pandas as pd
 
 from spotlab_pipelines.errors import NotEnoughData
 from spotlab_pipelines.experiments.scorecard import scorecard
+from spotlab_pipelines.experiments.verdict import gain_interval
 from spotlab_pipelines.features.engine import historic_interrupt_rate
 from spotlab_pipelines.features.history import PoolHistory
 from spotlab_pipelines.inference.calibration import apply_curve
@@ -22,11 +23,12 @@ from spotlab_pipelines.training.fitting import MINIMUM_EVENTS, Examples, recalib
 from spotlab_pipelines.training.folds import DAY_US, HOUR_US, Places
 
 CONSTANT, TRAILING, ADVISOR = "constant", "trailing 24 h failure share", "advisor-rate"
+ONCE, DAILY = "recalibrated once", "recalibrated daily"
 FIGURES = ("n", "events", "base_rate", "roc_auc", "pr_auc", "log_loss", "brier", "brier_skill", "ece")
 
 
 def recalibrated_forecasts(
-    said: np.ndarray, examples: Examples, *, since_us: int, days: float
+    version: str, said: np.ndarray, examples: Examples, *, since_us: int, days: float
 ) -> dict[str, np.ndarray]:
     """What a version would have said after `days` of recalibration: once, or anew every day with all that was known.
 
@@ -44,7 +46,7 @@ def recalibrated_forecasts(
     for number in np.unique(day[judged]):
         rows = judged & (day == number)
         daily[rows] = _through(said, examples, rows, begin + int(number) * DAY_US)
-    return {f"recalibrated on {days:g} days": once, f"recalibrated daily after {days:g} days": daily}
+    return {f"{version}, {ONCE}": once, f"{version}, {DAILY}": daily}
 
 
 def trailing_share(observations: pd.DataFrame, places: Places, pools: pd.DataFrame, *, hours: int = 24) -> np.ndarray:
@@ -80,46 +82,59 @@ def advisor_forecast(
 
 
 def judge(
-    forecasts: dict[str, np.ndarray], examples: Examples, *, minimum_events: int = MINIMUM_EVENTS
+    forecasts: dict[str, np.ndarray], examples: Examples, block: np.ndarray, *, minimum_events: int = MINIMUM_EVENTS
 ) -> pd.DataFrame:
     """The scorecards of several forecasters on the rows of which all have said something and the outcome is known.
 
     Args:
         forecasts: by name (n, n_horizons). One named CONSTANT is what the others' `skill_over_constant` is against.
+        block: (n,) the (region, day) of each example, as verdict.py wants them.
 
     Returns:
-        One row a horizon and forecaster: horizon_h, forecaster, FIGURES, skill_over_constant. A longer horizon without
-        enough of both outcomes is left out.
+        One row a horizon and forecaster: horizon_h, forecaster, FIGURES, skill_over_constant, and brier_gain with
+        _low and _high: how much lower its Brier score is than the first forecaster's, with the 95 % interval. A
+        horizon without enough of both outcomes is left out.
 
     Raises:
-        NotEnoughData: the shortest horizon has too few interruptions or survivals.
+        NotEnoughData: at no horizon are there enough interruptions and survivals.
     """
-    told = np.logical_and.reduce([~np.isnan(said) for said in forecasts.values()])
-    rows = []
+    rows, few = [], []
     for column, horizon in enumerate(examples.horizons_h):
-        known = told[:, column] & ~np.isnan(examples.labels[:, column])
+        known = judged_rows(forecasts, examples, column)
         outcome = examples.labels[known, column]
         events = int(outcome.sum())
         if min(events, len(outcome) - events) < minimum_events:
-            if column:
-                continue
-            raise NotEnoughData(
-                f"Expected at least {minimum_events} interruptions and as many survivals within {horizon} h to judge"
-                f" by; {len(outcome)} rows hold {events} interruptions.",
-                remedy="Take an earlier --since, fewer --recalibrate-days or a longer trace.",
-            )
+            few.append(f"{events} interruptions in {len(outcome)} rows at {horizon} h")
+            continue
         cards = {name: scorecard(outcome, said[known, column]) for name, said in forecasts.items()}
         against = cards[CONSTANT].brier if CONSTANT in cards else float("nan")
-        rows += [
-            {
-                "horizon_h": horizon,
-                "forecaster": name,
-                **{figure: getattr(card, figure) for figure in FIGURES},
-                "skill_over_constant": 1 - card.brier / against,
-            }
-            for name, card in cards.items()
-        ]
+        first = next(iter(forecasts.values()))[known, column]
+        for name, card in cards.items():
+            gain = gain_interval(outcome, first, forecasts[name][known, column], block[known])
+            rows.append(
+                {
+                    "horizon_h": horizon,
+                    "forecaster": name,
+                    **{figure: getattr(card, figure) for figure in FIGURES},
+                    "skill_over_constant": 1 - card.brier / against,
+                    "brier_gain": gain.mean,
+                    "brier_gain_low": gain.low,
+                    "brier_gain_high": gain.high,
+                }
+            )
+    if not rows:
+        raise NotEnoughData(
+            f"Expected at least {minimum_events} interruptions and as many survivals to judge by at some horizon;"
+            f" there are {', '.join(few)}.",
+            remedy="Take an earlier --since, fewer --recalibrate-days or a longer trace.",
+        )
     return pd.DataFrame(rows)
+
+
+def judged_rows(forecasts: dict[str, np.ndarray], examples: Examples, column: int) -> np.ndarray:
+    """(n,) whether all forecasters have said something of an example, and its outcome at a horizon is known."""
+    said = np.logical_and.reduce([~np.isnan(each[:, column]) for each in forecasts.values()])
+    return said & ~np.isnan(examples.labels[:, column])
 
 
 def pools_of(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,14 +1,18 @@
-"""A registered version against a trace: read, predicted by the version's own adapter, judged by backtest.py."""
+"""Registered versions against a trace: read, predicted by each version's own adapter, judged by backtest.py."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from spotlab_pipelines.errors import NotFound
+from spotlab_pipelines.errors import InvalidInput, NotFound
+from spotlab_pipelines.experiments.scorecards import region_days
+from spotlab_pipelines.features.rows import SAMPLED_AT
 from spotlab_pipelines.market.history import MarketHistory
 from spotlab_pipelines.market.traces import read_trace
 from spotlab_pipelines.training.backtest import (
@@ -21,75 +25,106 @@ from spotlab_pipelines.training.backtest import (
     recalibrated_forecasts,
     trailing_share,
 )
-from spotlab_pipelines.training.data import check_bounds, collect_trace
+from spotlab_pipelines.training.data import TrainingData, check_bounds, collect_trace
 from spotlab_pipelines.training.fitting import Examples
 from spotlab_pipelines.training.trace_examples import check_spec
 from spotlab_pipelines.training.unseen import check_rows_unseen, check_unseen
 
 if TYPE_CHECKING:
     from spotlab_pipelines.inference.registry import ModelRegistry
+    from spotlab_pipelines.inference.versions import ServingVersion
     from spotlab_pipelines.market.archive import Archive
     from spotlab_pipelines.settings import Settings
     from spotlab_pipelines.training.history import Progress
 
 
-def backtest_version(
+@dataclass(frozen=True)
+class Backtest:
+    """What several versions, and what needs no model, said of the same rows of a trace.
+
+    Attributes:
+        versions: those that were asked, in that order.
+        data: the rows as they are kept in the archive, with the features that the first version reads.
+        examples: the same, with their outcomes.
+        forecasts: by forecaster (n, n_horizons); NaN in the days of a recalibration, which nobody is judged on.
+        judged: see `judge`; gains are over the first version.
+        params: what was asked for, by name.
+    """
+
+    versions: list[ServingVersion]
+    data: TrainingData
+    examples: Examples
+    forecasts: dict[str, np.ndarray]
+    judged: pd.DataFrame
+    params: dict[str, str]
+
+
+def backtest_versions(
     settings: Settings,
     registry: ModelRegistry,
     archive: Archive,
-    version: str,
+    versions: Sequence[str],
     *,
     trace: str,
     since: datetime,
     until: datetime | None = None,
     recalibrate_days: float | None = None,
     progress: Progress | None = None,
-) -> pd.DataFrame:
-    """What a version, whatever its status, and what needs no model would have said of a trace from `since` on.
+) -> Backtest:
+    """What versions, whatever their status, and what needs no model would have said of a trace from `since` on.
 
     Args:
-        recalibrate_days: the version is recalibrated on so many first days, which are not judged: once, and daily from
+        recalibrate_days: each version is recalibrated on so many first days, which are not judged: once, and daily from
             then on, each as a forecaster of its own.
 
     Returns:
-        See `judge`. Advisor-rate is among the forecasters where the archive's Advisor lists all of the trace's types.
+        All on the same rows. `constant` says the base rate of what the first version was fitted on. Advisor-rate is
+        among the forecasters where the archive's Advisor lists all of the trace's types.
 
     Raises:
         ModelUnknown, NotFound: no such version or trace.
-        ModelTampered: the version's files are not the registered ones.
-        InvalidInput: the version was fitted on rows of this trace from `since` on, whatever it was called then, or its
-            feature spec needs prices.
+        ModelTampered: a version's files are not the registered ones.
+        InvalidInput: a version was fitted on rows of this trace from `since` on, whatever it was called then, its
+            feature spec needs prices, or it is named twice.
         NotEnoughData: too few interruptions to judge by.
     """
     say = progress or (lambda _: None)
     check_bounds(since, until)
-    row = registry.find(version)
+    if len(set(versions)) < len(versions):
+        raise InvalidInput(f"Expected different versions, got {', '.join(versions)}.")
+    rows = [registry.find(version) for version in versions]
     # Before what takes its time: the trace is read and the features are computed first of all.
-    check_spec(row.feature_spec, version)
-    check_unseen(settings, registry, row, trace, since)
-    data = collect_trace(
-        settings, archive, trace, feature_spec=row.feature_spec, since=since, until=until, progress=say
-    )
-    check_rows_unseen(settings, registry, archive, row, data.examples)
-    examples, pools = Examples.of(data.examples, row.feature_spec, row.horizons_h), pools_of(data.examples)
-    say(f"predicting {len(examples)} rows with {version}")
-    said = registry.open(row).predict_batch(data.examples, row.feature_spec)
-    forecasts = {version: said}
-    if recalibrate_days is not None:
-        begin_us = pd.Timestamp(since).value // 1000
-        first_us = max(begin_us, int(examples.places.at.min()))
-        forecasts |= recalibrated_forecasts(said, examples, since_us=first_us, days=recalibrate_days)
-    usual = [row.metrics.get(f"base_rate_{horizon}h", np.nan) for horizon in row.horizons_h]
+    for row in rows:
+        check_spec(row.feature_spec, row.version)
+        check_unseen(settings, registry, row, trace, since)
+    by_spec = {
+        spec: collect_trace(settings, archive, trace, feature_spec=spec, since=since, until=until, progress=say)
+        for spec in dict.fromkeys(row.feature_spec for row in rows)
+    }
+    data = by_spec[rows[0].feature_spec]
+    examples, pools = Examples.of(data.examples, data.feature_spec, rows[0].horizons_h), pools_of(data.examples)
+    since_us = max(pd.Timestamp(since).value // 1000, int(examples.places.at.min()))
+    forecasts: dict[str, np.ndarray] = {}
+    for row in rows:
+        seen = by_spec[row.feature_spec].examples
+        check_rows_unseen(settings, registry, archive, row, seen)
+        say(f"predicting {len(examples)} rows with {row.version}")
+        said = forecasts[row.version] = registry.open(row).predict_batch(seen, row.feature_spec)
+        if recalibrate_days is not None:
+            forecasts |= recalibrated_forecasts(row.version, said, examples, since_us=since_us, days=recalibrate_days)
+    usual = [rows[0].metrics.get(f"base_rate_{horizon}h", np.nan) for horizon in rows[0].horizons_h]
     constant = np.where(np.isnan(usual), np.nanmean(examples.labels, axis=0), usual)
     share = trailing_share(read_trace(archive, trace), examples.places, pools)
     forecasts[CONSTANT] = np.tile(constant, (len(examples), 1))
-    forecasts[TRAILING] = np.tile(share[:, None], len(row.horizons_h))
-    advised = _advised(settings, archive, pools, row.horizons_h)
+    forecasts[TRAILING] = np.tile(share[:, None], len(rows[0].horizons_h))
+    advised = _advised(settings, archive, pools, rows[0].horizons_h)
     if advised is None:
         say("the archive's Advisor does not list the trace's types: no advisor-rate to compare with")
     else:
         forecasts[ADVISOR] = advised
-    return judge(forecasts, examples)
+    judged = judge(forecasts, examples, region_days(pools["region"], data.examples[SAMPLED_AT]))
+    days = {} if recalibrate_days is None else {"recalibrate_days": f"{recalibrate_days:g}"}
+    return Backtest(rows, data, examples, forecasts, judged, {**data.params(), **days})
 
 
 def _advised(

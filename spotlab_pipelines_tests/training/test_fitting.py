@@ -63,6 +63,11 @@ def parts() -> tuple[Examples, Examples]:
     return everything.take(before).known_by(CUT_US), everything.take(after)
 
 
+def days(examples: Examples) -> np.ndarray:
+    """The blocks of examples that are all of one region."""
+    return examples.places.at // DAY_US
+
+
 @lru_cache(maxsize=4)
 def fitted(family: str) -> Fitted:
     return fit_family(family, parts()[0])
@@ -77,7 +82,7 @@ def test_a_model_of_history_beats_the_trailing_share_and_is_calibrated(family: s
         CONSTANT: np.full(test.labels.shape, 0.3),
         TRAILING: np.tile(trailing_share(TRACE, test.places, pools)[:, None], 2),
     }
-    found = judge(forecasts, test).set_index(["horizon_h", "forecaster"])
+    found = judge(forecasts, test, days(test)).set_index(["horizon_h", "forecaster"])
     at_1h = found.loc[1]
     auc, skill, ece = (dict(at_1h[name]) for name in ("roc_auc", "brier_skill", "ece"))
     assert auc[family] > auc[TRAILING] + 0.02
@@ -281,8 +286,8 @@ def test_too_few_interruptions_are_named():
     few.labels[:19, 0] = 1.0
     with pytest.raises(NotEnoughData, match="hold 19 interruptions within 1 h; 20 are needed"):
         fit_family("logistic", few)
-    with pytest.raises(NotEnoughData, match="at least 20 interruptions"):
-        judge({"any": np.full(few.labels.shape, 0.1)}, few)
+    with pytest.raises(NotEnoughData, match=r"at least 20 .* 19 interruptions in \d+ rows at 1 h, 0"):
+        judge({"any": np.full(few.labels.shape, 0.1)}, few, days(few))
 
 
 def test_unknown_families_and_specs_that_lack_what_a_family_reads_are_named():
@@ -367,9 +372,14 @@ def test_recalibration_on_a_short_prefix_mends_a_model_from_elsewhere():
     test = parts()[1]
     said = predict(fitted("logistic").model, test)
     elsewhere = said / (said + 4.0 * (1.0 - said))
-    forecasts = {"elsewhere": elsewhere, **recalibrated_forecasts(elsewhere, test, since_us=CUT_US, days=1.5)}
-    found = judge(forecasts, test).set_index(["horizon_h", "forecaster"]).loc[1]
-    assert list(found.index[1:]) == ["recalibrated on 1.5 days", "recalibrated daily after 1.5 days"]
+    forecasts = {
+        "elsewhere": elsewhere,
+        **recalibrated_forecasts("elsewhere", elsewhere, test, since_us=CUT_US, days=1.5),
+    }
+    found = judge(forecasts, test, days(test)).set_index(["horizon_h", "forecaster"]).loc[1]
+    assert list(found.index[1:]) == [
+        "elsewhere, recalibrated once", "elsewhere, recalibrated daily",
+    ]  # fmt: skip
     assert (found["ece"].iloc[1:] < 0.7 * found["ece"].iloc[0]).all()
     assert (found["brier_skill"].iloc[1:] > found["brier_skill"].iloc[0] + 0.02).all()
 
@@ -407,7 +417,7 @@ def test_recalibration_knows_no_outcome_before_it_was_known():
     later = CUT_US + 3 * DAY_US
     labels = np.where((test.places.at + 6 * HOUR_US > later)[:, None], 1.0 - test.labels, test.labels)
     turned = Examples(test.spec, test.horizons_h, test.matrix, labels, test.places)
-    mine, theirs = (recalibrated_forecasts(said, each, since_us=CUT_US, days=1) for each in (test, turned))
+    mine, theirs = (recalibrated_forecasts("any", said, each, since_us=CUT_US, days=1) for each in (test, turned))
     # All of the day that begins then is told by what was known when it began.
     same = test.places.at < later + DAY_US
     for name in mine:

@@ -49,7 +49,8 @@ def test_a_logistic_of_the_first_weeks_is_as_good_as_the_reference_on_the_last(
     assert model["roc_auc"] >= trailing["roc_auc"] + 0.03
     assert min(model["brier_skill"], model["skill_over_constant"]) >= 0.255
     assert judged[False, "constant"]["roc_auc"] == judged[False, "advisor-rate"]["roc_auc"] == 0.5
-    daily, once = judged[True, "recalibrated daily after 3 days"], judged[True, "recalibrated on 3 days"]
+    daily = judged[True, "logistic/1, recalibrated daily"]
+    once = judged[True, "logistic/1, recalibrated once"]
     assert daily["ece"] <= 0.03
     assert daily["brier_skill"] >= 0.265
     raw = judged[True, "logistic/1"]
