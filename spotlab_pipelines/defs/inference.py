@@ -1,21 +1,24 @@
 """The asset of the inference room: who predicts what, and whether what they see is still what they were fitted on."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from spotlab_pipelines.defs.evaluation import for_each_account
+from spotlab_pipelines.defs.evaluation import for_each_account, translated
+from spotlab_pipelines.defs.metadata import markdown_table
 from spotlab_pipelines.defs.partitions import account_asset
 from spotlab_pipelines.defs.resources import ArchiveParam, DatabaseParam, RegistryParam, SettingsParam
 
 if TYPE_CHECKING:
-    from spotlab_pipelines.inference.scoring import ScoringReport
+    import sqlalchemy as sa
+
+    from spotlab_pipelines.features.drift import Drift
 
 DRIFT = "feature_drift"
 SCORED = "versions_scored"
-TOLD = 3
-"""Drifted features that the check's line names; its metadata has them all."""
+TOLD, SHOWN = 3, 100
+"""Drifted features and failures that a check's line names, and that its metadata has."""
 
 
 @account_asset(
@@ -27,12 +30,14 @@ TOLD = 3
         dg.AssetCheckSpec(
             DRIFT,
             asset="interruption_predictions",
-            description="Features against those that each version was fitted on. It warns and never blocks.",
+            description="Every account's latest features against those that each version was fitted on. It warns, and"
+            " never blocks.",
         ),
         dg.AssetCheckSpec(
             SCORED,
             asset="interruption_predictions",
-            description="Every version that should have predicted did. A failed challenger harms nothing else.",
+            description="Every version that should have predicted in each account's latest evaluation did. A failed"
+            " challenger harms nothing else.",
         ),
     ],
 )
@@ -50,47 +55,85 @@ def interruption_predictions(
         context,
         database,
         lambda key: score_evaluation(model_registry, archive, key),
-        checks=lambda reports: [drift_check(reports, psi_warn=settings.drift_psi_warn), scored_check(reports)],
+        checks=lambda reports: version_checks(reports, database, psi_warn=settings.drift_psi_warn),
     )
 
 
-def scored_check(reports: Mapping[str, "ScoringReport"]) -> dg.AssetCheckResult:
-    """Whether any version failed for any account; that of a champion fails its evaluation, and is not here."""
-    failed = [
-        f"{account}, {version}: {why}" for account, report in reports.items() for version, why in report.failed.items()
+def version_checks(reports: Mapping[str, Any], database: "sa.Engine", *, psi_warn: float) -> list[dg.AssetCheckResult]:
+    """Both checks of all accounts: of this run's by its reports, of the others by their latest evaluation.
+
+    Dagster shows the latest result of a check alone, and each run may be about another account.
+    """
+    from spotlab_pipelines.experiments.queries import latest_notes
+
+    with translated():
+        latest = latest_notes(database)
+    latest |= {account: {"drift": each.drift, "failed_versions": each.failed} for account, each in reports.items()}
+    return [
+        drift_check({account: each["drift"] for account, each in latest.items()}, psi_warn=psi_warn),
+        scored_check({account: each["failed_versions"] for account, each in latest.items()}),
     ]
-    asked = sum(len(report.versions) for report in reports.values())
+
+
+def scored_check(failed: Mapping[str, Mapping[str, str]]) -> dg.AssetCheckResult:
+    """Whether any version failed for any account; that of a champion fails its evaluation, and is not here.
+
+    Args:
+        failed: by account and version the reason; empty for an account where none failed.
+    """
+    told = [f"{account}, {version}: {why}" for account, found in failed.items() for version, why in found.items()]
     return dg.AssetCheckResult(
         check_name=SCORED,
-        passed=not failed,
+        passed=not told,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(failed)} of {asked} times that a version was asked it failed.",
-        metadata={"failed": dg.MetadataValue.json(failed)},
+        description=f"A version failed in {sum(map(bool, failed.values()))} of {len(failed)} accounts{_some(told)}",
+        metadata={"failed": dg.MetadataValue.json(told[:SHOWN])},
     )
 
 
-def drift_check(reports: Mapping[str, "ScoringReport"], *, psi_warn: float) -> dg.AssetCheckResult:
-    """Whether any feature of any account has drifted from a version's training by more than chance and `psi_warn`."""
-    drifted, without = [], set()
-    for account, report in reports.items():
-        for version, drift in report.drift.items():
-            if drift is None:
-                without.add(version)
-            drifted += [
-                f"{account}, {version}: {name} has PSI {found['psi']:.3f} ({found['psi_by_chance']:.3f} by chance)"
-                for name, found in (drift or {}).items()
-                if found["psi"] - found["psi_by_chance"] > psi_warn
-            ]
-    compared = sum(bool(drift) for report in reports.values() for drift in report.drift.values())
+def drift_check(drift: "Mapping[str, Mapping[str, Drift | None]]", *, psi_warn: float) -> dg.AssetCheckResult:
+    """Whether any feature of any account has drifted from a version's training by more than chance and `psi_warn`.
+
+    Args:
+        drift: by account and version; None for a version that has no reference.
+    """
+    import pandas as pd
+
+    from spotlab_pipelines.features.drift import has_drifted
+
+    of_versions = [(account, version, found) for account, each in drift.items() for version, found in each.items()]
+    drifted = pd.DataFrame(
+        [
+            {"account": account, "version": version, "feature": name, **figures}
+            for account, version, found in of_versions
+            for name, figures in (found or {}).items()
+            if has_drifted(figures, psi_warn=psi_warn)
+        ],
+        columns=["account", "version", "feature", "psi", "psi_by_chance", "ks", "ks_by_chance", "rows_effective"],
+    )
+    compared = {account for account, _, found in of_versions if found}
+    told = [
+        f"{row['account']}, {row['version']}: {row['feature']} has PSI {row['psi']:.2f} ({row['psi_by_chance']:.2f} by"
+        f" chance), KS {row['ks']:.2f}"
+        for row in drifted.to_dict("records")
+    ]
     return dg.AssetCheckResult(
         check_name=DRIFT,
-        passed=not drifted,
+        passed=not told,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(drifted)} drifted in {compared} comparisons of a version with its training: "
-        f"{'; '.join(drifted[:TOLD]) or 'none'}{'; ...' if len(drifted) > TOLD else ''}.",
+        description=f"Features have drifted in {drifted['account'].nunique()} of {len(compared)} accounts that could be"
+        f" compared{_some(told)}",
         metadata={
-            "drifted": dg.MetadataValue.json(drifted),
-            "no reference": dg.MetadataValue.json(sorted(without)),
-            "drift": dg.MetadataValue.json({account: report.drift for account, report in reports.items()}),
+            "drifted": dg.MetadataValue.md(markdown_table(drifted.head(SHOWN))),
+            "psi_warn": psi_warn,
+            "no reference": dg.MetadataValue.json(sorted({each for _, each, found in of_versions if found is None})),
         },
     )
+
+
+def _some(told: list[str]) -> str:
+    """The first few of a list, as the end of a sentence."""
+    if not told:
+        return "."
+    first = [each.removesuffix(".") for each in told[:TOLD]]
+    return f": {'; '.join(first)}{'; ...' if len(told) > TOLD else '.'}"

@@ -9,7 +9,6 @@ from dagster import DagsterRunStatus
 from spotlab_pipelines.defs.checks import market_freshness
 from spotlab_pipelines.defs.evaluation import ACCOUNT_TAG, WINDOW_TAG
 from spotlab_pipelines.defs.partitions import account_partitions, partition_changes
-from spotlab_pipelines.defs.registry import mlflow_agrees
 from spotlab_pipelines.defs.resources import DatabaseParam, RedisParam, SettingsParam
 
 IN_FLIGHT = [
@@ -34,12 +33,10 @@ ACCOUNT_ASSETS = [
 
 FRESHNESS = dg.AssetSelection.checks(market_freshness)
 """Apart from the scrapes: after one that failed, a check of the same run would be skipped."""
-AGREEMENT = dg.AssetSelection.checks(mlflow_agrees)
-"""Apart from evaluations: it is about no account."""
 
 evaluation = dg.define_asset_job(
     "evaluation",
-    selection=dg.AssetSelection.assets(*ACCOUNT_ASSETS) - FRESHNESS - AGREEMENT,
+    selection=dg.AssetSelection.assets(*ACCOUNT_ASSETS) - FRESHNESS,
     description="One evaluation of an account, from its fleet to the experiment log. Needs a fresh shared market.",
 )
 outcomes = dg.define_asset_job(
@@ -61,7 +58,7 @@ catalogue_scrape = dg.define_asset_job(
 scorecards = dg.define_asset_job(
     "scorecards",
     selection=dg.AssetSelection.assets("model_scorecards"),
-    description="Judge each version by what happened; one look a finished day at each challenger.",
+    description="Judge each version by what happened, one look a finished day at each challenger.",
 )
 log_maintenance = dg.define_asset_job(
     "log_maintenance",
@@ -87,43 +84,53 @@ RESCRAPE_AFTER_S = 600
 # Each runs at least twice within the time to live of what it fills, so that one failed scrape leaves no gap.
 advisor_schedule = dg.ScheduleDefinition(
     name="spot_advisor_every_20_minutes",
+    description="Scrapes the Spot Advisor, at least twice within its time to live in the cache.",
     job=advisor_scrape,
     cron_schedule="*/20 * * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 catalogue_schedule = dg.ScheduleDefinition(
     name="instance_catalogue_every_6_hours",
+    description="Scrapes instance types and on-demand prices, at least twice within their time to live.",
     job=catalogue_scrape,
     cron_schedule="5 */6 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 checks_schedule = dg.ScheduleDefinition(
     name="market_checks_every_15_minutes",
+    description="Looks for sources and accounts whose newest scrape is too old or failed since.",
     job=market_checks,
     cron_schedule="8-59/15 * * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 scorecards_schedule = dg.ScheduleDefinition(
     name="scorecards_every_6_hours",
+    description="Judges every version by the outcomes that are known by then, and brings its figures to MLflow.",
     job=scorecards,
     cron_schedule="50 */6 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 log_schedule = dg.ScheduleDefinition(
     name="log_partitions_daily",
+    description="Makes room in the experiment log for the months ahead, and drops months past their retention.",
     job=log_maintenance,
     cron_schedule="35 3 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 archive_schedule = dg.ScheduleDefinition(
     name="archive_compaction_daily",
+    description="Merges the small files that a day of scrapes left in the archive.",
     job=archive_maintenance,
     cron_schedule="15 4 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 
 
-@dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Keeps one partition per active account; one that a run works on is not taken away.",
+)
 def registered_accounts(
     context: dg.SensorEvaluationContext, database: DatabaseParam
 ) -> dg.SensorResult | dg.SkipReason:
@@ -146,6 +153,7 @@ def registered_accounts(
     jobs=[evaluation, advisor_scrape, catalogue_scrape],
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts the evaluation of each account whose interval has come round, once the shared market is there.",
 )
 def due_evaluations(
     context: dg.SensorEvaluationContext,
@@ -195,6 +203,7 @@ def due_evaluations(
 @dg.schedule(
     job=outcomes,
     cron_schedule="20 * * * *",
+    description="Learns what became of the instances of each account that has windows with open outcomes.",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
@@ -215,7 +224,11 @@ def interruption_outcomes_hourly(
     return requests or dg.SkipReason("No account has an outcome to learn.")
 
 
-@dg.sensor(minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Ends runs and evaluations that a process left behind when it died, so that their accounts go on.",
+)
 def stuck_evaluations(context: dg.SensorEvaluationContext, database: DatabaseParam) -> dg.SkipReason:
     """End what a process left behind when it died: its run, which keeps its account's place, and its evaluation."""
     from spotlab_pipelines.defs.stuck import end_stuck

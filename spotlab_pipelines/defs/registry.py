@@ -1,7 +1,7 @@
-"""Whether MLflow shows what is served: a check that anybody may run, and the sensor that looks by itself.
+"""Whether MLflow shows what is served: a check of the scorecards, which people read there, and a sensor in between.
 
-A sensor and no schedule: looking takes a few queries, a run would take a second and a page of events. It puts the
-check's result on record only when something has changed.
+The check runs with each scorecard. The sensor looks much more often, as that takes a few queries, where a run would
+take a second and a page of events; it puts the check's result on record only when something has changed.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import dagster as dg
 from spotlab_pipelines.defs.resources import RegistryParam, SettingsParam
 
 AGREES = "mlflow_agrees"
-ASSET = "interruption_predictions"
+ASSET = "model_scorecards"
 
 
 @dg.asset_check(

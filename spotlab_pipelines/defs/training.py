@@ -122,6 +122,7 @@ training = dg.define_asset_job(
 )
 training_schedule = dg.ScheduleDefinition(
     name="training_weekly",
+    description="Registers a candidate that was fitted on the accounts' last 30 days; nobody is served by it.",
     job=training,
     cron_schedule="45 4 * * 1",
     default_status=dg.DefaultScheduleStatus.RUNNING,

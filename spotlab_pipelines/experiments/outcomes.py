@@ -133,12 +133,14 @@ RESOLVE = sa.text("""
     select (select at from reading) as events_read_until, (select count(*) from unsettled) as windows,
            (select count(*) from closed) as windows_settled,
            (select count(*) from added) + (select count(*) from changed) as rows_written,
-           count(*) as resolved, count(interrupted_at) as interrupted,
-           count(*) filter (where interrupted_at is null and watched_until > window_start + :longest) as survived,
-           count(*) filter (where ended_by is not null) as ended, count(*) filter (where not settled) as still_open,
+           count(*) as labels, count(interrupted_at) as interrupted, count(*) filter (where survived) as survived,
+           count(*) filter (where settled and interrupted_at is null and not survived) as censored,
+           count(*) filter (where not settled) as still_open, count(*) filter (where ended_by is not null) as ended,
            coalesce((select jsonb_object_agg(source, n) from (
                select source, count(*) as n from labelled group by source) by_source), '{}') as sources
-    from labelled
+    from (
+        select *, interrupted_at is null and coalesce(watched_until > window_start + :longest, false) as survived
+        from labelled) as told
 """).bindparams(sa.bindparam("longest", type_=sa.Interval), sa.bindparam("patience", type_=sa.Interval))
 
 
@@ -149,8 +151,11 @@ class OutcomesReport:
     Attributes:
         rows_written: rows that are new or have changed.
         windows, windows_settled: evaluations that were looked at, and those that need not be any more.
-        survived: of those resolved, how many ran through the longest horizon.
-        ended: stopped by their owner or by a switch.
+        labels: all of them; each is interrupted, survived, censored or still open.
+        survived: ran through the longest horizon.
+        censored: nobody will know any more, at the longest horizon at least.
+        still_open: may yet become one of the others.
+        ended: of all, those stopped by their owner or by a switch.
         events_read_until: when the account's interruptions were last read; None if never.
         sources: how many labels each source gave.
     """
@@ -159,11 +164,12 @@ class OutcomesReport:
     rows_written: int
     windows: int
     windows_settled: int
-    resolved: int
+    labels: int
     interrupted: int
     survived: int
-    ended: int
+    censored: int
     still_open: int
+    ended: int
     events_read_until: datetime | None
     sources: dict[str, int]
 

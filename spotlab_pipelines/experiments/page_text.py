@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from spotlab_pipelines.experiments.decision_value import DecisionValue, decision_values, decision_values_by
 from spotlab_pipelines.experiments.judging import HORIZON_H, Judged
-from spotlab_pipelines.experiments.scorecards import VersionScorecard, is_known
+from spotlab_pipelines.experiments.scorecards import VersionScorecard, is_known, scorecard_of
 from spotlab_pipelines.inference.card import cut, spaced, told
+from spotlab_pipelines.inference.fitted_on import NO_DATA
 
 if TYPE_CHECKING:
-    from spotlab_pipelines.experiments.decision_value import DecisionValue
+    from datetime import datetime
+
     from spotlab_pipelines.inference.versions import ServingVersion
 
 
 ROWS = ("n", "events", "base_rate", "uncertainty")
 """The figures of a scorecard that are of the rows and say nothing of the version."""
+FIRST = ("brier_skill", "brier_skill_low", "brier_skill_high", "roc_auc", "ece")
+"""What versions are compared by, before the other figures of a scorecard."""
 PAST = "they show, but promote nobody"
 SCORECARD, RULE = "Scorecard at", "\n\n---\n\n"
 """How the scorecard's part of a description begins and ends."""
@@ -28,39 +34,93 @@ SCORECARD, RULE = "Scorecard at", "\n\n---\n\n"
 
 @dataclass(frozen=True)
 class Page:
-    """What one version's run shows: its scorecards by horizon, the labelled rows at `HORIZON_H`, and its verdict."""
+    """What one version's run shows.
+
+    Attributes:
+        labels: by horizon, of those that have any and `HORIZON_H`, what it said with what came of it, as
+            `labels.labelled` gives it.
+        decided: what it decided, as `decision_rows` gives it.
+        verdict: the latest on it, if it is a challenger.
+    """
 
     version: ServingVersion
-    cards: dict[int, VersionScorecard]
-    rows: pd.DataFrame
-    value: DecisionValue | None
+    labels: dict[int, pd.DataFrame]
+    decided: pd.DataFrame
     verdict: Judged | None
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The labelled rows at `HORIZON_H`."""
+        return self.labels[HORIZON_H]
+
+    @cached_property
+    def cards(self) -> dict[int, VersionScorecard]:
+        """Its scorecards by horizon."""
+        return {hours: scorecard_of(rows, self.version.version, hours) for hours, rows in self.labels.items()}
+
+    @cached_property
+    def value(self) -> DecisionValue | None:
+        """What its decisions were worth; None if it decided nothing."""
+        if not _decides(self.decided):
+            return None
+        return decision_values(self.decided, horizon_h=HORIZON_H)[self.version.version]
+
+    def values_by_account(self) -> dict[str, DecisionValue]:
+        """The same of each account that it decided of."""
+        if not _decides(self.decided):
+            return {}
+        values = decision_values_by(self.decided, "account_id", horizon_h=HORIZON_H)
+        return {account: value for (_, account), value in values.items()}
+
+    def before(self, end: datetime) -> Page:
+        """The same of the windows before `end` alone, by what is known today."""
+        labels = {hours: rows[rows["window_start"] < end] for hours, rows in self.labels.items()}
+        labels = {hours: rows for hours, rows in labels.items() if len(rows)}
+        return replace(self, labels=labels, decided=self.decided[self.decided["window_start"] < end])
+
+
+def _decides(rows: pd.DataFrame) -> bool:
+    return bool((rows["decision"] != "SKIP").any())
 
 
 def figures(page: Page) -> dict[str, float]:
     """The scorecards at each horizon, the Brier skill's interval and what the decisions were worth, by metric.
 
-    By name `card/`, how good the predictions were, comes before `decisions/`, the windows' `outcome/`, and `rows/`,
-    what they were judged on. MLflow's own order of them is not always that of their names.
+    Those that versions are compared by first, at `HORIZON_H`: `card/`, how good the predictions were, then
+    `decisions/`, and `rows/`, what they were judged on.
     """
-    found = {}
-    for hours, card in page.cards.items():
-        figures = {} if card.card is None else card.card.metrics()
-        found |= {f"{'rows' if name in ROWS else 'card'}/{name}_{hours}h": value for name, value in figures.items()}
-        found[f"rows/censored_{hours}h"] = float(card.censored)
+    cards, rows = {}, {}
+    for hours, card in sorted(page.cards.items(), key=lambda each: each[0] != HORIZON_H):
+        found = {} if card.card is None else card.card.metrics()
+        rows |= {f"rows/{name}_{hours}h": found[name] for name in ROWS if name in found}
+        rows[f"rows/censored_{hours}h"] = float(card.censored)
         ends = {} if card.skill is None else {"low": card.skill.low, "high": card.skill.high}
-        found |= {f"card/brier_skill_{end}_{hours}h": value for end, value in ends.items() if np.isfinite(value)}
-    values = {} if page.value is None else page.value.metrics()
-    return found | {f"decisions/{name}": value for name, value in values.items()}
+        found |= {f"brier_skill_{end}": value for end, value in ends.items() if np.isfinite(value)}
+        cards |= {f"card/{name}_{hours}h": found[name] for name in (*FIRST, *found) if name in found.keys() - ROWS}
+    return cards | decision_figures(page.value) | rows
+
+
+def decision_figures(value: DecisionValue | None) -> dict[str, float]:
+    """What decisions were worth, by metric; a figure that does not exist is left out."""
+    return {} if value is None else {f"decisions/{name}": figure for name, figure in value.metrics().items()}
 
 
 def parameters(page: Page, fit: Mapping[str, str]) -> dict[str, str]:
-    """What a version is, for the comparison of runs; `fit` are the parameters of the run that it was fitted in."""
+    """What a version is, for the comparison of runs.
+
+    Args:
+        fit: the parameters of the run that it was fitted in; empty where MLflow has lost it: then what only that run
+            said is left out, which MLflow shows as unknown.
+    """
     version = page.version
     found = {
         "version": version.version, "family": version.family, "feature_spec": version.feature_spec,
-        "horizon_h": str(HORIZON_H), "data_fingerprint": version.training_sha256 or "fitted on no data",
+        "horizon_h": str(HORIZON_H), "data_fingerprint": version.training_sha256 or f"fitted on {NO_DATA}",
     }  # fmt: skip
+    if version.training_sha256 is None:
+        found |= {"fitted_on": NO_DATA, "fitted_through": NO_DATA}
+    if fit:
+        found["recalibrated_from"] = "none"
     named = {"fitted_on": "source", "fitted_through": "last_example", "recalibrated_from": "base_version"}
     return found | {name: fit[of] for name, of in named.items() if of in fit}
 

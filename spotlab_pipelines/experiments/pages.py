@@ -1,9 +1,9 @@
 """Scorecards in MLflow, where people compare versions: a run per version for the whole fleet, and its model's pages.
 
-The experiment `scorecards` has one run per version; its steps are hours since the version's first window there, one
-point a window. The scorecard's figures also go to the version's LoggedModel with the dataset that they were taken on,
-to the version's tags and to its description; windows of an account go to its run of the version in `evaluations`.
-Nothing here is a record, and doing it again changes nothing.
+The experiment `scorecards` has one run per version; its steps are hours since the version's first window there, a
+point for the windows of each. The scorecard's figures also go to the version's LoggedModel with the dataset that they
+were taken on, to the version's tags and to its description; an account's windows, and what was decided in them was
+worth, go to its run of the version in `evaluations`. Nothing here is a record, and doing it again changes nothing.
 """
 
 from __future__ import annotations
@@ -22,11 +22,22 @@ import sqlalchemy as sa
 from spotlab_pipelines.database.engine import database_errors
 from spotlab_pipelines.database.locks import lock
 from spotlab_pipelines.database.tables import Evaluation, TrackingRun
+from spotlab_pipelines.experiments.decision_rows import decision_rows
 from spotlab_pipelines.experiments.judging import HORIZON_H, Judged
 from spotlab_pipelines.experiments.labels import labelled
+from spotlab_pipelines.experiments.page_points import (
+    account_points,
+    dataset_of,
+    earlier_points,
+    figure_points,
+    step_of,
+    window_points,
+)
 from spotlab_pipelines.experiments.page_text import (
+    FIRST,
     Page,
     above_card,
+    decision_figures,
     description,
     digest_of,
     figures,
@@ -35,14 +46,7 @@ from spotlab_pipelines.experiments.page_text import (
     tags,
 )
 from spotlab_pipelines.experiments.plots import Said, outcome_plots
-from spotlab_pipelines.experiments.scorecards import (
-    VersionScorecard,
-    is_known,
-    known,
-    known_at,
-    scorecard_of,
-    version_values,
-)
+from spotlab_pipelines.experiments.scorecards import VersionScorecard, is_known, known, known_at
 from spotlab_pipelines.experiments.tracking import METRICS_PER_BATCH
 from spotlab_pipelines.inference.mlflow_store import experiment_id, mlflow_client, mlflow_errors, ui_page
 from spotlab_pipelines.inference.versions import ServingVersion, select_versions
@@ -73,7 +77,7 @@ def publish_scorecards(
     with database_errors(), engine.begin() as connection:
         # Two at once would each make a run of the same version.
         lock(connection, "scorecards")
-        pages = _pages(connection, engine, verdicts, since)
+        pages = _pages(connection, verdicts, since)
         client = mlflow_client(settings)
         experiment = experiment_id(client, settings, EXPERIMENT)
         links = {}
@@ -81,22 +85,22 @@ def publish_scorecards(
             with mlflow_errors():
                 run_id = _run_of(client, experiment, page)
                 _publish(client, settings, run_id, page, now=now)
-                _publish_accounts(client, connection, page)
+                _publish_accounts(client, connection, page, now=now)
             links[page.version.version] = ui_page(settings, f"experiments/{experiment}/runs/{run_id}")
     return [page.cards[HORIZON_H] for page in pages], links
 
 
-def _pages(connection: sa.Connection, engine: sa.Engine, verdicts: list[Judged], since: datetime) -> list[Page]:
+def _pages(connection: sa.Connection, verdicts: list[Judged], since: datetime) -> list[Page]:
     by_challenger = {each.challenger: each for each in verdicts}
     versions = [row for row in select_versions(connection) if row.status == "approved"]
-    values = version_values(engine, [row.version for row in versions], horizon_h=HORIZON_H, since=since)
+    decided = decision_rows(connection, [row.version for row in versions], horizon_h=HORIZON_H, since=since)
     pages = []
     for row in versions:
-        rows = {hours: labelled(connection, row.version, horizon_h=hours, since=since) for hours in HORIZONS_H}
-        cards = {hours: scorecard_of(each, row.version, hours) for hours, each in rows.items() if len(each)}
-        if HORIZON_H in cards and cards[HORIZON_H].card is not None:
-            value, verdict = values.get(row.version), by_challenger.get(row.version)
-            pages.append(Page(row, cards, rows[HORIZON_H], value, verdict))
+        labels = {hours: labelled(connection, row.version, horizon_h=hours, since=since) for hours in HORIZONS_H}
+        if is_known(labels[HORIZON_H]).any():
+            labels = {hours: rows for hours, rows in labels.items() if len(rows)}
+            own = decided[decided["model_version"] == row.version]
+            pages.append(Page(row, labels, own, by_challenger.get(row.version)))
     return pages
 
 
@@ -119,7 +123,7 @@ def _run_of(client: MlflowClient, experiment: str, page: Page) -> str:
 
 
 def _publish(client: MlflowClient, settings: Settings, run_id: str, page: Page, *, now: datetime) -> None:
-    from mlflow.entities import Param, RunTag
+    from mlflow.entities import DatasetInput, Param, RunTag
 
     model_id = _linkable(client, page.version)
     known_tags = client.get_run(run_id).data.tags
@@ -128,20 +132,25 @@ def _publish(client: MlflowClient, settings: Settings, run_id: str, page: Page, 
         fit = client.get_run(page.version.mlflow_run_id).data.params
     client.log_batch(run_id, params=[Param(name, value) for name, value in parameters(page, fit).items()])
     first = pd.Timestamp(known_tags[FIRST_TAG])
-    windows = finished_windows(page.rows, since=known_tags.get(THROUGH_TAG))
-    steps = [int((window - first) / timedelta(hours=1)) for window in windows.index]
-    points = _window_metrics(windows, steps, run_id)
+    # Several accounts' windows, and those of a short interval, begin within an hour: together they are its point.
+    hourly = page.rows.assign(window_start=page.rows["window_start"].dt.floor("h"))
+    windows = finished_windows(hourly, since=known_tags.get(THROUGH_TAG))
     # A run's page links no model of another experiment.
     family, number = page.version.family, str(page.version.number)
     way = f"[{page.version.version} in the model registry]({ui_page(settings, f'models/{family}/versions/{number}')})"
     shown = tags(page) | {"spotlab.role": page.version.role, "mlflow.note.content": f"{description(page)}\n\n{way}"}
-    if len(windows):
-        shown[THROUGH_TAG] = windows.index.max().isoformat()
+    points: list[Metric] = []
     fingerprint = hashlib.sha256(repr((figures(page), digest_of(page.rows))).encode()).hexdigest()
     if fingerprint != known_tags.get(FIGURES_TAG):
-        points += _figure_metrics(client, run_id, page, first, model_id=model_id, now=now)
+        dataset = dataset_of(page)
+        client.log_inputs(run_id, datasets=[DatasetInput(dataset)])
+        points += figure_points(page, first, run_id, model_id=model_id, dataset=dataset, now=now)
         _draw(client, run_id, page)
         shown[FIGURES_TAG] = fingerprint
+    if len(windows):
+        points += earlier_points(page, pd.DatetimeIndex(windows.index), first, run_id)
+        points += window_points(windows, [step_of(window, first) for window in windows.index], run_id)
+        shown[THROUGH_TAG] = windows.index.max().isoformat()
     _send(client, run_id, points, [RunTag(key, value) for key, value in shown.items()])
     with _unless_lost():
         for key, value in tags(page).items():
@@ -152,49 +161,47 @@ def _publish(client: MlflowClient, settings: Settings, run_id: str, page: Page, 
         client.set_logged_model_tags(model_id, tags(page))
 
 
-def _figure_metrics(
-    client: MlflowClient, run_id: str, page: Page, first: pd.Timestamp, *, model_id: str | None, now: datetime
-) -> list[Metric]:
-    """The scorecard's figures, on the dataset of its rows.
-
-    At the time of now: a model may have a metric once for a run, step and time, and the figures of the same windows
-    change when an outcome becomes known.
-    """
-    from mlflow.entities import Dataset, DatasetInput, Metric
-
-    name, digest = f"predictions with outcomes, {HORIZON_H} h", digest_of(page.rows)
-    profile = f'{{"predictions": {len(page.rows)}, "with outcome": {int(is_known(page.rows).sum())}}}'
-    dataset = Dataset(name, digest, "postgres", '{"view": "v_labelled_predictions"}', profile=profile)
-    client.log_inputs(run_id, datasets=[DatasetInput(dataset)])
-    last = page.rows.loc[is_known(page.rows), "window_start"].max()
-    at, step = round(now.timestamp() * 1000), int((last - first) / timedelta(hours=1))
-    named = {"dataset_name": name, "dataset_digest": digest, "run_id": run_id}
-    return [Metric(key, value, at, step, model_id=model_id, **named) for key, value in figures(page).items()]
-
-
-def _publish_accounts(client: MlflowClient, connection: sa.Connection, page: Page) -> None:
-    """Each account's windows, at the steps that they have in its run of the version."""
+def _publish_accounts(client: MlflowClient, connection: sa.Connection, page: Page, *, now: datetime) -> None:
+    """Each account's windows, at the steps that they have in its run of the version, and its decisions' worth."""
     from mlflow.entities import RunTag
 
     query = sa.select(TrackingRun.account_id, TrackingRun.mlflow_run_id)
     query = query.where(TrackingRun.model_version == page.version.version)
+    values = page.values_by_account()
     for account, run_id in connection.execute(query).tuples():
         rows = page.rows[page.rows["account_id"] == account]
-        on_run = None
-        with _unless_lost():
-            on_run = client.get_run(run_id).data.tags
+        on_run = _tags_of(client, run_id)
         # A run that MLflow lost is made anew by the account's next evaluation.
-        if on_run is None or rows.empty:
+        if on_run is None or not is_known(rows).any():
             continue
-        windows = finished_windows(rows, since=on_run.get(THROUGH_TAG))
-        if windows.empty:
-            continue
-        numbered = sa.select(Evaluation.window_start, Evaluation.step).where(Evaluation.account_id == account)
-        found: dict[Any, int] = dict(connection.execute(numbered).tuples().all())
-        steps = [found.get(window.to_pydatetime()) for window in windows.index]
-        windows = windows[[step is not None for step in steps]]
-        points = _window_metrics(windows, [step for step in steps if step], run_id)
-        _send(client, run_id, points, [RunTag(THROUGH_TAG, windows.index.max().isoformat())] if points else [])
+        numbered = sa.select(Evaluation.window_start, Evaluation.step).where(
+            Evaluation.account_id == account, Evaluation.window_start >= rows["window_start"].min().to_pydatetime()
+        )
+        found = connection.execute(numbered).all()
+        begun = pd.to_datetime([each.window_start for each in found], utc=True)
+        steps = pd.Series([each.step for each in found], index=begun, dtype="int64")
+        windows, done, points = finished_windows(rows, since=on_run.get(THROUGH_TAG)), {}, []
+        worth = decision_figures(values.get(account))
+        fingerprint = hashlib.sha256(repr(worth).encode()).hexdigest()
+        of_known = steps[steps.index.isin(rows.loc[is_known(rows), "window_start"])]
+        if worth and len(of_known) and fingerprint != on_run.get(FIGURES_TAG):
+            points += account_points(worth, int(of_known.max()), run_id, now=now)
+            done[FIGURES_TAG] = fingerprint
+        windows = windows[windows.index.isin(steps.index)]
+        if len(windows):
+            points += window_points(windows, steps[windows.index].to_numpy().tolist(), run_id)
+            done[THROUGH_TAG] = windows.index.max().isoformat()
+        if points:
+            _send(client, run_id, points, [RunTag(key, value) for key, value in done.items()])
+
+
+def _tags_of(client: MlflowClient, run_id: str) -> dict[str, str] | None:
+    """The tags of a run; None where MLflow does not have it any more, or somebody has deleted it there."""
+    with _unless_lost():
+        run = client.get_run(run_id)
+        if run.info.lifecycle_stage == "active":
+            return run.data.tags
+    return None
 
 
 def _linkable(client: MlflowClient, version: ServingVersion) -> str | None:
@@ -218,17 +225,6 @@ def _unless_lost() -> Iterator[None]:
             raise
 
 
-def _window_metrics(windows: pd.DataFrame, steps: Any, run_id: str) -> list[Metric]:
-    """On the run alone, which takes a window again where it was left half sent and has changed since."""
-    from mlflow.entities import Metric
-
-    return [
-        Metric(f"outcome/{name}_{HORIZON_H}h", float(value), round(window.timestamp() * 1000), int(step), run_id=run_id)
-        for name, column in windows.items()
-        for window, step, value in zip(windows.index, steps, column, strict=True)
-    ]  # fmt: skip
-
-
 def _draw(client: MlflowClient, run_id: str, page: Page) -> None:
     outcome, predicted, _ = known(page.rows)
     name = page.version.version
@@ -241,7 +237,11 @@ def _draw(client: MlflowClient, run_id: str, page: Page) -> None:
 
 
 def _send(client: MlflowClient, run_id: str, points: list[Metric], done: list[Any]) -> None:
-    """The tags last: they say that the points before are there."""
-    for start in range(0, len(points), METRICS_PER_BATCH):
-        client.log_batch(run_id, metrics=points[start : start + METRICS_PER_BATCH])
+    """What versions are compared by first, as MLflow shows metrics as they lie in its database, and compares runs by
+    the first one. The tags last: they say that the points before are there.
+    """
+    leading = [each for each in points[: len(FIRST)] if each.key.startswith("card/")]
+    for part in (leading, points[len(leading) :]):
+        for start in range(0, len(part), METRICS_PER_BATCH):
+            client.log_batch(run_id, metrics=part[start : start + METRICS_PER_BATCH])
     client.log_batch(run_id, tags=done)

@@ -180,6 +180,33 @@ def due_accounts(engine: sa.Engine, now: datetime, *, retry_s: float) -> list[Du
         return [DueAccount(row.account_id, row.window_start, tuple(row.regions)) for row in connection.execute(due)]
 
 
+def latest_notes(engine: sa.Engine) -> dict[str, dict[str, Any]]:
+    """Of each active account's latest logged evaluation what it says of its versions: `drift` and `failed_versions`.
+
+    Both by version, as `details` has them; empty where it has nothing of them. Accounts that were never evaluated are
+    left out.
+    """
+    details = Evaluation.details
+    latest = (
+        sa.select(details["drift"].label("drift"), details["failed_versions"].label("failed_versions"))
+        .where(Evaluation.account_id == Account.account_id, Evaluation.state == "logged")
+        .order_by(Evaluation.window_start.desc())
+        .limit(1)
+        .lateral()
+    )
+    query = (
+        sa.select(Account.account_id, latest.c.drift, latest.c.failed_versions)
+        .join(latest, sa.true())
+        .where(Account.state == "active")
+        .order_by(Account.account_id)
+    )
+    with database_errors(), engine.connect() as connection:
+        return {
+            row.account_id: {"drift": row.drift or {}, "failed_versions": row.failed_versions or {}}
+            for row in connection.execute(query)
+        }
+
+
 def row_counts(engine: sa.Engine) -> dict[str, int]:
     """The exact number of rows of every domain table but that of logins, which the pipeline may not look at."""
     counts = sa.union_all(

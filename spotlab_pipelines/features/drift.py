@@ -8,12 +8,18 @@ An evaluation's features are counted into the same bins and compared in two ways
 - KS = the largest distance of the two cumulative shares at the bins' edges, unsmoothed; rows where the feature is
   missing come last. Between two edges the true distance may be larger, by at most the share of one bin.
 
-Few rows drift by chance: without any drift, PSI is (bins − 1) (1/rows + 1/reference rows) on average (Yurdakul 2018,
-"Statistical properties of the population stability index"), given as `psi_by_chance`.
+Few rows drift by chance. Without any drift, PSI is (bins − 1) (1/rows + 1/reference rows) on average (Yurdakul 2018,
+"Statistical properties of the population stability index"), given as `psi_by_chance`, and in 99 of 100 comparisons KS
+stays below √(ln(200)/2) √(1/rows + 1/reference rows) (Smirnov 1948), `ks_by_chance`.
+
+Rows that go together, such as the pools of a family in a region, are not so many observations: they are counted as
+rows / (1 + (m − 1) ρ), `rows_effective`, with m the mean size of a row's group and ρ the intraclass correlation of the
+rows' bins (Kish 1965, "Survey sampling"). Both the smoothing and what comes by chance go by that count.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +30,14 @@ if TYPE_CHECKING:
 
 QUANTILES = np.linspace(0.1, 0.9, 9)
 SMOOTHING = 0.5
+KS_BEYOND = math.sqrt(math.log(200) / 2)
+"""Times √(1/rows + 1/reference rows): a KS that one comparison in a hundred exceeds by chance."""
 
 Reference = dict[str, dict[str, Any]]
 """By feature: `edges` (k,) ascending, `counts` (k + 1,) of values in (−∞, e₁], (e₁, e₂] … (eₖ, ∞), and if the feature
 can be missing `indicator`, the column that says so, whose rows are the last of then k + 2 counts. JSON-able."""
 Drift = dict[str, dict[str, float]]
-"""By feature: psi, ks, psi_by_chance."""
+"""By feature: psi, ks, psi_by_chance, ks_by_chance, rows_effective."""
 
 
 def reference_of(
@@ -57,23 +65,61 @@ def reference_of(
     return reference
 
 
-def drift_of(reference: Reference, features: pd.DataFrame) -> Drift:
+def drift_of(reference: Reference, features: pd.DataFrame, groups: np.ndarray | None = None) -> Drift:
     """PSI and KS of each feature of the reference against an evaluation's features.
 
+    Args:
+        features: (n,) rows, one a pool.
+        groups: (n,) labels, the same for rows that go together; by default each row is alone.
+
     Returns:
-        By feature: psi, ks, psi_by_chance. Empty if there are no rows: nothing was compared, which is not "no drift".
+        By feature: `Drift`. Empty if there are no rows: nothing was compared, which is not "no drift".
     """
     if features.empty:
         return {}
+    _, number = np.unique(np.arange(len(features)) if groups is None else groups, return_inverse=True)
     found = {}
     for name, bins in reference.items():
-        before, now = np.array(bins["counts"], dtype=float), _counts(features, name, bins).astype(float)
+        place, before = _places(features, name, bins), np.array(bins["counts"], dtype=float)
+        now, rows = np.bincount(place, minlength=len(before)).astype(float), effective_rows(place, number)
+        spread = 1 / rows + 1 / before.sum()
         found[name] = {
-            "psi": psi(before, now),
+            "psi": psi(before, now * (rows / len(place))),
             "ks": ks(before, now),
-            "psi_by_chance": float((len(now) - 1) * (1 / now.sum() + 1 / before.sum())),
+            "psi_by_chance": float((len(now) - 1) * spread),
+            "ks_by_chance": KS_BEYOND * math.sqrt(spread),
+            "rows_effective": rows,
         }
     return found
+
+
+def has_drifted(found: Mapping[str, float], *, psi_warn: float) -> bool:
+    """Whether a feature has drifted: by more than chance and `psi_warn` in PSI, and farther than by chance in KS.
+
+    PSI says that the shift is large, KS that it is one: of few rows, PSI alone often exceeds its average by much.
+    """
+    # Evaluations of before KS had a measure of chance have PSI alone.
+    return found["psi"] - found["psi_by_chance"] > psi_warn and found["ks"] > found.get("ks_by_chance", 0.0)
+
+
+def effective_rows(values: np.ndarray, group: np.ndarray) -> float:
+    """How many independent rows (n,) values are worth, whose rows of one `group` (n,), 0 … k − 1, go together.
+
+    Between k, where all of a group are alike, and n, where they are as different as any; n too if each is alone, 1 if
+    there is one group alone.
+    """
+    size = np.bincount(group).astype(float)
+    n, k = len(values), len(size)
+    if k in (1, n):
+        return float(k)
+    mean = np.bincount(group, weights=values) / size
+    between = (size @ (mean - values.mean()) ** 2) / (k - 1)
+    within = ((values - mean[group]) ** 2).sum() / (n - k)
+    typical = (n - size @ size / n) / (k - 1)
+    whole = between + (typical - 1) * within
+    # Where all values are the same, so are those of a group.
+    correlation = 1.0 if whole == 0 else min(max((between - within) / whole, 0.0), 1.0)
+    return float(n / (1 + (size @ size / n - 1) * correlation))
 
 
 def psi(before: np.ndarray, now: np.ndarray) -> float:
@@ -95,9 +141,13 @@ def _edges(values: np.ndarray) -> np.ndarray:
 
 
 def _counts(frame: pd.DataFrame, name: str, bins: Mapping[str, Any]) -> np.ndarray:
-    size = len(bins["edges"]) + 1
+    return np.bincount(_places(frame, name, bins), minlength=len(bins["edges"]) + 1 + ("indicator" in bins))
+
+
+def _places(frame: pd.DataFrame, name: str, bins: Mapping[str, Any]) -> np.ndarray:
+    """(n,) the bin of each row; rows where the feature is missing are in the last one."""
     place = np.searchsorted(bins["edges"], frame[name].to_numpy(dtype=float), side="left")
     if "indicator" not in bins:
-        return np.bincount(place, minlength=size)
+        return place
     missing = frame[bins["indicator"]].to_numpy(dtype=float) == 1
-    return np.bincount(np.where(missing, size, place), minlength=size + 1)
+    return np.where(missing, len(bins["edges"]) + 1, place)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from spotlab_pipelines.features.drift import Reference
     from spotlab_pipelines.inference.estimators import HorizonEstimator
 
+NO_DATA = "no data"
+"""What a version that was fitted on nothing says that it was fitted on."""
+
 
 def reference_of_training(
     training: pd.DataFrame | None, estimator: HorizonEstimator, feature_spec: str

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from spotlab_pipelines.errors import NotFound
-from spotlab_pipelines.features.drift import Drift, drift_of
+from spotlab_pipelines.features.drift import Drift, Reference, drift_of
 from spotlab_pipelines.features.tables import MARKET_SPEC, feature_table
 from spotlab_pipelines.inference.batch import COLUMNS, predict
 
@@ -66,7 +66,7 @@ def score_evaluation(registry: ModelRegistry, archive: Archive, key: EvaluationK
     predictions, failed = found.frame, failed | found.failed
     predicted = time.perf_counter()
     drift = {
-        row.version: None if row.reference is None else drift_of(row.reference, tables[row.feature_spec])
+        row.version: None if row.reference is None else _drift(row.reference, tables[row.feature_spec])
         for row in rows
         if row.version not in failed
     }
@@ -122,6 +122,12 @@ def versions_to_score(registry: ModelRegistry, assigned: pd.Series) -> tuple[lis
         if row.status != "approved"
     }
     return rows + others, refused
+
+
+def _drift(reference: Reference, features: pd.DataFrame) -> Drift:
+    """Pools of an instance family in a region go together: they share prices' ways, and some features altogether."""
+    family = features["instance_type"].astype(str).str.partition(".")[0]
+    return drift_of(reference, features, (features["region"].astype(str) + " " + family).to_numpy())
 
 
 def read_features(archive: Archive, key: EvaluationKey, specs: Collection[str]) -> dict[str, pd.DataFrame]:

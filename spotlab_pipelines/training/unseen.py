@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from spotlab_pipelines.errors import InvalidInput, NotFound
 from spotlab_pipelines.features.rows import SAMPLED_AT
+from spotlab_pipelines.inference.fitted_on import NO_DATA
 from spotlab_pipelines.inference.mlflow_store import mlflow_client, mlflow_errors
 from spotlab_pipelines.market.frames import POOL_KEY
 from spotlab_pipelines.market.traces import ACCOUNTS
@@ -27,7 +28,9 @@ LATER = "Take a later --since, or train a version with an earlier --until."
 
 
 def learned_from(settings: Settings, rows: Sequence[ServingVersion]) -> dict[str, str]:
-    """By version: accounts, a trace, or the version that it was recalibrated from and on what; what MLflow knows of it.
+    """By version: accounts, a trace, the version that it was recalibrated from and on what, or no data.
+
+    Nothing of a version that was fitted on data of which MLflow does not know.
 
     Raises:
         StoreUnavailable: MLflow's database does not answer.
@@ -35,6 +38,8 @@ def learned_from(settings: Settings, rows: Sequence[ServingVersion]) -> dict[str
     told = {}
     for row in rows:
         params = _params(settings, row)
+        if row.training_sha256 is None:
+            told[row.version] = NO_DATA
         if "source" in params:
             what = ACCOUNTS if params["source"] == ACCOUNTS else f"trace {params['source']}"
             told[row.version] = f"{params[BASE]} on {what}" if BASE in params else what

@@ -104,7 +104,7 @@ def test_outcomes_are_resolved_and_listed_by_hand(spotlab: Spotlab, owner: sa.En
     log.event("i-2", 206)
     log.instance("i-3", running=205.5, ended=206, by="owner")
     (told,) = spotlab("outcomes", "resolve", ACCOUNT, "--no-read", "--json").json
-    assert (told["resolved"], told["events_read_until"]) == (3, None)
+    assert (told["labels"], told["events_read_until"]) == (3, None)
     listed = {row["instance_id"]: row for row in spotlab("outcomes", "list", ACCOUNT, "--json").json}
     assert (listed["i-1"]["interrupted_at"], listed["i-1"]["settled"]) == (None, False)
     shown = {line.split()[4]: line for line in spotlab("outcomes", "list", ACCOUNT).out.splitlines() if "i-" in line}

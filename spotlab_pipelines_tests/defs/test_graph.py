@@ -57,5 +57,30 @@ def test_every_asset_has_a_description_an_owner_and_a_kind() -> None:
         assert asset["kinds"], key
 
 
+def test_whatever_the_ui_lists_says_what_it_is_for() -> None:
+    from spotlab_pipelines.definitions import defs
+
+    listed = defs.get_repository_def()
+    named: dict[str, str | None] = {
+        each.name: each.description for each in (*listed.schedule_defs, *listed.sensor_defs)
+    }
+    named |= {job.name: job.description for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
+    graph = defs.resolve_asset_graph()
+    named |= {
+        f"{key.asset_key.to_user_string()}: {key.name}": graph.get_check_spec(key).description
+        for key in graph.asset_check_keys
+    }
+    assert len(named) > 20
+    assert [name for name, description in named.items() if not (description or "").endswith((".", "?"))] == []
+
+
+def test_the_check_of_mlflow_runs_with_the_scorecards() -> None:
+    from spotlab_pipelines.definitions import defs
+
+    nodes = {name: {node.name for node in defs.resolve_job_def(name).nodes} for name in ("scorecards", "evaluation")}
+    assert any("mlflow_agrees" in node for node in nodes["scorecards"])
+    assert not any("mlflow_agrees" in node for node in nodes["evaluation"]), "it is about no account"
+
+
 if __name__ == "__main__":
     SNAPSHOT.write_text(json.dumps(graph(), indent=2) + "\n")

@@ -71,9 +71,10 @@ def test_what_is_known_makes_the_label(log: Log) -> None:
         found = log.predictions(name)
         assert set(found["source"]) == {source}, name
         assert found["ended_by"].isna().all() if ended_by is None else set(found["ended_by"]) == {ended_by}, name
-    assert (report.resolved, report.rows_written, report.interrupted) == (17, 17, 6)
+    assert (report.labels, report.rows_written, report.interrupted) == (17, 17, 6)
     assert report.sources == {"spot_request": 8, "fleet": 9}
-    assert (report.windows, report.windows_settled, report.still_open) == (1, 0, 4)
+    assert (report.survived, report.censored, report.still_open) == (3, 4, 4), "with the interrupted they are all"
+    assert (report.windows, report.windows_settled) == (1, 0)
     assert set(log.predictions("i-on-demand")["outcome"]) == {"censored"}, "no row of it: it cannot be interrupted"
     assert "i-on-demand" not in set(list_outcomes(log.engine, ACCOUNT)["instance_id"])
 
@@ -297,7 +298,7 @@ def test_a_large_log_is_read_by_index_once_and_joined_by_hash(engine: sa.Engine,
         explained = sa.text(f"explain (analyze, timing off) {RESOLVE.text}")
         intervals = [sa.bindparam(name, type_=sa.Interval) for name in ("longest", "patience")]
         plan = "\n".join(connection.scalars(explained.bindparams(*intervals), values_of(ACCOUNT, now)))
-    assert resolve_outcomes(engine, ACCOUNT, now).resolved == 2000
+    assert resolve_outcomes(engine, ACCOUNT, now).labels == 2000
     assert "Merge" not in plan
     for joined in ("i.instance_id", "s.instance_id"):
         assert f"Hash Cond: (l.instance_id = {joined})" in plan

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from spotlab_pipelines.experiments.page_text import Page, above_card, description, parameters, tags
-from spotlab_pipelines.experiments.scorecards import scorecard_of
+from spotlab_pipelines.experiments.decision_value import COLUMNS
+from spotlab_pipelines.experiments.page_text import Page, above_card, description, figures, parameters, tags
 from spotlab_pipelines.inference.card import DESCRIPTION_MAX
 from spotlab_pipelines.inference.versions import ServingVersion
 
@@ -17,6 +17,7 @@ VERSION = ServingVersion(
     "logistic/1", "logistic", 1, "challenger", "approved", "v1", (1, 6, 12), "a", "0" * 64, "r", None, {}, "a test",
     None, None, (),
 )  # fmt: skip
+FITTED = replace(VERSION, training_sha256="0" * 64)
 
 
 def page(days: int = 30, **changed: Any) -> Page:
@@ -29,7 +30,7 @@ def page(days: int = 30, **changed: Any) -> Page:
         }
     )  # fmt: skip
     rows["interrupted_at"] = rows["window_start"].where(rows["outcome"] == "interrupted")
-    return replace(Page(VERSION, {6: scorecard_of(rows, "logistic/1", 6)}, rows, None, None), **changed)
+    return replace(Page(VERSION, {6: rows}, pd.DataFrame(columns=list(COLUMNS)), None), **changed)
 
 
 def test_a_description_begins_in_plain_words_and_its_figures_have_the_digits_that_count() -> None:
@@ -54,7 +55,34 @@ def test_parameters_say_what_a_version_was_fitted_on() -> None:
     found = parameters(page(), fit)
     assert found["fitted_on"] == "generated"
     assert (found["fitted_through"], found["recalibrated_from"]) == ("2026-02-01", "logistic/0")
-    assert "fitted_on" not in parameters(page(), {})
+    plain = parameters(page(version=FITTED), {"source": "generated"})
+    assert (plain["recalibrated_from"], "fitted_through" in plain) == ("none", False)
+
+
+def test_a_version_that_was_fitted_on_nothing_says_so_and_one_whose_fit_is_lost_says_nothing() -> None:
+    for fit in ({"hours_per_month": "730"}, {}):
+        found = parameters(page(), fit)
+        assert (found["fitted_on"], found["fitted_through"]) == ("no data", "no data")
+        assert found["data_fingerprint"] == "fitted on no data"
+    lost = parameters(page(version=FITTED), {})
+    assert not {"fitted_on", "fitted_through", "recalibrated_from"} & set(lost)
+
+
+def test_figures_begin_with_what_versions_are_compared_by() -> None:
+    names = list(figures(page()))
+    assert names[:5] == [
+        f"card/{name}_6h" for name in ("brier_skill", "brier_skill_low", "brier_skill_high", "roc_auc", "ece")
+    ]
+    assert [name.partition("/")[0] for name in names] == sorted(name.partition("/")[0] for name in names)
+    assert {"rows/n_6h", "rows/events_6h", "rows/base_rate_6h", "rows/uncertainty_6h", "rows/censored_6h"} == {
+        name for name in names if name.startswith("rows/")
+    }
+
+
+def test_figures_before_an_instant_are_those_of_the_windows_until_then() -> None:
+    whole, half = page(), page().before(START + pd.Timedelta(days=15))
+    assert (figures(whole)["rows/n_6h"], figures(half)["rows/n_6h"]) == (1500, 750)
+    assert figures(half) == figures(page(days=15))
 
 
 def test_tags_sort_as_numbers() -> None:

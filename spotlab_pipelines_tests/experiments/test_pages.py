@@ -69,16 +69,20 @@ def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.
     assert run.data.metrics["card/brier_skill_6h"] == pytest.approx(cards[1].row()["brier_skill"])
     assert run.data.metrics["card/brier_skill_low_6h"] < run.data.metrics["card/brier_skill_6h"]
     assert {"rows/n_1h", "card/ece_12h", "decisions/instance_days"} <= set(run.data.metrics)
-    assert min(run.data.metrics).startswith("card/brier_"), "the first by name"
+    names = list(run.data.metrics)
+    assert [names[0], names[-1].partition("/")[0]] == ["card/brier_skill_6h", "outcome"], "compared by the first one"
     expected = {"version": "logistic/1", "family": "logistic", "feature_spec": "v1", "horizon_h": "6"}
     assert expected.items() <= run.data.params.items()
     assert run.data.params["data_fingerprint"] == registry.get("logistic/1").training_sha256
     advisor = client.get_run(run_ids["advisor-rate/1"]).data.params
-    assert advisor["data_fingerprint"] == "fitted on no data"
+    assert (advisor["data_fingerprint"], advisor["fitted_on"]) == ("fitted on no data", "no data")
     assert f"({settings.mlflow_ui}/#/models/logistic/versions/1?" in run.data.tags["mlflow.note.content"]
     # A point for each window whose outcomes are known, hours after the first.
     points = client.get_metric_history(run_ids["logistic/1"], "outcome/brier_6h")
     assert sorted(point.step for point in points) == [24 * day for day in range(20)]
+    # The scorecard too has a point for each day, as it was then by what is known now.
+    growing = client.get_metric_history(run_ids["logistic/1"], "rows/n_6h")
+    assert {point.step: point.value for point in growing} == {24 * day: 60.0 * (day + 1) for day in range(20)}
     # An account's windows have the steps of their evaluations.
     of_account = client.get_metric_history(account_run, "outcome/share_interrupted_6h")
     assert sorted(point.step for point in of_account) == list(range(1, 21))
@@ -91,7 +95,9 @@ def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.
     assert len(datasets) == 1
     model = client.get_logged_model(str(registry.get("logistic/1").mlflow_model_id))
     mine = [metric for metric in model.metrics or [] if metric.key == "card/roc_auc_6h"]
-    assert [metric.dataset_digest for metric in mine] == list(datasets)
+    assert [metric.dataset_digest for metric in mine] == list(datasets), "the latest alone, on its dataset"
+    other = [metric for metric in model.metrics or [] if metric.key == "card/brier_1h"]
+    assert [metric.dataset_digest for metric in other] == [None], "other predictions have an outcome at 1 h"
     assert model.tags["spotlab.verdict"] == verdicts[0].verdict
     version = client.get_model_version("logistic", "1")
     scorecard, _, card = str(version.description).partition("\n\n---\n\n")
@@ -135,6 +141,52 @@ def test_an_accounts_run_shows_its_own_windows_alone(
         assert {point.step: point.value for point in points} == pytest.approx(expected)
 
 
+def test_an_accounts_run_says_what_its_own_decisions_were_worth(
+    registry: ModelRegistry, engine: sa.Engine, owner: sa.Engine, settings: Settings
+) -> None:
+    client, other = mlflow_client(settings), "555566667777"
+    register_account(engine, other)
+    write_days(owner, 3, first=(FIRST + timedelta(days=5)).date(), account_id=other, seed=9)
+    number_windows(owner, other)
+    runs = {account: client.create_run("0").info.run_id for account in (ACCOUNT, other)}
+    with engine.begin() as connection:
+        for account, run_id in runs.items():
+            connection.exec_driver_sql(
+                "insert into tracking_runs (account_id, model_version, mlflow_run_id) "
+                f"values ('{account}', 'logistic/1', '{run_id}')"
+            )
+    _, links = publish_scorecards(settings, engine, [], now=NOW)
+    fleet = client.get_run(run_of(links["logistic/1"])).data.metrics
+    found = {account: client.get_run(run_id).data.metrics for account, run_id in runs.items()}
+    assert [found[account]["decisions/decisions"] for account in (ACCOUNT, other)] == [20 * 60, 3 * 60]
+    for figure in ("decisions/decisions", "decisions/instance_days", "decisions/switches"):
+        assert sum(each[figure] for each in found.values()) == pytest.approx(fleet[figure])
+    assert {name for name in fleet if name.startswith("decisions/")} == {
+        name for name in found[other] if name.startswith("decisions/")
+    }
+    publish_scorecards(settings, engine, [], now=NOW + HOUR)
+    [point] = client.get_metric_history(runs[other], "decisions/instance_days")
+    assert point.step == 3, "once, at its last window"
+
+
+def test_windows_of_one_hour_are_one_point_of_the_fleets_run(
+    registry: ModelRegistry, engine: sa.Engine, owner: sa.Engine, settings: Settings
+) -> None:
+    client, other = mlflow_client(settings), "555566667777"
+    register_account(engine, other)
+    write_days(owner, 3, account_id=other, seed=9)
+    with owner.begin() as connection:
+        for table in ("experiment_logs", "interruption_outcomes"):
+            connection.exec_driver_sql(
+                f"update {table} set window_start = window_start + interval '20 minutes' where account_id = '{other}'"
+            )
+    number_windows(owner, other)
+    _, links = publish_scorecards(settings, engine, [], now=NOW)
+    points = client.get_metric_history(run_of(links["logistic/1"]), "outcome/predictions_6h")
+    assert {point.step: point.value for point in points} == {24 * day: 120 if day < 3 else 60 for day in range(20)}
+    assert len(points) == 20
+
+
 def test_doing_it_again_adds_nothing_and_new_windows_their_points(
     registry: ModelRegistry, engine: sa.Engine, owner: sa.Engine, settings: Settings
 ) -> None:
@@ -156,7 +208,7 @@ def test_doing_it_again_adds_nothing_and_new_windows_their_points(
             "where instance_id = (select min(instance_id) from interruption_outcomes where interrupted_at is null)"
         )
     publish_scorecards(settings, engine, [], now=NOW + 2 * HOUR)
-    assert points() == before | {key: 2 for key in before if not key.startswith("outcome/")}
+    assert points() == {key: n if key.startswith("outcome/") else n + 1 for key, n in before.items()}
     with owner.begin() as connection:
         connection.exec_driver_sql(
             "insert into interruption_outcomes (account_id, window_start, instance_id, region, instance_type, az_id, "
@@ -166,6 +218,9 @@ def test_doing_it_again_adds_nothing_and_new_windows_their_points(
         )
     publish_scorecards(settings, engine, [], now=NOW + 3 * HOUR)
     assert points()["outcome/brier_6h"] == before["outcome/brier_6h"] + 2
+    # The first of the two new days, and both: the figures of today.
+    assert points()["card/brier_skill_6h"] == before["card/brier_skill_6h"] + 3
+    assert next(iter(client.get_run(run_id).data.metrics)).startswith("card/brier_"), "and still compared by it"
 
 
 def test_what_mlflow_has_lost_is_passed_over(registry: ModelRegistry, engine: sa.Engine, settings: Settings) -> None:
@@ -178,6 +233,11 @@ def test_what_mlflow_has_lost_is_passed_over(registry: ModelRegistry, engine: sa
             f"values ('{ACCOUNT}', 'logistic/1', '{'0' * 32}')"
         )
     _, links = publish_scorecards(settings, engine, [], now=NOW)
+    # An account's run that somebody deleted in the UI is there still, and takes nothing.
+    deleted = client.create_run("0").info.run_id
+    client.delete_run(deleted)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"update tracking_runs set mlflow_run_id = '{deleted}'")
     client.delete_run(run_of(links["logistic/1"]))
     _, again = publish_scorecards(settings, engine, [], now=NOW)
     assert again["logistic/1"] != links["logistic/1"]

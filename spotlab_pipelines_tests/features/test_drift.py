@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from spotlab_pipelines.features.drift import drift_of, ks, psi, reference_of
+from spotlab_pipelines.features.drift import drift_of, effective_rows, has_drifted, ks, psi, reference_of
 
 KS_2SAMP: Any = stats.ks_2samp
 
@@ -34,6 +34,8 @@ def test_the_same_rows_have_not_drifted() -> None:
     found = drift_of(reference_of(training, ["x"]), training)["x"]
     assert (found["psi"], found["ks"]) == (0.0, 0.0)
     assert found["psi_by_chance"] == pytest.approx(9 * (0.01 + 0.01))
+    assert found["ks_by_chance"] == pytest.approx(stats.kstwobign.ppf(0.99) * math.sqrt(0.02), abs=1e-3)
+    assert found["rows_effective"] == 100
 
 
 def test_psi_and_ks_by_hand() -> None:
@@ -74,6 +76,34 @@ def test_missing_rows_are_a_bin_of_their_own_whatever_stands_in_for_their_value(
 
 def test_without_rows_nothing_was_compared() -> None:
     assert drift_of(reference_of(frame([1.0, 2.0]), ["x"]), frame([])) == {}
+
+
+def test_rows_that_go_together_count_as_one_where_they_are_alike_and_each_where_they_are_not() -> None:
+    group = np.repeat(np.arange(5), 4)
+    assert effective_rows(np.repeat([3.0, 1.0, 4.0, 1.0, 5.0], 4), group) == pytest.approx(5.0)
+    assert effective_rows(np.tile([0.0, 1.0, 2.0, 3.0], 5), group) == 20.0
+    assert effective_rows(np.ones(20), group) == pytest.approx(5.0), "all alike"
+    assert effective_rows(np.arange(20.0), np.arange(20)) == 20.0
+    assert effective_rows(np.arange(20.0), np.zeros(20, dtype=int)) == 1.0, "nothing tells how they go together"
+    # By hand: means 1 and 4, between 9 / 1, within (2 + 2) / 2 = 2, of 2 rows each: (9 − 2) / (9 + 2) = 7/11.
+    assert effective_rows(np.array([0.0, 2.0, 3.0, 5.0]), np.array([0, 0, 1, 1])) == pytest.approx(4 / (1 + 7 / 11))
+
+
+def test_values_of_a_few_families_do_not_drift_by_chance_though_many_pools_share_them() -> None:
+    """As a feature of the family is the same for all of its pools: ten of them are ten observations, not 200."""
+    generator = np.random.default_rng(5)
+    reference = reference_of(frame(generator.random(5000)), ["x"])
+    families = np.repeat(np.arange(10), 20)
+    told = {True: 0, False: 0}
+    for _ in range(200):
+        features = frame(np.repeat(generator.random(10), 20))
+        for known in told:
+            found = drift_of(reference, features, families if known else None)["x"]
+            told[known] += has_drifted(found, psi_warn=0.2)
+    assert told[False] > 100, "as if each pool were an observation of its own"
+    assert told[True] <= 4, "one in a hundred is chance"
+    moved = frame(np.repeat(0.95 + 0.05 * generator.random(10), 20))
+    assert has_drifted(drift_of(reference, moved, families)["x"], psi_warn=0.2), "what really moved still shows"
 
 
 def test_they_are_what_brute_force_says() -> None:
