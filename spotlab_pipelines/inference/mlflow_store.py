@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CONNECT_TIMEOUT_S = 5
+PAGE = 1000
+"""How much is asked for at once."""
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -106,6 +108,17 @@ def experiment_id(client: MlflowClient, settings: Settings, name: str) -> str:
             f"The MLflow experiment {name!r} was deleted.", remedy="Restore it in MLflow's UI, or purge it."
         )
     return found.experiment_id
+
+
+def all_pages(page: Callable[[str | None], Any]) -> list[Any]:
+    """All that a search finds, which answers page by page: the first for None, the next for the token of the last."""
+    found, token = [], None
+    while True:
+        answer = page(token)
+        found += answer
+        token = answer.token
+        if not token:
+            return found
 
 
 @contextmanager
