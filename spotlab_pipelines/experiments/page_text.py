@@ -27,6 +27,7 @@ ROWS = ("n", "events", "base_rate", "uncertainty")
 """The figures of a scorecard that are of the rows and say nothing of the version."""
 FIRST = ("brier_skill", "brier_skill_low", "brier_skill_high", "roc_auc", "ece")
 """What versions are compared by, before the other figures of a scorecard."""
+NONE = "none"
 PAST = "they show, but promote nobody"
 SCORECARD, RULE = "Scorecard at", "\n\n---\n\n"
 """How the scorecard's part of a description begins and ends."""
@@ -120,20 +121,20 @@ def parameters(page: Page, fit: Mapping[str, str]) -> dict[str, str]:
     if version.training_sha256 is None:
         found |= {"fitted_on": NO_DATA, "fitted_through": NO_DATA}
     if fit:
-        found["recalibrated_from"] = "none"
+        found["recalibrated_from"] = NONE
     named = {"fitted_on": "source", "fitted_through": "last_example", "recalibrated_from": "base_version"}
     return found | {name: fit[of] for name, of in named.items() if of in fit}
 
 
 def tags(page: Page) -> dict[str, str]:
-    """What versions and models are sorted by in MLflow's lists."""
+    """What versions and models are sorted by in MLflow's lists; none of what does not exist, or not any more."""
     card = page.cards[HORIZON_H].row()
-    shown = {f"spotlab.{name}": f"{card[name]:.8g}" for name in ("n", "events") if card[name] is not None}
-    shown |= {
-        f"spotlab.{name}": f"{card[name]:.3g}" for name in ("brier_skill", "roc_auc", "ece") if card[name] is not None
+    digits = {"n": ".8g", "events": ".8g", "brier_skill": ".3g", "roc_auc": ".3g", "ece": ".3g"}
+    shown = {
+        f"spotlab.{name}": NONE if card[name] is None else format(card[name], digit) for name, digit in digits.items()
     }
-    verdict = "the champion" if page.version.role == "champion" else "none" if page.verdict is None else ""
-    return shown | {"spotlab.verdict": verdict or str(page.verdict and page.verdict.verdict)}
+    verdict = "the champion" if page.version.role == "champion" else page.verdict and page.verdict.verdict
+    return shown | {"spotlab.verdict": verdict or NONE}
 
 
 def description(page: Page) -> str:

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import sqlalchemy as sa
@@ -35,6 +33,7 @@ from spotlab_pipelines.experiments.page_points import (
 )
 from spotlab_pipelines.experiments.page_text import (
     FIRST,
+    NONE,
     Page,
     above_card,
     decision_figures,
@@ -48,7 +47,7 @@ from spotlab_pipelines.experiments.page_text import (
 from spotlab_pipelines.experiments.plots import Said, outcome_plots
 from spotlab_pipelines.experiments.scorecards import VersionScorecard, is_known, known, known_at
 from spotlab_pipelines.experiments.tracking import METRICS_PER_BATCH
-from spotlab_pipelines.inference.mlflow_store import experiment_id, mlflow_client, mlflow_errors, ui_page
+from spotlab_pipelines.inference.mlflow_store import experiment_id, mlflow_client, mlflow_errors, ui_page, unless_lost
 from spotlab_pipelines.inference.versions import ServingVersion, select_versions
 from spotlab_pipelines.settings import HORIZONS_H
 
@@ -87,6 +86,8 @@ def publish_scorecards(
                 _publish(client, settings, run_id, page, now=now)
                 _publish_accounts(client, connection, page, now=now)
             links[page.version.version] = ui_page(settings, f"experiments/{experiment}/runs/{run_id}")
+        with mlflow_errors():
+            _correct_roles(client, experiment, connection)
     return [page.cards[HORIZON_H] for page in pages], links
 
 
@@ -102,6 +103,15 @@ def _pages(connection: sa.Connection, verdicts: list[Judged], since: datetime) -
             own = decided[decided["model_version"] == row.version]
             pages.append(Page(row, labels, own, by_challenger.get(row.version)))
     return pages
+
+
+def _correct_roles(client: MlflowClient, experiment: str, connection: sa.Connection) -> None:
+    """Runs of versions that have no page any more must not go on showing the role that they had."""
+    roles = {row.version: row.role for row in select_versions(connection)}
+    for run in client.search_runs([experiment], "tags.`spotlab.role` != 'none'"):
+        role = roles.get(run.data.tags["spotlab.version"], NONE)
+        if role != run.data.tags["spotlab.role"]:
+            _send(client, run.info.run_id, [], {"spotlab.role": role, "spotlab.verdict": NONE})
 
 
 def _run_of(client: MlflowClient, experiment: str, page: Page) -> str:
@@ -123,12 +133,12 @@ def _run_of(client: MlflowClient, experiment: str, page: Page) -> str:
 
 
 def _publish(client: MlflowClient, settings: Settings, run_id: str, page: Page, *, now: datetime) -> None:
-    from mlflow.entities import DatasetInput, Param, RunTag
+    from mlflow.entities import DatasetInput, Param
 
     model_id = _linkable(client, page.version)
     known_tags = client.get_run(run_id).data.tags
     fit: dict[str, str] = {}
-    with _unless_lost():
+    with unless_lost():
         fit = client.get_run(page.version.mlflow_run_id).data.params
     client.log_batch(run_id, params=[Param(name, value) for name, value in parameters(page, fit).items()])
     first = pd.Timestamp(known_tags[FIRST_TAG])
@@ -151,8 +161,8 @@ def _publish(client: MlflowClient, settings: Settings, run_id: str, page: Page, 
         points += earlier_points(page, pd.DatetimeIndex(windows.index), first, run_id)
         points += window_points(windows, [step_of(window, first) for window in windows.index], run_id)
         shown[THROUGH_TAG] = windows.index.max().isoformat()
-    _send(client, run_id, points, [RunTag(key, value) for key, value in shown.items()])
-    with _unless_lost():
+    _send(client, run_id, points, shown)
+    with unless_lost():
         for key, value in tags(page).items():
             client.set_model_version_tag(family, number, key, value)
         before = client.get_model_version(family, number).description or ""
@@ -163,8 +173,6 @@ def _publish(client: MlflowClient, settings: Settings, run_id: str, page: Page, 
 
 def _publish_accounts(client: MlflowClient, connection: sa.Connection, page: Page, *, now: datetime) -> None:
     """Each account's windows, at the steps that they have in its run of the version, and its decisions' worth."""
-    from mlflow.entities import RunTag
-
     query = sa.select(TrackingRun.account_id, TrackingRun.mlflow_run_id)
     query = query.where(TrackingRun.model_version == page.version.version)
     values = page.values_by_account()
@@ -192,12 +200,12 @@ def _publish_accounts(client: MlflowClient, connection: sa.Connection, page: Pag
             points += window_points(windows, steps[windows.index].to_numpy().tolist(), run_id)
             done[THROUGH_TAG] = windows.index.max().isoformat()
         if points:
-            _send(client, run_id, points, [RunTag(key, value) for key, value in done.items()])
+            _send(client, run_id, points, done)
 
 
 def _tags_of(client: MlflowClient, run_id: str) -> dict[str, str] | None:
     """The tags of a run; None where MLflow does not have it any more, or somebody has deleted it there."""
-    with _unless_lost():
+    with unless_lost():
         run = client.get_run(run_id)
         if run.info.lifecycle_stage == "active":
             return run.data.tags
@@ -208,21 +216,9 @@ def _linkable(client: MlflowClient, version: ServingVersion) -> str | None:
     """The version's LoggedModel; None where MLflow does not have it."""
     found = None
     if version.mlflow_model_id is not None:
-        with _unless_lost():
+        with unless_lost():
             found = client.get_logged_model(version.mlflow_model_id).model_id
     return found
-
-
-@contextmanager
-def _unless_lost() -> Iterator[None]:
-    """Pass over what MLflow does not have: it is no record, and nothing is served from it."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
 
 
 def _draw(client: MlflowClient, run_id: str, page: Page) -> None:
@@ -236,12 +232,14 @@ def _draw(client: MlflowClient, run_id: str, page: Page) -> None:
         client.log_artifacts(run_id, scratch)
 
 
-def _send(client: MlflowClient, run_id: str, points: list[Metric], done: list[Any]) -> None:
+def _send(client: MlflowClient, run_id: str, points: list[Metric], done: dict[str, str]) -> None:
     """What versions are compared by first, as MLflow shows metrics as they lie in its database, and compares runs by
     the first one. The tags last: they say that the points before are there.
     """
+    from mlflow.entities import RunTag
+
     leading = [each for each in points[: len(FIRST)] if each.key.startswith("card/")]
     for part in (leading, points[len(leading) :]):
         for start in range(0, len(part), METRICS_PER_BATCH):
             client.log_batch(run_id, metrics=part[start : start + METRICS_PER_BATCH])
-    client.log_batch(run_id, tags=done)
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in done.items()])

@@ -162,6 +162,18 @@ def mlflow_errors() -> Iterator[None]:
 
 
 @contextmanager
+def unless_lost() -> Iterator[None]:
+    """Pass over what MLflow does not have: it is no record, and nothing is served from it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+
+
+@contextmanager
 def _first_use(url: str) -> Iterator[None]:
     """Hold a lock in MLflow's database while MLflow creates its tables: two processes that do so at once fail.
 

@@ -91,6 +91,14 @@ def test_tags_sort_as_numbers() -> None:
     }  # fmt: skip
 
 
+def test_a_figure_that_does_not_exist_any_more_takes_the_place_of_the_one_before() -> None:
+    rows = page().rows
+    calm = rows.assign(outcome="survived", interrupted_at=rows["interrupted_at"].where(rows["outcome"] == "none"))
+    found = tags(page(labels={6: calm}))
+    assert (found["spotlab.brier_skill"], found["spotlab.roc_auc"], found["spotlab.verdict"]) == ("none",) * 3
+    assert (found["spotlab.n"], found["spotlab.events"]) == ("1500", "0")
+
+
 def test_a_scorecard_takes_the_place_of_an_older_one_above_the_card_within_what_mlflow_keeps() -> None:
     card = "Registered by a test.\n\n" + "x" * 4900
     once = above_card("Scorecard at 6 h: one.", card)

@@ -223,6 +223,20 @@ def test_doing_it_again_adds_nothing_and_new_windows_their_points(
     assert next(iter(client.get_run(run_id).data.metrics)).startswith("card/brier_"), "and still compared by it"
 
 
+def test_a_retired_version_does_not_go_on_as_what_it_was(
+    registry: ModelRegistry, engine: sa.Engine, settings: Settings
+) -> None:
+    client = mlflow_client(settings)
+    _, links = publish_scorecards(settings, engine, judge_challengers(engine, now=NOW), now=NOW)
+    run_ids = {version: run_of(link) for version, link in links.items()}
+    registry.promote("logistic/1", override="a test")
+    registry.retire("advisor-rate/1")
+    publish_scorecards(settings, engine, [], now=NOW + HOUR)
+    shown = {version: client.get_run(run_id).data.tags for version, run_id in run_ids.items()}
+    told = {version: (each["spotlab.role"], each["spotlab.verdict"]) for version, each in shown.items()}
+    assert told == {"advisor-rate/1": ("none", "none"), "logistic/1": ("champion", "the champion")}
+
+
 def test_what_mlflow_has_lost_is_passed_over(registry: ModelRegistry, engine: sa.Engine, settings: Settings) -> None:
     client = mlflow_client(settings)
     client.delete_logged_model(str(registry.get("logistic/1").mlflow_model_id))
