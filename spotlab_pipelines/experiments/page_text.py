@@ -164,10 +164,10 @@ def description(page: Page) -> str:
 
 def verdict_text(verdict: Judged) -> str:
     """A verdict and what it is of: the predictions of past windows, which a scorecard shows, do not count for it."""
-    counted = f"on {told(verdict.predictions)} live predictions with an outcome"
+    pair = f"against {verdict.champion}: {verdict.verdict}"
     if not verdict.predictions:
-        counted = f"no live prediction has an outcome yet; those of past windows do not count: {PAST}"
-    return f"against {verdict.champion}: {verdict.verdict}, {counted}. {verdict.why}"
+        return f"{pair}. {verdict.why} Those of past windows do not count: {PAST}."
+    return f"{pair}, on {told(verdict.predictions)} live predictions with an outcome. {verdict.why}"
 
 
 def _summary(card: VersionScorecard) -> str:

@@ -265,6 +265,8 @@ def _log_loss(outcome: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def _too_little(rules: VerdictRules, looks: int, n: int, events: int, blocks: int) -> Verdict:
     asked = f"{rules.events_min} of the rarer outcome in {rules.blocks_min} region-days are asked for"
     why = f"{asked}; there are {events} in {blocks} ({n} predictions)."
+    if n == 0:
+        why = f"No prediction of both has an outcome yet; {asked}."
     return Verdict(INSUFFICIENT, why, looks, n, events, blocks, None, None)
 
 

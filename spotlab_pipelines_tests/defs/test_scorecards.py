@@ -28,10 +28,10 @@ def test_a_verdict_to_act_upon_warns_and_says_why() -> None:
     assert held.description == (
         "b/1 against a/1: hold, on 4,000 live predictions with an outcome. No difference is shown."
     )
-    none = replace(HELD, verdict="insufficient data", why="There are 0 in 0.", predictions=0)
+    none = replace(HELD, verdict="insufficient data", why="No prediction of both has an outcome yet.", predictions=0)
     assert verdict_check([none]).description == (
-        "b/1 against a/1: insufficient data, no live prediction has an outcome yet; those of past windows do not count:"
-        " they show, but promote nobody. There are 0 in 0."
+        "b/1 against a/1: insufficient data. No prediction of both has an outcome yet. Those of past windows do not"
+        " count: they show, but promote nobody."
     )
     promoted = verdict_check(
         [HELD, replace(HELD, challenger="c/1", verdict="promote", why="The challenger is better.")]

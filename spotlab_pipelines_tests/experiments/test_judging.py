@@ -349,6 +349,7 @@ def test_past_windows_prove_nothing_but_can_be_compared(owner: sa.Engine, engine
         )
     found = look(engine, CHAMPION, CHALLENGER, now=after(30), rules=RULES)
     assert (found.verdict, found.predictions) == ("insufficient data", 0)
+    assert found.why.startswith("No prediction of both has an outcome yet; ")
     both = compare(engine, CHAMPION, CHALLENGER, horizon_h=6, since=FIRST)
     assert both is not None
     assert (both.first.version, both.second.version, both.verdict.verdict) == (CHAMPION, CHALLENGER, "promote")

@@ -136,7 +136,11 @@ def test_too_little_is_said_to_be_so_and_is_no_look() -> None:
     assert "50 of the rarer outcome in 20 region-days are asked for; there are" in verdict.why
     assert np.isnan(verdict.information)
     empty = np.empty(0)
-    assert judge(empty, empty, empty, empty).verdict == "insufficient data"
+    nothing = judge(empty, empty, empty, empty)
+    assert nothing.verdict == "insufficient data"
+    assert nothing.why == (
+        "No prediction of both has an outcome yet; 50 of the rarer outcome in 20 region-days are asked for."
+    )
 
 
 def test_after_the_last_look_nothing_is_decided_any_more() -> None:
