@@ -5,15 +5,15 @@ Serving ignores all of it (registry.py never asks MLflow); whoever looks at MLfl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from spotlab_pipelines.database.engine import database_errors, database_url, engine_for
 from spotlab_pipelines.inference.mlflow_models import CHAMPION_ALIAS, ROLE_TAG
-from spotlab_pipelines.inference.mlflow_store import mlflow_client, mlflow_errors
+from spotlab_pipelines.inference.mlflow_store import PAGE, all_pages, mlflow_client, mlflow_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient  # noqa: TID251
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from spotlab_pipelines.inference.versions import ServingVersion
     from spotlab_pipelines.settings import Settings
 
-PAGE = 1000
 REMEDY = (
     "Serving follows model_registry all the same; correct MLflow by hand, or `spotlab models approve|promote|retire`."
 )
@@ -60,8 +59,8 @@ def mlflow_differences(settings: Settings, registry: ModelRegistry) -> list[str]
 
 def shown(client: MlflowClient) -> Shown:
     """Read what MLflow shows of versions, roles and champions."""
-    versions = _all(lambda token: client.search_model_versions(max_results=PAGE, page_token=token))
-    families = _all(lambda token: client.search_registered_models(max_results=PAGE, page_token=token))
+    versions = all_pages(lambda token: client.search_model_versions(max_results=PAGE, page_token=token))
+    families = all_pages(lambda token: client.search_registered_models(max_results=PAGE, page_token=token))
     return Shown(
         roles={(each.name, int(each.version)): each.tags.get(ROLE_TAG, "none") for each in versions},
         champions={each.name: int(each.aliases[CHAMPION_ALIAS]) for each in families if CHAMPION_ALIAS in each.aliases},
@@ -97,13 +96,3 @@ def differences(rows: Sequence[ServingVersion], seen: Shown) -> list[str]:
 
 def _version(family: str, number: int | None) -> str:
     return f"no version of {family}" if number is None else f"{family}/{number}"
-
-
-def _all(page: Callable[[str | None], Any]) -> list[Any]:
-    found, token = [], None
-    while True:
-        answer = page(token)
-        found += answer
-        token = answer.token
-        if not token:
-            return found

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from spotlab_pipelines.inference.artifacts import TRUSTED_TYPES
 from spotlab_pipelines.inference.card import description
-from spotlab_pipelines.inference.mlflow_store import experiment_id, log_dataset
+from spotlab_pipelines.inference.mlflow_store import PAGE, all_pages, experiment_id, log_dataset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,6 +130,24 @@ def keep_model(
         model_id=model.model_id,
         folder=Path(unquote(urlsplit(client.get_logged_model(model.model_id).artifact_location).path)),
     )
+
+
+def fit_params(client: MlflowClient, rows: Sequence[ServingVersion]) -> dict[str, dict[str, str]]:
+    """The parameters of versions' fits, by version, of all in one query; nothing of one whose run MLflow has lost."""
+    from mlflow.entities import ViewType
+
+    experiment = client.get_experiment_by_name(EXPERIMENT) if rows else None
+    if experiment is None:
+        return {}
+    versions = {row.mlflow_run_id: row.version for row in rows}
+    wanted = ", ".join(f"'{run_id}'" for run_id in versions)
+    found = all_pages(
+        lambda token: client.search_runs(
+            [experiment.experiment_id], f"attributes.run_id IN ({wanted})", run_view_type=ViewType.ALL,
+            max_results=PAGE, page_token=token,
+        )
+    )  # fmt: skip
+    return {versions[run.info.run_id]: run.data.params for run in found}
 
 
 def show_role(client: MlflowClient, row: ServingVersion, *, status: str, role: str) -> None:

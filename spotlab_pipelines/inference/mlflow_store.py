@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5
 DIGEST_LENGTH = 32
 """Of a fingerprint, as MLflow's digests of data sets have up to 36 characters."""
+PAGE = 1000
+"""How much is asked for at once."""
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -128,6 +130,17 @@ def log_dataset(
     dataset = Dataset(name, fingerprint[:DIGEST_LENGTH], "archive", source)
     client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])])
     return dataset
+
+
+def all_pages(page: Callable[[str | None], Any]) -> list[Any]:
+    """All that a search finds, which answers page by page: the first for None, the next for the token of the last."""
+    found, token = [], None
+    while True:
+        answer = page(token)
+        found += answer
+        token = answer.token
+        if not token:
+            return found
 
 
 @contextmanager

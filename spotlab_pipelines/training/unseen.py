@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from spotlab_pipelines.errors import InvalidInput, NotFound
+from spotlab_pipelines.errors import IntegrityError, InvalidInput, NotFound
 from spotlab_pipelines.features.rows import SAMPLED_AT
 from spotlab_pipelines.inference.fitted_on import NO_DATA
+from spotlab_pipelines.inference.mlflow_models import fit_params
 from spotlab_pipelines.inference.mlflow_store import mlflow_client, mlflow_errors
 from spotlab_pipelines.market.frames import POOL_KEY
 from spotlab_pipelines.market.traces import ACCOUNTS
@@ -35,28 +36,18 @@ def learned_from(settings: Settings, rows: Sequence[ServingVersion]) -> dict[str
     Raises:
         StoreUnavailable: MLflow's database does not answer.
     """
-    told = {}
-    for row in rows:
-        params = _params(settings, row)
-        if row.training_sha256 is None:
-            told[row.version] = NO_DATA
-        if "source" in params:
-            what = ACCOUNTS if params["source"] == ACCOUNTS else f"trace {params['source']}"
-            told[row.version] = f"{params[BASE]} on {what}" if BASE in params else what
-    return told
+    if not rows:
+        return {}
+    with mlflow_errors():
+        fits = fit_params(mlflow_client(settings), rows)
+    told = {row.version: NO_DATA for row in rows if row.training_sha256 is None}
+    return told | {version: source_of(params) for version, params in fits.items() if "source" in params}
 
 
-def _params(settings: Settings, row: ServingVersion) -> dict[str, str]:
-    """The parameters of a version's fit; nothing where MLflow has lost its run."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        with mlflow_errors():
-            return mlflow_client(settings).get_run(row.mlflow_run_id).data.params
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return {}
-        raise
+def source_of(params: Mapping[str, str]) -> str:
+    """What a fit with these parameters, which name its source, learned from, in a word."""
+    what = ACCOUNTS if params["source"] == ACCOUNTS else f"trace {params['source']}"
+    return f"{params[BASE]} on {what}" if BASE in params else what
 
 
 def check_unseen(
@@ -66,6 +57,7 @@ def check_unseen(
 
     Raises:
         InvalidInput: it was fitted or recalibrated on some of them.
+        IntegrityError: MLflow does not know any more what it was fitted on.
     """
     for version, params in _made_of(settings, registry, row):
         if params.get("source") != source:
@@ -89,7 +81,7 @@ def check_rows_unseen(
 
     Raises:
         InvalidInput: it has seen some of them.
-        IntegrityError: what it was fitted on is no longer what it was.
+        IntegrityError: what it was fitted on is no longer what it was, or not known any more.
     """
     key = [SAMPLED_AT, *POOL_KEY]
     for version, _ in _made_of(settings, registry, row):
@@ -114,7 +106,12 @@ def _made_of(
     """The version and all that it was made of, each with the parameters of its fit."""
     while True:
         with mlflow_errors():
-            params = mlflow_client(settings).get_run(row.mlflow_run_id).data.params
+            params = fit_params(mlflow_client(settings), [row]).get(row.version)
+        if params is None:
+            raise IntegrityError(
+                f"Expected MLflow to know what {row.version} was fitted on; it has lost the run {row.mlflow_run_id}.",
+                remedy="Train a version anew, and take that.",
+            )
         yield row, params
         if BASE not in params:
             return

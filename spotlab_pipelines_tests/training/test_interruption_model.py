@@ -18,7 +18,7 @@ from spotlab_pipelines.settings import Settings
 from spotlab_pipelines.training import data as training_data
 from spotlab_pipelines.training.data import collect_trace, read_training_data
 from spotlab_pipelines.training.interruption_model import concerns
-from spotlab_pipelines.training.unseen import learned_from
+from spotlab_pipelines.training.unseen import check_unseen, learned_from
 from spotlab_pipelines_tests.cli.conftest import Spotlab, spotlab, use
 from spotlab_pipelines_tests.training.laboratory import UNTIL, bring, laboratory, train
 from spotlab_pipelines_tests.training.traces import START
@@ -152,7 +152,12 @@ def test_a_version_is_recalibrated_on_a_short_prefix_and_becomes_a_candidate(
     }  # fmt: skip
     shown = laboratory("models", "list").out
     assert "│ time-in-state/1 on trace generated │" in shown
-    assert learned_from(settings, [replace(base, mlflow_run_id="0" * 32)]) == {}, "MLflow has lost the run"
+    lost = replace(base, mlflow_run_id="0" * 32)
+    assert learned_from(settings, [lost]) == {}, "MLflow has lost the run"
+    assert learned_from(settings, [lost, row]) == {row.version: listed[row.version]}
+    assert learned_from(settings, []) == {}
+    with pytest.raises(IntegrityError, match="has lost the run 00"):
+        check_unseen(settings, registry, lost, "another", None)
 
     # Nor does what the version that it was made of was fitted on.
     bring(laboratory, "elsewhere", tmp_path, region="us-east-1", seed=1, days=3)
