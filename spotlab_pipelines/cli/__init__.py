@@ -21,6 +21,7 @@ from spotlab_pipelines.cli import (
     experiments,
     market,
     model_packages,
+    model_show,
     models,
     outcomes,
     scorecards,
@@ -49,6 +50,7 @@ app.add_typer(accounts.app, name="accounts")
 app.add_typer(users.app, name="users")
 app.add_typer(experiments.app, name="experiments")
 app.add_typer(market.app, name="market")
+models.app.command("show")(model_show.models_show)
 models.app.command("scorecard")(scorecards.models_scorecard)
 models.app.command("compare")(scorecards.models_compare)
 models.app.command("conform")(model_packages.conform)

@@ -101,7 +101,7 @@ def models_scorecard(
     if as_json:
         one = by is None and account is None
         decisions = next(iter(told.values()), None) if one else told
-        print_json({"scorecards": [_full(card) for card in cards], "decisions": decisions})
+        print_json({"scorecards": [full_scorecard(card) for card in cards], "decisions": decisions})
         return
     if by is not None:
         print_rows([{name: card.row()[name] for name in GROUPED} for card in cards], as_json=False, empty="")
@@ -179,12 +179,12 @@ def _since(settings: Settings, days: int | None) -> datetime:
     return datetime.now(UTC) - timedelta(days=days or settings.scorecard_days)
 
 
-def _full(card: VersionScorecard) -> dict[str, Any]:
+def full_scorecard(card: VersionScorecard) -> dict[str, Any]:
     """A scorecard for a script, the reliability diagram and the table of thresholds with it."""
     from spotlab_pipelines.terminal import records
 
     tables = {} if card.card is None else {"bins": records(card.card.bins), "thresholds": records(card.card.thresholds)}
-    return {name: _finite(value) for name, value in card.row().items()} | tables
+    return {name: finite(value) for name, value in card.row().items()} | tables
 
 
 def _live(found: Comparison) -> int:
@@ -197,7 +197,7 @@ def _differences(verdict: Verdict) -> list[dict[str, Any]]:
     told = (("Brier score", verdict.brier), ("log loss", verdict.log_loss))
     ends = ("low", "high")
     return [
-        {"difference in": name, "mean": each.mean, **{f"90 % {end}": _finite(getattr(each, end)) for end in ends}}
+        {"difference in": name, "mean": each.mean, **{f"90 % {end}": finite(getattr(each, end)) for end in ends}}
         for name, each in told
         if each is not None
     ]
@@ -206,24 +206,24 @@ def _differences(verdict: Verdict) -> list[dict[str, Any]]:
 def _comparison(found: Comparison) -> dict[str, Any]:
     record = None if found.on_record is None else vars(found.on_record)
     return {
-        "first": _full(found.first),
-        "second": _full(found.second),
+        "first": full_scorecard(found.first),
+        "second": full_scorecard(found.second),
         "verdict": _verdict(found.verdict),
         "why_no_difference": found.verdict.why if found.verdict.brier is None else None,
         "live": _live(found),
-        "on_record": None if record is None else {name: _finite(value) for name, value in record.items()},
+        "on_record": None if record is None else {name: finite(value) for name, value in record.items()},
     }
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:
     differences = {
-        name: None if each is None else {key: _finite(value) for key, value in vars(each).items()}
+        name: None if each is None else {key: finite(value) for key, value in vars(each).items()}
         for name, each in (("brier", verdict.brier), ("log_loss", verdict.log_loss))
     }
     return vars(verdict) | differences
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no infinity: an end of an interval that is not shown is null."""
     return None if isinstance(value, float) and value in (float("inf"), float("-inf")) else value
 

@@ -183,25 +183,28 @@ def _collected(
 
 
 def _print_trained(trained: TrainedModel, *, as_json: bool) -> None:
-    from spotlab_pipelines.settings import HORIZONS_H
     from spotlab_pipelines.training.interruption_model import concerns
 
     if as_json:
         print_rows([vars(trained)], as_json=True, empty="")
         return
-    rows = [
-        {
-            "within": f"{horizon} h",
-            "judged": kind,
-            **_rounded({name: trained.metrics.get(f"{prefix}{name}_{horizon}h") for name in FIGURES}),
-        }
-        for horizon in HORIZONS_H
-        for kind, prefix in (("out of fold", ""), ("walking forward", "walk_forward_"))
-    ]
-    print_rows(rows, as_json=False, empty="")
+    print_rows(fit_rows(trained.metrics), as_json=False, empty="")
     print(f"{trained.version} is a {trained.status}; fit {trained.fit_sha256}, data {trained.data_fingerprint}.")
     for concern in concerns(trained.metrics):
         _say(f"note: {concern}")
+
+
+def fit_rows(metrics: dict[str, float]) -> list[dict[str, Any]]:
+    """How a fit did, a row for each horizon and way of judging of which something is known."""
+    from spotlab_pipelines.settings import HORIZONS_H
+
+    found = []
+    for horizon in HORIZONS_H:
+        for kind, prefix in (("out of fold", ""), ("walking forward", "walk_forward_")):
+            figures = {name: metrics.get(f"{prefix}{name}_{horizon}h") for name in FIGURES}
+            if any(figure is not None for figure in figures.values()):
+                found.append({"within": f"{horizon} h", "judged": kind, **_rounded(figures)})
+    return found
 
 
 def _print_backtest(rows: list[dict[str, Any]], others: list[str]) -> None:

@@ -68,9 +68,10 @@ def list_entries(
     account_id: str | None = None,
     action: str | None = None,
     actor: str | None = None,
+    subject: str | None = None,
     limit: int = 50,
 ) -> list[dict[str, Any]]:
-    """Entries, latest first: those of one account, action or actor, or all.
+    """Entries, latest first: those of one account, action, actor or subject, or all.
 
     Raises:
         InvalidInput: there is no such action, or `limit` is not in 1 … 10,000.
@@ -80,7 +81,7 @@ def list_entries(
     if not 1 <= limit <= LISTED_MAX:
         raise InvalidInput(f"The limit must be between 1 and {LISTED_MAX}; got {limit}.")
     entry = AuditEntry
-    wanted = ((entry.account_id, account_id), (entry.action, action), (entry.actor, actor))
+    wanted = ((entry.account_id, account_id), (entry.action, action), (entry.actor, actor), (entry.subject, subject))
     query = (
         sa.select(entry.at, entry.actor, entry.action, entry.account_id, entry.subject, entry.outcome, entry.reason,
                   entry.request_id, entry.details)

@@ -26,7 +26,7 @@ from spotlab_pipelines.experiments.plots import Said
 from spotlab_pipelines.experiments.scorecard import scorecard
 from spotlab_pipelines.experiments.scorecards import VersionScorecard, interruption_of, known, known_at, scorecard_of
 from spotlab_pipelines.experiments.verdict import PROMOTE, REJECT, Difference, Verdict, VerdictRules, judge
-from spotlab_pipelines.inference.promotion import is_expired
+from spotlab_pipelines.inference.promotion import is_expired, latest_verdict
 
 HORIZON_H = 6
 """The horizon that verdicts are about."""
@@ -139,13 +139,19 @@ def looks(connection: sa.Connection, champion: str, challenger: str) -> Sequence
     ).all()
 
 
+def latest_look(connection: sa.Connection, champion: str, challenger: str) -> Judged | None:
+    """The latest verdict on a pair, None if there was no look."""
+    row = latest_verdict(connection, champion=champion, challenger=challenger)
+    return None if row is None else _judged(row, new=False)
+
+
 def compare(
     engine: sa.Engine, first: str, second: str, *, horizon_h: int, since: datetime, rules: VerdictRules | None = None
 ) -> Comparison | None:
     """Both versions on all rows that both predicted since then; None if there is none."""
     with database_errors(), engine.connect() as connection:
         rows = paired(connection, first, second, horizon_h=horizon_h, since=since)
-        earlier = looks(connection, first, second)
+        on_record = latest_look(connection, first, second)
     rows = rows[rows["p_challenger"].notna()]
     if rows.empty:
         return None
@@ -156,7 +162,7 @@ def compare(
         first=scorecard_of(rows, first, horizon_h),
         second=scorecard_of(rows.assign(p_current=rows["p_challenger"]), second, horizon_h),
         verdict=judge(outcome, ours, theirs, block, interruption=interruption_of(rows), rules=once),
-        on_record=_judged(earlier[-1], new=False) if earlier else None,
+        on_record=on_record,
         said={first: Said(outcome, ours, at), second: Said(outcome, theirs, at)} if len(outcome) else {},
     )
 

@@ -140,9 +140,8 @@ def tags(page: Page) -> dict[str, str]:
 def description(page: Page) -> str:
     """The scorecard as people read it on the version's page, in Markdown."""
     card = page.cards[HORIZON_H]
-    windows = f"windows {card.first:%Y-%m-%d %H:%M} to {card.last:%Y-%m-%d %H:%M} UTC"
     lines = [
-        f"{SCORECARD} {HORIZON_H} h: {_summary(card)}, {windows}.",
+        f"{SCORECARD} {HORIZON_H} h: {scorecard_text(card)}.",
         "",
         "| horizon | predictions | interrupted | base rate | Brier skill | 95 % interval | ROC-AUC | ECE |",
         "|---|---|---|---|---|---|---|---|",
@@ -171,11 +170,13 @@ def verdict_text(verdict: Judged) -> str:
     return f"{pair}, on {told(verdict.predictions)} live predictions with an outcome. {verdict.why}"
 
 
-def _summary(card: VersionScorecard) -> str:
+def scorecard_text(card: VersionScorecard) -> str:
     """In plain words, as MLflow's lists show no more of a description than its first ones, and them as they are."""
-    row = card.row()
+    row, windows = card.row(), f"windows {card.first:%Y-%m-%d %H:%M} to {card.last:%Y-%m-%d %H:%M} UTC"
+    if card.card is None:
+        return f"{told(card.predictions)} predictions, none with an outcome yet, {windows}"
     skill = "" if row["brier_skill"] is None else f", Brier skill {told(row['brier_skill'])} ({_interval(card)})"
-    return f"{told(row['n'])} predictions with an outcome, {told(row['events'])} interrupted{skill}"
+    return f"{told(row['n'])} predictions with an outcome, {told(row['events'])} interrupted{skill}, {windows}"
 
 
 def _interval(card: VersionScorecard) -> str:

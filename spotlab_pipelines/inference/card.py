@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from spotlab_pipelines.features.specs import get_spec
 
 if TYPE_CHECKING:
     from spotlab_pipelines.inference.estimators import HorizonEstimator
+
+T = TypeVar("T")
 
 DESCRIPTION_MAX = 5000
 """Characters that MLflow keeps of a version's description."""
@@ -145,6 +147,18 @@ def told(value: float) -> str:
     return f"{value:,.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:.3g}"
 
 
+def by_horizon(values: Mapping[str, T], horizons_h: Sequence[int]) -> tuple[dict[str, dict[str, T]], dict[str, T]]:
+    """Values named `<name>_<H>h`, as metrics and parameters are, by name and `<H>h`; and those of no horizon."""
+    columns = [f"{hours:g}h" for hours in horizons_h]
+    table: dict[str, dict[str, T]] = {}
+    others: dict[str, T] = {}
+    for name, value in values.items():
+        figure, _, column = name.rpartition("_")
+        row, key = (table.setdefault(figure, {}), column) if column in columns else (others, name)
+        row[key] = value
+    return table, others
+
+
 def _data(facts: CardFacts) -> str:
     if facts.training_sha256 is None:
         fitted = "It was fitted on no data." if facts.training_rows is None else "Its data have no fingerprint."
@@ -158,12 +172,7 @@ def _data(facts: CardFacts) -> str:
 def _metrics(metrics: Mapping[str, float], horizons_h: Sequence[int]) -> list[str]:
     """A table of what is measured at horizons (`<name>_<H>h`), a column a horizon, and one of the others."""
     columns = [f"{hours:g}h" for hours in horizons_h]
-    table: dict[str, dict[str, str]] = {}
-    others: dict[str, str] = {}
-    for name, value in metrics.items():
-        figure, _, column = name.rpartition("_")
-        row, key = (table.setdefault(figure, {}), column) if column in columns else (others, name)
-        row[key] = told(value)
+    table, others = by_horizon({name: told(value) for name, value in metrics.items()}, horizons_h)
     if not table:
         return _rows("metric", others)
     rows = [[figure, *(row.get(column, "") for column in columns)] for figure, row in sorted(table.items())]

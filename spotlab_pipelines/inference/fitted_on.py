@@ -1,13 +1,15 @@
-"""What is kept of the data that a version was fitted on: the bins for drift, and a fingerprint. Pure."""
+"""What is kept of the data that a version was fitted on: the bins for drift, a fingerprint, its source. Pure."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from spotlab_pipelines.errors import InvalidInput
 from spotlab_pipelines.features.specs import get_spec
 from spotlab_pipelines.market.canonical import content_id
+from spotlab_pipelines.market.traces import ACCOUNTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +19,19 @@ if TYPE_CHECKING:
 
 NO_DATA = "no data"
 """What a version that was fitted on nothing says that it was fitted on."""
+BASE = "base_version"
+"""The parameter of a recalibrated version that names the one it was made of."""
+
+
+def source_of(params: Mapping[str, str], training_sha256: str | None) -> str | None:
+    """What a fit with these parameters learned from, in a word: accounts, a trace, a version and what taught its maps.
+
+    Without a fingerprint it is `NO_DATA`, with one that the parameters do not explain None.
+    """
+    if "source" not in params:
+        return NO_DATA if training_sha256 is None else None
+    what = ACCOUNTS if params["source"] == ACCOUNTS else f"trace {params['source']}"
+    return f"{params[BASE]} on {what}" if BASE in params else what
 
 
 def reference_of_training(

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from spotlab_pipelines.inference.artifacts import TRUSTED_TYPES
 from spotlab_pipelines.inference.card import description
-from spotlab_pipelines.inference.mlflow_store import PAGE, all_pages, experiment_id, log_dataset
+from spotlab_pipelines.inference.mlflow_store import PAGE, all_pages, experiment_id, log_dataset, ui_page
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,6 +148,18 @@ def fit_params(client: MlflowClient, rows: Sequence[ServingVersion]) -> dict[str
         )
     )  # fmt: skip
     return {versions[run.info.run_id]: run.data.params for run in found}
+
+
+def pages_of(client: MlflowClient, settings: Settings, row: ServingVersion) -> dict[str, str]:
+    """The addresses of a version's pages in MLflow's UI, by what they show."""
+    found = {"version": ui_page(settings, f"models/{row.family}/versions/{row.number}")}
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is not None:
+        here = f"experiments/{experiment.experiment_id}"
+        found["fit"] = ui_page(settings, f"{here}/runs/{row.mlflow_run_id}")
+        if row.mlflow_model_id is not None:
+            found["model"] = ui_page(settings, f"{here}/models/{row.mlflow_model_id}")
+    return found
 
 
 def show_role(client: MlflowClient, row: ServingVersion, *, status: str, role: str) -> None:

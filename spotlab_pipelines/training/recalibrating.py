@@ -15,11 +15,12 @@ import numpy as np
 from spotlab_pipelines.errors import InvalidInput, NotEnoughData
 from spotlab_pipelines.inference.calibration import CalibratedModel, Curve, apply_curve
 from spotlab_pipelines.inference.estimators import AdvisorRateModel, HorizonEstimator
+from spotlab_pipelines.inference.fitted_on import BASE
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.training.fitting import Examples, Fitted, Progress, predict, recalibration
 from spotlab_pipelines.training.folds import Fold, blocked_folds, walk_forward_folds
 from spotlab_pipelines.training.interruption_model import TrainedModel, register_fit, show_fit
-from spotlab_pipelines.training.unseen import BASE, check_rows_unseen, check_unseen
+from spotlab_pipelines.training.unseen import check_rows_unseen, check_unseen
 
 if TYPE_CHECKING:
     from spotlab_pipelines.inference.registry import ModelRegistry

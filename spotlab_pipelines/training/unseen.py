@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from spotlab_pipelines.errors import IntegrityError, InvalidInput, NotFound
 from spotlab_pipelines.features.rows import SAMPLED_AT
-from spotlab_pipelines.inference.fitted_on import NO_DATA
+from spotlab_pipelines.inference.fitted_on import BASE, source_of
 from spotlab_pipelines.inference.mlflow_models import fit_params
 from spotlab_pipelines.inference.mlflow_store import mlflow_client, mlflow_errors
 from spotlab_pipelines.market.frames import POOL_KEY
-from spotlab_pipelines.market.traces import ACCOUNTS
 from spotlab_pipelines.training.data import read_training_data
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from spotlab_pipelines.market.archive import Archive
     from spotlab_pipelines.settings import Settings
 
-BASE = "base_version"
-"""The parameter of a recalibrated version that names the one it was made of."""
 LATER = "Take a later --since, or train a version with an earlier --until."
 
 
@@ -40,14 +37,8 @@ def learned_from(settings: Settings, rows: Sequence[ServingVersion]) -> dict[str
         return {}
     with mlflow_errors():
         fits = fit_params(mlflow_client(settings), rows)
-    told = {row.version: NO_DATA for row in rows if row.training_sha256 is None}
-    return told | {version: source_of(params) for version, params in fits.items() if "source" in params}
-
-
-def source_of(params: Mapping[str, str]) -> str:
-    """What a fit with these parameters, which name its source, learned from, in a word."""
-    what = ACCOUNTS if params["source"] == ACCOUNTS else f"trace {params['source']}"
-    return f"{params[BASE]} on {what}" if BASE in params else what
+    found = {row.version: source_of(fits.get(row.version, {}), row.training_sha256) for row in rows}
+    return {version: source for version, source in found.items() if source is not None}
 
 
 def check_unseen(

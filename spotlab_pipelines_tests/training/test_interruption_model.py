@@ -152,6 +152,12 @@ def test_a_version_is_recalibrated_on_a_short_prefix_and_becomes_a_candidate(
     }  # fmt: skip
     shown = laboratory("models", "list").out
     assert "│ time-in-state/1 on trace generated │" in shown
+    shown = laboratory("models", "show", "time-in-state/2").out
+    assert "learned from    time-in-state/1 on trace generated\n" in shown
+    assert "; asked for since 2023-03-13T00:00:00+00:00 until 2023-03-16T00:00:00+00:00\n" in shown
+    assert f"fingerprint     {row.training_sha256}\n" in shown
+    assert "│ recalibration │ platt " in shown
+    assert "base_version = time-in-state/1\n" in shown
     lost = replace(base, mlflow_run_id="0" * 32)
     assert learned_from(settings, [lost]) == {}, "MLflow has lost the run"
     assert learned_from(settings, [lost, row]) == {row.version: listed[row.version]}
