@@ -101,11 +101,12 @@ def _figures(prefix: str, *, is_first: bool) -> set[str]:
     return figures | set(GAIN) if prefix == "card" and not is_first else figures
 
 
-def _place(key: str) -> tuple[int, int, str]:
+def _place(key: str) -> tuple[bool, int, str, int]:
     """Where a metric stands: the version's own before the others, the compared figures before the rest."""
     prefix, _, name = key.partition("/")
-    figure = name.rpartition("_")[0]
-    return prefix != "card", COMPARED.index(figure) if figure in COMPARED else len(COMPARED), key
+    figure, _, horizon = name.rpartition("_")
+    place = COMPARED.index(figure) if figure in COMPARED else len(COMPARED)
+    return prefix != "card", place, f"{prefix}/{figure}", int(horizon.removesuffix("h"))
 
 
 def _named(found: Backtest, row: ServingVersion) -> dict[str, str]:

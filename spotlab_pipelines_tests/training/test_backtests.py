@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
 import pytest
 import sqlalchemy as sa
 
 from spotlab_pipelines.inference.mlflow_store import mlflow_client
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.settings import Settings
+from spotlab_pipelines.training.backtest_pages import backtest_metrics
 from spotlab_pipelines_tests.cli.conftest import Spotlab, spotlab, use
 from spotlab_pipelines_tests.training.laboratory import UNTIL, laboratory, train
 
@@ -69,3 +74,10 @@ def test_several_versions_are_judged_on_the_same_rows_and_lie_side_by_side_in_ml
     twice = laboratory(*COMMAND, "base-rate/1")
     assert (twice.code, "Expected different versions" in twice.err) == (1, True)
     assert len(client.search_runs([experiment.experiment_id])) == 4
+
+    # MLflow compares runs by the metric that it was sent first.
+    versions = [registry.find(version) for version in ("base-rate/1", "time-in-state/1")]
+    asked: Any = SimpleNamespace(versions=versions, forecasts=found, judged=pd.DataFrame(answer.json))
+    sent = list(backtest_metrics(asked, versions[1]))
+    assert sent[:4] == [*(f"card/brier_skill_{hours}h" for hours in (1, 6, 12)), "card/roc_auc_1h"]
+    assert sorted(sent) == sorted(shown)
