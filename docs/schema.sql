@@ -140,7 +140,7 @@ CREATE TABLE public.audit_log (
     reason text,
     request_id text,
     details jsonb DEFAULT '{}'::jsonb NOT NULL,
-    CONSTRAINT ck_audit_log_action CHECK ((action = ANY (ARRAY['assume_role'::text, 'validate_access'::text, 'access_broken'::text, 'add_account'::text, 'change_environment'::text, 'assign_version'::text, 'set_mode'::text, 'set_shadow'::text, 'approve_model'::text, 'promote_model'::text, 'retire_model'::text, 'add_user'::text, 'disable_user'::text, 'set_role'::text, 'set_password'::text, 'register_model'::text, 'disable_account'::text, 'enable_account'::text, 'import_trace'::text]))),
+    CONSTRAINT ck_audit_log_action CHECK ((action = ANY (ARRAY['assume_role'::text, 'validate_access'::text, 'access_broken'::text, 'add_account'::text, 'change_environment'::text, 'assign_version'::text, 'set_mode'::text, 'set_shadow'::text, 'approve_model'::text, 'promote_model'::text, 'retire_model'::text, 'add_user'::text, 'disable_user'::text, 'set_role'::text, 'set_password'::text, 'register_model'::text, 'disable_account'::text, 'enable_account'::text, 'import_trace'::text, 'remove_trace'::text]))),
     CONSTRAINT ck_audit_log_outcome CHECK ((outcome = ANY (ARRAY['done'::text, 'refused'::text, 'failed'::text])))
 );
 

@@ -1,8 +1,8 @@
 """Who may do what: one pure answer per role and act, for whoever acts as a user. Nothing here asks the database.
 
 `user` steers his own LAB accounts; `lab` may besides register versions and import traces; `admin` does all, alone
-approves, promotes and retires versions and takes an account to PROD or back. Who acts, and putting a refusal on record,
-is acting.py's.
+approves, promotes and retires versions, removes traces and takes an account to PROD or back. Who acts, and putting a
+refusal on record, is acting.py's.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ RIGHTS: dict[str, Needs] = {
     "set_shadow": "own LAB account",
     "register_model": "lab",
     "import_trace": "lab",
+    "remove_trace": "admin",
     "set_password": "self",
     "change_environment": "admin",
     "approve_model": "admin",

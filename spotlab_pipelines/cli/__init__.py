@@ -26,6 +26,7 @@ from spotlab_pipelines.cli import (
     outcomes,
     scorecards,
     stores,
+    traces,
     training,
     users,
 )
@@ -59,6 +60,8 @@ models.app.command("train")(training.models_train)
 models.app.command("recalibrate")(training.models_recalibrate)
 models.app.command("backtest")(training.models_backtest)
 app.add_typer(models.app, name="models")
+outcomes.app.command("traces")(traces.outcomes_traces)
+outcomes.app.command("remove")(traces.outcomes_remove)
 app.add_typer(outcomes.app, name="outcomes")
 
 

@@ -61,7 +61,6 @@ IMPORTED = {
     "first": "time of the first observation, in UTC",
     "last": "and of the last",
 }
-LISTED = ("trace", "rows", "pools", "failed", "first", "last", "imported_at")
 
 app = typer.Typer(no_args_is_help=True, help="What really happened to instances and pools.", epilog=EXIT_CODES)
 
@@ -166,19 +165,6 @@ def _doubts(report: TraceReport) -> list[str]:
             " --failed-when are the right way round."
         )
     return told
-
-
-@app.command("traces")
-def outcomes_traces(as_json: Json = False) -> None:
-    """List the imported traces."""
-    from spotlab_pipelines.market.archive import Archive
-    from spotlab_pipelines.market.traces import list_traces
-
-    traces = list_traces(Archive(read_settings().archive_location))
-    if not as_json:
-        # Each but the hash of the content, which is nothing to look at.
-        traces = traces[list(LISTED)]
-    print_rows(records(traces), as_json=as_json, empty="No trace was imported yet: `spotlab outcomes import`.")
 
 
 @app.command("resolve")

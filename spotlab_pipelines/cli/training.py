@@ -156,7 +156,8 @@ def models_backtest(
 def _check_source(settings: Settings, trace: str, since: datetime | None, until: datetime | None) -> None:
     """Refuse bounds out of order and a trace that is not there, before anything slow is imported or read."""
     from spotlab_pipelines.market.archive import Archive
-    from spotlab_pipelines.market.traces import ACCOUNTS, check_trace
+    from spotlab_pipelines.market.trace_reading import check_trace
+    from spotlab_pipelines.market.traces import ACCOUNTS
     from spotlab_pipelines.training.data import check_bounds
 
     with wrong_usage():

@@ -8,7 +8,7 @@ left alone: it may fail and will then remove them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -91,18 +91,32 @@ def _merge(archive: Archive, files: Sequence[ScrapeFile]) -> tuple[int, int]:
     whole = pa.concat_tables(tables, promote_options="default")
     kind = files[0].kind
     kept = whole.take(_facts_once(whole, kind) if kind in FACTS else _documents_once(whole, files, tables))
-    newest = max(file.fetched_at for file in files)
-    path = scrape_path(kind, files[0].region, newest, uuid4(), merged=True)
     json_columns = {
         name for table in tables for name in orjson.loads((table.schema.metadata or {}).get(JSON_COLUMNS_KEY, b"[]"))
     }
-    archive.write_file(path, write_table(kept, {}, DENSE, json_columns=sorted(json_columns)))
-    written = ScrapeFile.of(path)
-    if written is None or len(archive.read_scrape(written, ["fetched_at"])) != len(kept):
-        raise IntegrityError(f"Expected {len(kept)} rows in {archive.url}/{path}, which was just written.")
+    replace_files(archive, files, kept, json_columns=json_columns)
+    return len(kept), len(whole) - len(kept)
+
+
+def replace_files(
+    archive: Archive, files: Sequence[ScrapeFile], rows: pa.Table, *, json_columns: Collection[str] = ()
+) -> None:
+    """Put one merged file of rows in the place of some files of a partition; none if there are no rows.
+
+    It is written and checked before anything is removed.
+
+    Raises:
+        IntegrityError: what was written does not read as it should; nothing was removed.
+    """
+    if len(rows):
+        newest = max(file.fetched_at for file in files)
+        path = scrape_path(files[0].kind, files[0].region, newest, uuid4(), merged=True)
+        archive.write_file(path, write_table(rows, {}, DENSE, json_columns=sorted(json_columns)))
+        written = ScrapeFile.of(path)
+        if written is None or len(archive.read_scrape(written, ["fetched_at"])) != len(rows):
+            raise IntegrityError(f"Expected {len(rows)} rows in {archive.url}/{path}, which was just written.")
     for file in files:
         archive.remove(file.path)
-    return len(kept), len(whole) - len(kept)
 
 
 def _facts_once(table: pa.Table, kind: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Public traces of pools, as labelled history: imported once each, on record, and kept apart from live observations.
 
 A trace lies in the archive like a scrape, under the kind `pool_traces`, its name in each row. What its columns mean is
-stated by whoever imports it (trace_statement.py).
+stated by whoever imports it (trace_statement.py). Reading them is trace_reading.py's.
 """
 
 from __future__ import annotations
@@ -11,32 +11,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pandas as pd
 import sqlalchemy as sa
 
 from spotlab_pipelines.accounts.acting import acting, check_rights
 from spotlab_pipelines.database.audit import record as put_on_record
 from spotlab_pipelines.database.locks import lock
-from spotlab_pipelines.errors import InvalidInput, NotFound
+from spotlab_pipelines.errors import InvalidInput
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.canonical import content_id
-from spotlab_pipelines.market.frames import OBSERVATION_COLUMNS, POOL_KEY, check_observations, text
-from spotlab_pipelines.market.layout import POOL_TRACES, ScrapeFile
-from spotlab_pipelines.market.parquet import to_frame
-from spotlab_pipelines.market.reading import read_files, read_listed
+from spotlab_pipelines.market.frames import POOL_KEY, text
+from spotlab_pipelines.market.layout import POOL_TRACES
 from spotlab_pipelines.market.scrapes import recorded
 from spotlab_pipelines.market.trace_files import read_rows
+from spotlab_pipelines.market.trace_reading import list_traces
 from spotlab_pipelines.market.trace_statement import TraceStatement, observations_from
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 ACCOUNTS = "accounts"
 """No trace: where a trace may be named, the Spot requests of the accounts."""
-LISTED = ("trace", "content_id", "rows", "pools", "failed", "first", "last", "imported_at")
+TRACES_LOCK = "pool_traces"
+"""Held by whoever adds or removes a trace."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +100,7 @@ def import_trace(
     stored = False
     # One import at a time: two of the same trace at once are one.
     with acting(engine, "import_trace", actor=actor, subject=name) as connection:
-        lock(connection, "pool_traces")
+        lock(connection, TRACES_LOCK)
         if not _is_there(archive, name, found):
             with recorded(engine, POOL_TRACES) as scrape:
                 scrape.provenance = {"trace": name, **details}
@@ -126,87 +122,6 @@ def import_trace(
         first=frame["observed_at"].min().to_pydatetime(),
         last=frame["observed_at"].max().to_pydatetime(),
     )
-
-
-def read_trace(archive: Archive, name: str) -> pd.DataFrame:
-    """The observations of a trace, each once, sorted by pool and time.
-
-    Returns:
-        Pool observations frame with `known_at`, which is `observed_at`: a trace is history, whenever it was imported.
-
-    Raises:
-        NotFound: there is no such trace.
-    """
-    check_trace(archive, name)
-    frame = _read(archive, name).rename(columns={"observation": "kind"})
-    frame = frame.assign(source=text([f"trace {name}"] * len(frame)))
-    frame = frame[list(OBSERVATION_COLUMNS)].drop_duplicates()
-    frame = check_observations(frame.sort_values(list(OBSERVATION_COLUMNS), ignore_index=True), f"Trace {name}")
-    return frame.assign(known_at=frame["observed_at"])
-
-
-def check_trace(archive: Archive, name: str) -> None:
-    """Refuse a name that no imported trace has; of the archive only the names are read.
-
-    Raises:
-        NotFound: there is no such trace.
-    """
-
-    def read(files: list[ScrapeFile]) -> list[pa.Table]:
-        return read_files(archive, files, ["trace"])
-
-    tables = read_listed(archive, POOL_TRACES, None, read)
-    names = sorted({each for table in tables for each in table["trace"].unique().to_pylist()})
-    if name not in names:
-        raise NotFound(
-            f"There is no trace {name!r}; there are: {', '.join(names) or 'none'}.",
-            remedy="`spotlab outcomes import` adds one.",
-        )
-
-
-def list_traces(archive: Archive) -> pd.DataFrame:
-    """The imported traces by name.
-
-    Returns:
-        Frame of LISTED, one row a trace: how many rows and pools, how many rows failed, first and last observation,
-        when it was imported.
-    """
-    frame = _read(archive)
-    pool = frame[[*POOL_KEY]].agg("/".join, axis=1) if len(frame) else text([])
-    by_trace = frame.assign(pool=pool, failed=~frame["available"].astype(bool)).groupby(["trace", "content_id"])
-    listed = by_trace.agg(
-        rows=("failed", "size"),
-        pools=("pool", "nunique"),
-        failed=("failed", "sum"),
-        first=("observed_at", "min"),
-        last=("observed_at", "max"),
-        imported_at=("fetched_at", "min"),
-    )
-    return listed.reset_index()[list(LISTED)]
-
-
-def _read(archive: Archive, name: str | None = None) -> pd.DataFrame:
-    """The archived rows of one trace, or of all."""
-
-    def read(files: list[ScrapeFile]) -> list[tuple[str, pa.Table]]:
-        regions = [file.region for file in files]
-        return list(zip(regions, read_files(archive, files), strict=True))
-
-    found = read_listed(archive, POOL_TRACES, None, read)
-    parts = [_of_trace(to_frame(table), name).assign(region=region) for region, table in found]
-    frame = pd.concat([_nothing(), *parts], ignore_index=True)
-    return frame.astype(dict.fromkeys((*POOL_KEY, "trace", "content_id"), "str"))
-
-
-def _of_trace(frame: pd.DataFrame, name: str | None) -> pd.DataFrame:
-    return frame if name is None else frame[frame["trace"] == name]
-
-
-def _nothing() -> pd.DataFrame:
-    texts = dict.fromkeys((*POOL_KEY, "observation", "trace", "content_id"), "str")
-    times = dict.fromkeys(("observed_at", "fetched_at"), "datetime64[us, UTC]")
-    dtypes = texts | times | {"available": "bool"}
-    return pd.DataFrame({column: pd.Series([], dtype=dtype) for column, dtype in dtypes.items()})
 
 
 def _is_there(archive: Archive, name: str, found: str) -> bool:

@@ -14,7 +14,7 @@ from spotlab_pipelines.errors import InvalidInput, NotFound
 from spotlab_pipelines.experiments.scorecards import region_days
 from spotlab_pipelines.features.rows import SAMPLED_AT
 from spotlab_pipelines.market.history import MarketHistory
-from spotlab_pipelines.market.traces import read_trace
+from spotlab_pipelines.market.trace_reading import read_trace
 from spotlab_pipelines.training.backtest import (
     ADVISOR,
     CONSTANT,

@@ -16,7 +16,8 @@ from spotlab_pipelines.errors import InvalidInput, NotEnoughData
 from spotlab_pipelines.features.rows import SAMPLED_AT
 from spotlab_pipelines.market.canonical import utc_ticks
 from spotlab_pipelines.market.frames import POOL_KEY
-from spotlab_pipelines.market.traces import ACCOUNTS, read_trace
+from spotlab_pipelines.market.trace_reading import read_trace
+from spotlab_pipelines.market.traces import ACCOUNTS
 from spotlab_pipelines.settings import HORIZONS_H
 from spotlab_pipelines.training.folds import labels_known_by
 from spotlab_pipelines.training.history import TRAINING_DAYS, Progress, read_examples

@@ -41,6 +41,24 @@ def learned_from(settings: Settings, rows: Sequence[ServingVersion]) -> dict[str
     return {version: source for version, source in found.items() if source is not None}
 
 
+def fitted_on(settings: Settings, rows: Sequence[ServingVersion], trace: str) -> list[str]:
+    """The versions that learned from a trace, or were made of one that did, as far as MLflow knows; in their order.
+
+    Raises:
+        StoreUnavailable: MLflow's database does not answer.
+    """
+    if not rows:
+        return []
+    with mlflow_errors():
+        fits = fit_params(mlflow_client(settings), rows)
+
+    def learned(version: str | None) -> bool:
+        params = fits.get(version or "", {})
+        return params.get("source") == trace or (BASE in params and learned(params[BASE]))
+
+    return [row.version for row in rows if learned(row.version)]
+
+
 def check_unseen(
     settings: Settings, registry: ModelRegistry, row: ServingVersion, source: str, since: datetime | None
 ) -> None:

@@ -19,12 +19,14 @@ from spotlab_pipelines.database.tables import AUDIT_ACTIONS, ROLES
 from spotlab_pipelines.errors import NotAllowed
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.market.archive import Archive
+from spotlab_pipelines.market.layout import POOL_TRACES
+from spotlab_pipelines.market.trace_removal import remove_trace
 from spotlab_pipelines.market.traces import import_trace
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines_tests.accounts.registering import audit_rows, register
 from spotlab_pipelines_tests.inference.models import logistic
 from spotlab_pipelines_tests.inference.models import register as register_version
-from spotlab_pipelines_tests.market.trace_examples import STATEMENT, probes_file
+from spotlab_pipelines_tests.market.trace_examples import STATEMENT, probes, probes_file
 
 OWN, PROD, OTHERS, NOWHERE = "111122223333", "222233334444", "333344445555", "999999999999"
 NEW = "444455556666"
@@ -40,6 +42,7 @@ STEERING = {"assign_version", "set_mode", "set_shadow", "add_account", "disable_
 LABS = {"register_model", "import_trace"}
 ADMINS_ALONE = {
     "change_environment", "approve_model", "promote_model", "retire_model", "add_user", "disable_user", "set_role",
+    "remove_trace",
 }  # fmt: skip
 
 
@@ -82,6 +85,10 @@ class World:
     def actor(self) -> str:
         return actor_of(self.me.id)
 
+    @property
+    def archive(self) -> Archive:
+        return Archive(str(self.probes.parent / "archive"))
+
     def register(self, account_id: str, **changes: str) -> None:
         owner = {"owner_email": self.me.email}
         register(self.engine, account_id, **(owner | changes), actor=self.actor)
@@ -116,7 +123,10 @@ def make_world(
                 "state, launched_at) select account_id, 'i-1', 'us-east-1', 'use1-az1', 'm5.large', 'Linux/UNIX', "
                 "'spot', 'running', now() from accounts"
             )
-        return World(engine, registry, me, probes_file(tmp_path))
+        world = World(engine, registry, me, probes_file(tmp_path))
+        known = probes_file(tmp_path, probes(7), "known.parquet")
+        import_trace(engine, world.archive, known, "known", STATEMENT)
+        return world
 
     return make
 
@@ -149,9 +159,11 @@ ACTS: list[tuple[str, str, Act]] = [
     ),
     (
         "import_trace", "nothing that exists",
-        lambda w: import_trace(
-            w.engine, Archive(str(w.probes.parent / "archive")), w.probes, "probes", STATEMENT, actor=w.actor
-        ),
+        lambda w: import_trace(w.engine, w.archive, w.probes, "probes", STATEMENT, actor=w.actor),
+    ),
+    (
+        "remove_trace", "nothing that exists",
+        lambda w: remove_trace(w.engine, w.archive, "known", actor=w.actor),
     ),
     ("approve_model", "nothing that exists", lambda w: w.registry.approve("logistic/3", actor=w.actor)),
     ("promote_model", "nothing that exists", lambda w: w.registry.promote("logistic/2", actor=w.actor, override="so")),
@@ -182,7 +194,7 @@ def test_each_service_asks_for_the_right_and_puts_a_refusal_on_record(
     world = make_world(role)
     for act, upon, do in ACTS:
         with owner.connect() as connection:
-            before = connection.execute(sa.text(CHANGED)).one()
+            before = (*connection.execute(sa.text(CHANGED)).one(), world.archive.scrape_files(POOL_TRACES))
         known = len(audit_rows(world.engine))
         if expected(role, act, upon):
             do(world)
@@ -192,7 +204,7 @@ def test_each_service_asks_for_the_right_and_puts_a_refusal_on_record(
                 do(world)
             outcome = "refused"
         with owner.connect() as connection:
-            after = connection.execute(sa.text(CHANGED)).one()
+            after = (*connection.execute(sa.text(CHANGED)).one(), world.archive.scrape_files(POOL_TRACES))
         assert (before != after) == (outcome == "done"), (act, upon)
         rows = audit_rows(world.engine)[known:]
         assert [(row["action"], row["actor"], row["outcome"]) for row in rows] == [(act, world.actor, outcome)]

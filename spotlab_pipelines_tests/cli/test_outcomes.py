@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -59,6 +60,27 @@ def test_what_an_import_says_fits_a_terminal_and_tells_what_to_look_at(
     assert "note: 12 of 17 observations failed, more than half; see whether --available-when" in told.err
     for out in (quiet.out, told.out, spotlab("outcomes", "traces").out):
         assert max(map(len, out.splitlines())) <= 120
+
+
+def test_a_trace_is_removed_by_who_says_yes_and_may(
+    spotlab: Spotlab, owner: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert spotlab("outcomes", "import", str(probes_file(tmp_path)), *OF_PROBES, *POLARITY).code == 0
+    unknown = spotlab("outcomes", "remove", "other", "--yes")
+    assert (unknown.code, "no trace 'other'; there are: probes" in unknown.err) == (1, True), unknown.err
+    add_user(owner, "ana@example.com", "lab")
+    refused = spotlab("outcomes", "remove", "probes", "--yes", "--as", "ana@example.com")
+    assert (refused.code, "role admin" in refused.err) == (1, True), refused.err
+    for said in ("n\n", "", "\n"):
+        monkeypatch.setattr("sys.stdin", StringIO(said))
+        kept = spotlab("outcomes", "remove", "probes")
+        assert (kept.code, "Remove it for good?" in kept.err) == (1, True), kept.err
+        assert [row["trace"] for row in spotlab("outcomes", "traces", "--json").json] == ["probes"]
+    assert "probes: 12 rows of 2 pools, 2022-10-26 to 2022-10-26. Fitted on it: no version." in kept.err
+    monkeypatch.setattr("sys.stdin", StringIO("y\n"))
+    removed = spotlab("outcomes", "remove", "probes", "--json")
+    assert (removed.code, removed.json[0]["rows"], removed.json[0]["fitted_on_it"]) == (0, 12, [])
+    assert spotlab("outcomes", "traces", "--json").json == []
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,10 @@ from spotlab_pipelines.market.compaction import compact_archive
 from spotlab_pipelines.market.frames import OBSERVATION_COLUMNS
 from spotlab_pipelines.market.layout import POOL_OBSERVATIONS, POOL_TRACES, RECORDS
 from spotlab_pipelines.market.trace_files import read_rows
+from spotlab_pipelines.market.trace_reading import list_traces, read_trace
+from spotlab_pipelines.market.trace_removal import remove_trace
 from spotlab_pipelines.market.trace_statement import Told, TraceStatement, observations_from
-from spotlab_pipelines.market.traces import import_trace, list_traces, read_trace
+from spotlab_pipelines.market.traces import import_trace
 from spotlab_pipelines_tests.accounts.registering import audit_rows
 from spotlab_pipelines_tests.market.trace_examples import (
     CONSTANT,
@@ -266,6 +268,41 @@ def test_a_trace_reads_as_history_before_and_after_the_archive_is_compacted(
     assert [file.merged for file in archive.scrape_files(POOL_TRACES)] == [True]
     pd.testing.assert_frame_equal(read_trace(archive, "probes"), frame)
     assert list(list_traces(archive)["rows"]) == [14, 12]
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_removed_trace_is_gone_on_record_and_others_stay_even_in_the_same_file(
+    engine: sa.Engine, archive: Archive, tmp_path: Path, compacted: bool
+) -> None:
+    path = probes_file(tmp_path)
+    first = import_trace(engine, archive, path, "probes", STATEMENT)
+    import_trace(engine, archive, probes_file(tmp_path, probes(7), "more.parquet"), "more", STATEMENT)
+    more = read_trace(archive, "more")
+    if compacted:
+        compact_archive(archive, settle=timedelta(0), now=datetime.now(UTC) + timedelta(hours=1))
+    removed = remove_trace(engine, archive, "probes")
+    assert (removed.trace, removed.rows, removed.content_id) == ("probes", 12, first.content_id)
+    assert list(list_traces(archive)["trace"]) == ["more"]
+    pd.testing.assert_frame_equal(read_trace(archive, "more"), more)
+    assert [file.merged for file in archive.scrape_files(POOL_TRACES)] == [compacted]
+    entry = audit_rows(engine)[-1]
+    assert (entry["action"], entry["subject"], entry["outcome"]) == ("remove_trace", "probes", "done")
+    assert entry["details"] == {"content_id": first.content_id, "rows": 12}
+    with pytest.raises(NotFound, match="no trace 'probes'; there are: more"):
+        remove_trace(engine, archive, "probes")
+    assert len(audit_rows(engine)) == 3
+    assert import_trace(engine, archive, path, "probes", STATEMENT).stored, "it may come again"
+
+
+def test_rows_that_a_killed_compaction_left_twice_are_listed_once(
+    engine: sa.Engine, archive: Archive, tmp_path: Path
+) -> None:
+    import_trace(engine, archive, probes_file(tmp_path), "probes", STATEMENT)
+    [file] = archive.scrape_files(POOL_TRACES)
+    name = f"merged-{Path(file.path).name}"
+    (Path(str(archive.url)) / Path(file.path).with_name(name)).write_bytes(archive.read_file(file.path))
+    assert len(archive.scrape_files(POOL_TRACES)) == 2
+    assert list(list_traces(archive)["rows"]) == [12]
 
 
 def test_a_trace_that_is_not_there_is_told_with_those_that_are(

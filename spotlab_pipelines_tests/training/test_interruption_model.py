@@ -18,7 +18,7 @@ from spotlab_pipelines.settings import Settings
 from spotlab_pipelines.training import data as training_data
 from spotlab_pipelines.training.data import collect_trace, read_training_data
 from spotlab_pipelines.training.interruption_model import concerns
-from spotlab_pipelines.training.unseen import check_unseen, learned_from
+from spotlab_pipelines.training.unseen import check_unseen, fitted_on, learned_from
 from spotlab_pipelines_tests.cli.conftest import Spotlab, spotlab, use
 from spotlab_pipelines_tests.training.laboratory import UNTIL, bring, laboratory, train
 from spotlab_pipelines_tests.training.traces import START
@@ -171,6 +171,18 @@ def test_a_version_is_recalibrated_on_a_short_prefix_and_becomes_a_candidate(
     assert answer.code == 0, answer.err
     seen = laboratory("models", "backtest", "time-in-state/3", "--trace", "generated", "--since", "2023-03-05")
     assert (seen.code, "time-in-state/1 was fitted on generated" in seen.err) == (1, True), seen.err
+
+    # A trace goes; who learned from it, by themselves or by the version that they were made of, is told and stays.
+    rows = registry.versions()
+    assert fitted_on(settings, rows, "elsewhere") == ["time-in-state/3"]
+    removed = laboratory("outcomes", "remove", "generated", "--yes")
+    assert removed.code == 0, removed.err
+    told = "Fitted on it: time-in-state/1, time-in-state/2, time-in-state/3.\nThey stay, but cannot be fitted again"
+    assert told in removed.err
+    assert registry.versions() == rows
+    assert laboratory("models", "conform", "time-in-state/1").code == 0
+    gone = laboratory("models", "train", "time-in-state", "--trace", "generated")
+    assert (gone.code, "no trace 'generated'; there are: elsewhere" in gone.err) == (1, True), gone.err
 
 
 def test_one_probability_for_all_is_the_share_of_the_days_that_the_version_was_fitted_on(

@@ -54,6 +54,7 @@ AUDIT_ACTIONS = (
     "disable_account",
     "enable_account",
     "import_trace",
+    "remove_trace",
 )
 VERDICTS = ("promote", "hold", "reject", "insufficient data")
 DECISIONS = ("STAY", "SWITCH", "FALLBACK_ON_DEMAND", "SKIP")
