@@ -120,6 +120,8 @@ def outcomes_import(
     from spotlab_pipelines.market.traces import import_trace
 
     kinds = [text.rpartition("=") for text in kind or []]
+    if len({value for value, *_ in kinds}) < len(kinds):
+        raise typer.BadParameter("expected one --kind for all rows, and one for each value")
     statement = TraceStatement(
         time=time_column,
         region=Told(region_column, region),

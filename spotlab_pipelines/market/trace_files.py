@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import orjson
 import pandas as pd
 import pyarrow as pa
+from pandas.errors import ParserWarning
 
 from spotlab_pipelines.errors import InvalidInput, NotFound, SourceMalformed
 
@@ -41,7 +43,7 @@ def read_rows(path: Path, *, columns: Sequence[str] = ()) -> pd.DataFrame:
         frame = _read(path, ending, columns)
     except FileNotFoundError:
         raise NotFound(f"There is no file {path}.") from None
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError, pa.ArrowException) as error:
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError, ParserWarning, pa.ArrowException) as error:
         raise SourceMalformed(
             f"Expected {path.name} to be {ending}: {type(error).__name__}, {' '.join(str(error).split())}.",
             remedy="Nothing was stored.",
@@ -54,10 +56,20 @@ def read_rows(path: Path, *, columns: Sequence[str] = ()) -> pd.DataFrame:
 
 def _read(path: Path, ending: str, columns: Sequence[str]) -> pd.DataFrame:
     if ending == "parquet":
-        return pd.read_parquet(path)
+        frame = pd.read_parquet(path)
+        # What pandas has kept as the index of a frame are columns like others.
+        return frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
     if ending == "csv":
         named: dict[str, Any] = {"header": None, "names": list(columns)} if columns else {}
-        return pd.read_csv(path, dtype="str", keep_default_na=False, index_col=False, **named)
+        with warnings.catch_warnings():
+            # Rows that are longer than their line of names would be cut.
+            warnings.simplefilter("error", ParserWarning)
+            frame = pd.read_csv(
+                path, dtype="str", keep_default_na=False, index_col=False, skip_blank_lines=False, **named
+            )
+        # An empty line is a row of which nothing is known, but at the end.
+        filled = np.flatnonzero((frame.notna() & (frame != "")).any(axis=1))
+        return frame.iloc[: filled[-1] + 1 if len(filled) else 0]
     data = path.read_bytes()
     if ending == "jsonl":
         return pd.DataFrame([orjson.loads(line) for line in data.splitlines() if line.strip()])

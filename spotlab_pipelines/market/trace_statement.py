@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from spotlab_pipelines.errors import InvalidInput, SourceMalformed
@@ -23,7 +22,7 @@ from spotlab_pipelines.market.frames import (
     check_observations,
     text,
 )
-from spotlab_pipelines.market.trace_times import times_of
+from spotlab_pipelines.market.trace_times import lacking, times_of
 
 ROW = "#"
 """Stands for a column: the number of the row, from 0."""
@@ -33,7 +32,7 @@ SUFFIX = " (Amazon VPC)"
 """A product with it is the same pool; it is never stored."""
 PRODUCT = f"(?:{'|'.join(map(re.escape, PRICING_OS))})(?:{re.escape(SUFFIX)})?"
 SHAPES = {
-    "region": (re.compile(r"[a-z]{2}(-[a-z]+)+-\d"), "a region such as us-east-1"),
+    "region": (re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]"), "a region such as us-east-1"),
     "az_id": (re.compile(r"[a-z0-9-]+"), "a zone such as use1-az1"),
     "instance_type": (re.compile(r"[a-z0-9-]+\.[a-z0-9-]+"), "an instance type such as m5.large"),
     "product": (re.compile(PRODUCT), f"one of the products {', '.join(PRICING_OS)}"),
@@ -102,7 +101,7 @@ def observations_from(rows: pd.DataFrame, statement: TraceStatement, *, name: st
     says = (verdict != "").to_numpy()
     rows, verdict = rows[says], verdict[says]
     at = times_of(column_of(rows, statement.time), statement)
-    _refuse(rows, at.isna(), statement.time, "a time such as 2022-10-26T22:05:00Z")
+    _refuse(rows, at.isna(), statement.time, "a time such as 2022-10-26T22:05:00Z", lacking(statement))
     future = at > pd.Timestamp(now) + timedelta(days=1)
     _refuse(rows, at < EC2_BEGAN, statement.time, "a time", "lie before EC2 was there", remedy=OTHER_CLOCK)
     _refuse(rows, future, statement.time, "a time of the past", "lie in the future", remedy=OTHER_CLOCK)
@@ -163,13 +162,13 @@ def check_statement(statement: TraceStatement) -> None:
 
 
 def column_of(rows: pd.DataFrame, name: str) -> pd.Series:
-    """A column by its name.
+    """A column by its name, of rows that read_rows has numbered from 1, all or some.
 
     Raises:
         InvalidInput: there is none.
     """
     if name == ROW:
-        return pd.Series(np.arange(len(rows)).astype(str), index=rows.index, dtype="str")
+        return pd.Series((rows.index.to_numpy() - 1).astype(str), index=rows.index, dtype="str")
     if name not in rows:
         raise InvalidInput(
             f"Expected a column {name!r}; the trace has {', '.join(map(repr, rows.columns))}.",

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 UNIT = re.compile(r"(?P<number>\d+(\.\d+)?)?(?P<unit>ns|us|ms|s|min|h)")
 UNIT_US = {"ns": 0.001, "us": 1.0, "ms": 1e3, "s": 1e6, "min": 6e7, "h": 3.6e9}
-WITH_ZONE = r"(?:Z|[+-]\d{2}:?\d{2}|:\d{2}(?:\.\d+)?[+-]\d{2}|UTC|GMT)$"
+NAMED_UTC = r" ?(?:UTC|GMT)$"
+WITH_ZONE = r"(?:Z|[T ]\d{2}(?::?\d{2}){0,2}(?:\.\d+)? ?[+-]\d{2}(?::?\d{2})?)$"
+FARTHEST_US = 1e17
+"""Three thousand years: what lies beyond is as wrong as that, whatever the unit should have been."""
 OPTIONS = {"time_unit": "--time-unit", "start": "--start"}
 
 
@@ -43,17 +46,23 @@ def times_of(column: pd.Series, statement: TraceStatement) -> pd.Series:
             remedy="Say --time-unit, such as s or ms, and with --start from when they count unless it is 1970.",
         )
     # "now" and "today" are times to pandas.
-    column = column.where(column.str.match(r"\d", na=False))
+    column = column.where(column.str.match(r"\d", na=False)).str.replace(NAMED_UTC, "Z", regex=True)
     zoned = column.str.contains(WITH_ZONE, regex=True, na=False)
     known = pd.to_datetime(column.where(zoned), utc=True, format="ISO8601", errors="coerce")
     plain = pd.to_datetime(column.mask(zoned), format="ISO8601", errors="coerce")
-    # What is neither is no time, whatever the zone.
-    return known.fillna(_localized(plain, statement)) if plain.notna().any() else known
+    return known.fillna(_localized(plain, statement))
+
+
+def lacking(statement: TraceStatement) -> str:
+    """What is wrong with rows whose time is NaT."""
+    if statement.time_zone is None:
+        return "have none"
+    return f"have none, or one that the clocks of {statement.time_zone} show twice or never"
 
 
 def _counted(column: pd.Series, statement: TraceStatement) -> pd.Series:
     match = UNIT.fullmatch(statement.time_unit or "")
-    if match is None:
+    if match is None or float(match["number"] or 1) == 0:
         raise InvalidInput(
             f"Expected a unit of time such as s, ms or 34s; got {statement.time_unit!r}.", remedy="Say --time-unit."
         )
@@ -64,13 +73,16 @@ def _counted(column: pd.Series, statement: TraceStatement) -> pd.Series:
         )
     start = pd.Timestamp(statement.start or datetime.fromtimestamp(0, UTC)).tz_convert("UTC")
     unit_us = float(match["number"] or 1) * UNIT_US[match["unit"]]
-    # As whole microseconds, where what is no number or beyond the calendar stays missing.
+    # As whole microseconds, where what is no number stays missing.
     us = (pd.to_numeric(column, errors="coerce").astype("float64") * unit_us).round()
-    us = us.where(us.abs() < 1e16)
+    us = us.where(us.abs() < float("inf")).clip(-FARTHEST_US, FARTHEST_US)
     return start + pd.to_timedelta(us.astype("Int64"), unit="us").astype("timedelta64[us]")
 
 
 def _localized(column: pd.Series, statement: TraceStatement) -> pd.Series:
+    # What is no time is none, whatever the zone.
+    if column.isna().all():
+        return column.dt.tz_localize("UTC")
     if statement.time_zone is None:
         raise InvalidInput(
             f"The times in {statement.time!r} name no time zone, as {str(column.dropna().iloc[0])!r}.",
@@ -78,7 +90,8 @@ def _localized(column: pd.Series, statement: TraceStatement) -> pd.Series:
         )
     try:
         zone = ZoneInfo(statement.time_zone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
+    # A folder of zones, such as America, is an OSError.
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise InvalidInput(
             f"Expected a time zone such as UTC; got {statement.time_zone!r}.", remedy="Correct --time-zone."
         ) from error

@@ -91,6 +91,8 @@ def test_a_trace_is_removed_by_who_says_yes_and_may(
         (("--ignore-when", "available=1"), "'1' is stated more than once"),
         (("--kind", "guess"), "Correct --kind"),
         (("--kind", "2=launch"), "Correct --kind"),
+        (("--kind", "launch", "--kind", "probe"), "one --kind for all rows"),
+        (("--kind", "1=launch", "--kind", "1=probe"), "and one for each value"),
     ],
 )
 def test_what_contradicts_itself_is_wrong_usage_before_the_file_is_looked_at(

@@ -189,6 +189,68 @@ def test_a_time_that_is_none_is_no_time_without_a_zone(
     refused(path, STATEMENT, error, said)
 
 
+def times_file(folder: Path, *times: str) -> Path:
+    """Probes of one pool at these times, as texts."""
+    path = folder / "times.csv"
+    probes().head(len(times)).assign(ts=times).to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "times", "error", "said"),
+    [
+        ({"time_unit": "s"}, ["1666821900000"], SourceMalformed, "lie in the future: row 1 ('1666821900000')"),
+        ({"time_unit": "ms"}, ["1666821900"], SourceMalformed, "lie before EC2 was there"),
+        ({"time_unit": "s"}, ["inf", "1666821900"], SourceMalformed, "1 have none: row 1 ('inf')"),
+        ({"time_unit": "0s"}, ["1666821900"], InvalidInput, "got '0s'"),
+        ({"time_zone": "America"}, ["2022-10-26T22:05"], InvalidInput, "got 'America'. Correct --time-zone"),
+        (
+            {"time_zone": "America/Los_Angeles"}, ["2022-03-13T02:30", "2022-11-06T03:30"], SourceMalformed,
+            "that the clocks of America/Los_Angeles show twice or never: row 1 ('2022-03-13T02:30')",
+        ),
+    ],
+)  # fmt: skip
+def test_a_clock_that_is_stated_wrongly_is_told_as_such(
+    tmp_path: Path, change: dict[str, Any], times: list[str], error: type[Exception], said: str
+) -> None:
+    refused(times_file(tmp_path, *times), replace(STATEMENT, **change), error, said)
+
+
+def test_times_that_name_their_zone_keep_it_beside_times_that_name_none(tmp_path: Path) -> None:
+    named = ["2022-10-26T22+00", "2022-10-26 22:05:00 UTC", "2022-10-26T22:10GMT", "2022-10-26 22:15:00 +0000"]
+    path = times_file(tmp_path, *named, "2022-10-26T15:20")
+    frame = observed(path, replace(STATEMENT, time_zone="America/Los_Angeles"))
+    assert sorted(frame["observed_at"].dt.strftime("%H:%M")) == ["22:00", "22:05", "22:10", "22:15", "22:20"]
+
+
+def test_times_of_which_none_is_known_need_no_zone(tmp_path: Path) -> None:
+    unknown = pd.Series([pd.NaT] * 12).astype("datetime64[us]")
+    refused(probes_file(tmp_path, probes().assign(ts=unknown)), STATEMENT, SourceMalformed, "12 have none: row 1")
+    silent = probes().assign(ts=probes()["ts"].dt.tz_localize(None), available=2)
+    nothing = replace(STATEMENT, ignored=(("available", "2"),))
+    refused(probes_file(tmp_path, silent), nothing, SourceMalformed, "the trace has none")
+
+
+def test_rows_that_say_nothing_and_empty_ones_keep_their_number(tmp_path: Path) -> None:
+    """A tick is the row's number: left out rows must not move those after them."""
+    path = tmp_path / "ticks.csv"
+    start = datetime(2023, 4, 19, tzinfo=UTC)
+    ticks = replace(
+        CONSTANT, time="#", time_unit="60s", start=start, available=(("event", "add"),), failed=(("event", "remove"),)
+    )
+    path.write_text("event\nadd\n\nnoise\nremove\n\n\n")
+    refused(path, ticks, InvalidInput, "nothing says so of '' (1 rows, first row 2), 'noise' (1 rows, first row 3)")
+    frame = observed(path, replace(ticks, ignored=(("event", ""), ("event", "noise"))))
+    assert list(frame["observed_at"]) == [start, start + timedelta(minutes=3)]
+
+
+def test_what_pandas_kept_as_the_index_is_a_column(tmp_path: Path) -> None:
+    expected = observed(probes_file(tmp_path), STATEMENT)
+    for index in ("ts", ["region", "ts"]):
+        indexed = probes_file(tmp_path, probes().set_index(index), "indexed.parquet")
+        pd.testing.assert_frame_equal(observed(indexed, STATEMENT), expected)
+
+
 def test_a_zone_may_be_hours_alone(tmp_path: Path) -> None:
     path = tmp_path / "times.csv"
     times = ["2022-10-26 22:05:00+00", "2022-10-26 22:05:00.5-07", "2022-10-26"]
@@ -326,6 +388,8 @@ def test_a_trace_that_is_not_there_is_told_with_those_that_are(
         ("x.csv", b"", SourceMalformed),
         ("x.csv", b"a,b\n", SourceMalformed),
         ("x.csv", b"a,b\n1,2\n1,2,3,4\n", SourceMalformed),
+        ("x.csv", b"a,b\n1,2,3\n1,2,3\n", SourceMalformed),
+        ("x.csv", b"a,b\n\n\n", SourceMalformed),
     ],
 )
 def test_a_file_that_cannot_be_read_says_so(tmp_path: Path, name: str, content: bytes, error: type[Exception]) -> None:
