@@ -97,5 +97,8 @@ def _plain(column: pd.Series) -> pd.Series:
         column = texts.mask(np.isnan(values))
     texts = column.reset_index(drop=True)
     missing = texts.isna()
-    texts = texts.map(lambda value: str(value).lower() if isinstance(value, bool) else str(value)).astype("str")
-    return texts.str.strip().mask(missing | (texts.str.strip() == ""))
+    if not pd.api.types.is_string_dtype(texts) or pd.api.types.is_object_dtype(texts):
+        # What a column of several types holds, value by value.
+        texts = texts.map(lambda value: str(value).lower() if isinstance(value, bool) else str(value))
+    texts = texts.astype("str").str.strip()
+    return texts.mask(missing | (texts == ""))
