@@ -126,7 +126,7 @@ def versions_to_score(registry: ModelRegistry, assigned: pd.Series) -> tuple[lis
 
 def _drift(reference: Reference, features: pd.DataFrame) -> Drift:
     """Pools of an instance family in a region go together: they share prices' ways, and some features altogether."""
-    family = features["instance_type"].astype(str).str.partition(".")[0]
+    family = features["instance_type"].astype(str).str.split(".").str[0]
     return drift_of(reference, features, (features["region"].astype(str) + " " + family).to_numpy())
 
 
