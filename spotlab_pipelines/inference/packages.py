@@ -187,13 +187,17 @@ def code_sha256(entry: EntryPoint) -> str:
         raise ModelError(f"The entry point {entry.name} = {entry.value} names no module that is installed here.")
     roots = [Path(each) for each in spec.submodule_search_locations or [str(spec.origin)]]
     paths = [(path, root) for root in roots for path in ([root] if root.is_file() else root.rglob("*"))]
-    return sha256_of(
-        {
-            path.relative_to(root.parent).as_posix(): path.read_bytes()
-            for path, root in paths
-            if path.is_file() and path.parent.name != "__pycache__"
-        }
-    )
+    files = {
+        path.relative_to(root.parent).as_posix(): path.read_bytes()
+        for path, root in paths
+        if path.is_file() and path.parent.name != "__pycache__"
+    }
+    if not files:
+        raise ModelError(
+            f"Expected files of the package of {entry.name} = {entry.value} to pin; there are none: it is in an archive.",
+            remedy="Install it as files, as pip does.",
+        )
+    return sha256_of(files)
 
 
 def _load(entry: EntryPoint) -> Any:

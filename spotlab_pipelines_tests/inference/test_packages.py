@@ -6,6 +6,7 @@ import importlib
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import EntryPoint
@@ -174,6 +175,12 @@ def test_code_is_told_by_every_file_of_its_package(tmp_path: Path, monkeypatch: 
     (package / "inner" / "__pycache__" / "models.cpython-311.pyc").write_bytes(b"compiled anew")
     assert code_sha256(entry) == seen[-1]
     assert "night_hours" not in sys.modules
+    archive = tmp_path / "packed.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("packed_hours/__init__.py", "")
+    monkeypatch.syspath_prepend(str(archive))
+    with pytest.raises(ModelError, match="it is in an archive"):
+        code_sha256(EntryPoint("packed", "packed_hours:Packed", "spotlab.models"))
     with pytest.raises(ModelError, match="names no module that is installed here"):
         code_sha256(EntryPoint("gone", "gone_hours:Gone", "spotlab.models"))
 
