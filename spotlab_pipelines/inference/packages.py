@@ -194,7 +194,7 @@ def code_sha256(entry: EntryPoint) -> str:
     }
     if not files:
         raise ModelError(
-            f"Expected files of the package of {entry.name} = {entry.value} to pin; there are none: it is in an archive.",
+            f"Expected files to pin of the package of {entry.name} = {entry.value}; it is in an archive.",
             remedy="Install it as files, as pip does.",
         )
     return sha256_of(files)
