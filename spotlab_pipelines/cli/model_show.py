@@ -62,7 +62,7 @@ def _facts(report: VersionReport, days: int) -> Iterator[tuple[str, str]]:
     if report.problem is not None:
         yield "problem", report.problem
     yield "learned from", report.learned_from or "not known"
-    if "examples" in params:
+    if {"examples", "first_example", "last_example"} <= params.keys():
         bounds = [f"{name} {params[name]}" for name in ("since", "until") if params.get(name, "None") != "None"]
         asked = f"; asked for {' '.join(bounds)}" if bounds else ""
         yield "examples", f"{params['examples']}, {params['first_example']} to {params['last_example']}{asked}"

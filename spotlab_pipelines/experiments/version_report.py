@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from spotlab_pipelines.database.audit import LISTED_MAX, list_entries
 from spotlab_pipelines.database.engine import database_errors
-from spotlab_pipelines.errors import ModelUnknown, NotEnoughData, StoreUnavailable
+from spotlab_pipelines.errors import ModelError, ModelTampered, ModelUnknown, NotEnoughData, StoreUnavailable
 from spotlab_pipelines.experiments.judging import HORIZON_H, Judged, latest_look
 from spotlab_pipelines.experiments.scorecards import VersionScorecard, version_scorecards
 from spotlab_pipelines.inference.fitted_on import source_of
@@ -36,7 +36,7 @@ class VersionReport:
         row: what the registry says of it.
         acts: what the audit log has of it, first to last: the columns ACT.
         intact: whether its files are there and are the registered ones.
-        problem: why it is not opened, though its files may be intact; None if nothing is wrong.
+        problem: why it is not opened; None if nothing is wrong.
         params: what its fit logged in MLflow; empty where MLflow does not have it.
         learned_from: in a word; None where its fit does not say.
         pages: addresses in MLflow's UI, by what they show.
@@ -70,12 +70,13 @@ def version_report(settings: Settings, engine: sa.Engine, version: str, *, now: 
     entries = list_entries(engine, subject=row.version, limit=LISTED_MAX)
     with database_errors(), engine.connect() as connection:
         verdict = None if champion in (None, row.version) else latest_look(connection, champion, row.version)
+    fault = registry.fault(row)
     params, pages, lost = _in_mlflow(settings, row)
     return VersionReport(
         row=row,
         acts=[{name: entry[name] for name in ACT} for entry in reversed(entries)],
-        intact=registry.is_intact(row),
-        problem=_problem(row),
+        intact=not isinstance(fault, ModelTampered),
+        problem=_problem(row, fault),
         params=params,
         learned_from=source_of(params, row.training_sha256),
         pages=pages,
@@ -95,12 +96,12 @@ def _in_mlflow(settings: Settings, row: ServingVersion) -> tuple[dict[str, str],
         return {}, {}, str(error)
 
 
-def _problem(row: ServingVersion) -> str | None:
+def _problem(row: ServingVersion, fault: ModelError | None) -> str | None:
     try:
         check_on_record(row)
     except ModelUnknown as error:
         return str(error)
-    return None
+    return None if fault is None else str(fault)
 
 
 def _scorecard(engine: sa.Engine, version: str, *, since: datetime) -> VersionScorecard | None:

@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 
 from spotlab_pipelines.errors import ModelTampered
 from spotlab_pipelines.inference.hashing import sha256_of
-from spotlab_pipelines.inference.packages import PackagedModel, trusted_type
+from spotlab_pipelines.inference.packages import PackagedModel, check_code, trusted_type
 
 if TYPE_CHECKING:
     from spotlab_pipelines.inference.estimators import HorizonEstimator
@@ -52,25 +52,39 @@ def artifact_sha256(folder: Path) -> str:
     return sha256_of(_read(folder))
 
 
-@lru_cache(maxsize=LOADED_MAX)
-def load_estimator(version: str, sha256: str, folder: Path) -> Opened:
-    """Open a version's artifact, if its hash is the pinned one. Kept in memory by version and hash.
+def check_artifact(version: str, sha256: str, folder: Path) -> tuple[dict[str, bytes], PackagedModel | None]:
+    """A version's files and the package they need, if both are what was registered; nothing is opened or imported.
 
     Raises:
-        ModelTampered: the files are not the ones that were approved; nothing was opened.
-        ModelError: the package that it came from is not installed, or its code is another by now; nothing was opened.
+        ModelTampered: the files are not the ones that were registered.
+        ModelError: the package that it came from is not installed, or its code is another by now.
     """
     files = _read(folder)
     found = sha256_of(files)
     if found != sha256:
         raise ModelTampered(
-            f"The artifact of {version} was approved with sha256 {sha256}; found {found}. It was not opened.",
+            f"The files of {version} are not the registered ones: expected sha256 {sha256}, found {found}. They were"
+            " not opened.",
             remedy="Restore the files, or register the model anew.",
         )
+    package = PackagedModel.of_files(files)
+    if package is not None:
+        check_code(package)
+    return files, package
+
+
+@lru_cache(maxsize=LOADED_MAX)
+def load_estimator(version: str, sha256: str, folder: Path) -> Opened:
+    """Open a version's artifact, if it and its package are what was registered. Kept in memory by version and hash.
+
+    Raises:
+        ModelTampered: the files are not the ones that were registered; nothing was opened.
+        ModelError: the package that it came from is not installed, or its code is another by now; nothing was opened.
+    """
+    files, package = check_artifact(version, sha256, folder)
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
-    package = PackagedModel.of_files(files)
     trusted = TRUSTED_TYPES if package is None else [*TRUSTED_TYPES, trusted_type(package)]
     try:
         # The very bytes that were hashed, not the file, which may have changed since.

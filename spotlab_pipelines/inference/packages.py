@@ -8,6 +8,7 @@ the version was registered: a verdict is of arrays and code.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -28,6 +29,9 @@ GROUP = "spotlab.models"
 PACKAGE_FILE = "package.json"
 """Of an artifact whose model is of another package: which entry point it came by, and its class."""
 OURS = "spotlab_pipelines."
+IMPORTED = "__spotlab_sha256__"
+"""Of a package's top module: the hash of the code that this process imported."""
+AS_FILES = "Install it as pip does, as files in one folder."
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,9 @@ def package_of(estimator: HorizonEstimator, entry_point: str | None = None) -> P
     found = [each for each in there if entry_point in (None, each.name)]
     if len(found) == 1:
         [entry] = found
-        return PackagedModel(entry.name, entry.value, named, _distribution(entry), code_sha256(entry))
+        return PackagedModel(
+            entry.name, entry.value, named, _distribution(entry), _imported(entry) or code_sha256(entry)
+        )
     raise InvalidInput(
         f"{named} is not ours: an entry point in {GROUP} must name its module {kind.__module__}, or nobody could open"
         f" it again; expected one{f' called {entry_point}' if entry_point else ''}, installed are"
@@ -139,15 +145,7 @@ def trusted_type(pinned: PackagedModel) -> str:
     """
     from spotlab_pipelines.inference.estimators import HorizonEstimator
 
-    entry = _installed(pinned)
-    # Before it is imported: that would run it.
-    found = code_sha256(entry)
-    if found != pinned.code_sha256:
-        raise ModelError(
-            f"Expected the code of {pinned.distribution or entry.module} that the version was registered with (sha256"
-            f" {pinned.code_sha256 or 'not on record'}); {_distribution(entry)} has {found}. It was not opened.",
-            remedy="Install that code again, or register the model anew with this one: `spotlab models register`.",
-        )
+    entry = check_code(pinned)
     module, _, name = pinned.type.rpartition(".")
     _load(entry)
     kind = getattr(__import__(module, fromlist=[name]), name, None) if module == entry.module else None
@@ -158,6 +156,29 @@ def trusted_type(pinned: PackagedModel) -> str:
             f" ({entry.module}); it was not opened."
         )
     return pinned.type
+
+
+def check_code(pinned: PackagedModel) -> EntryPoint:
+    """The installed entry point of a pinned model, if its code is what was pinned. Nothing is imported for it.
+
+    Raises:
+        ModelError: the package is not installed, its code is another by now, or this process has imported another.
+    """
+    entry = _installed(pinned)
+    # Before it is imported: that would run it.
+    found = code_sha256(entry)
+    if found != pinned.code_sha256:
+        raise ModelError(
+            f"Expected the code of {pinned.distribution or entry.module} that the version was registered with (sha256"
+            f" {pinned.code_sha256 or 'not on record'}); {_distribution(entry)} has {found}. It was not opened.",
+            remedy="Install that code again, or register the model anew with this one: `spotlab models register`.",
+        )
+    if _imported(entry) not in (None, found):
+        raise ModelError(
+            f"The code of {_distribution(entry)} has changed since this process imported it. It was not opened.",
+            remedy="Start the process anew.",
+        )
+    return entry
 
 
 def _installed(pinned: PackagedModel) -> EntryPoint:
@@ -180,29 +201,40 @@ def code_sha256(entry: EntryPoint) -> str:
     Nothing is imported for it.
 
     Raises:
-        ModelError: there is no such module.
+        ModelError: there is no such module, or not as files in one folder that can be read.
     """
-    spec = find_spec(entry.module.partition(".")[0])
-    if spec is None or not (spec.submodule_search_locations or spec.has_location):
-        raise ModelError(f"The entry point {entry.name} = {entry.value} names no module that is installed here.")
-    roots = [Path(each) for each in spec.submodule_search_locations or [str(spec.origin)]]
-    paths = [(path, root) for root in roots for path in ([root] if root.is_file() else root.rglob("*"))]
-    files = {
-        path.relative_to(root.parent).as_posix(): path.read_bytes()
-        for path, root in paths
-        if path.is_file() and path.parent.name != "__pycache__"
-    }
-    if not files:
-        raise ModelError(
-            f"Expected files to pin of the package of {entry.name} = {entry.value}; it is in an archive.",
-            remedy="Install it as files, as pip does.",
-        )
-    return sha256_of(files)
+    place = f"the package of {entry.name} = {entry.value}"
+    try:
+        spec = find_spec(_top(entry))
+        root = Path(str(spec.origin)) if spec is not None and spec.has_location else None
+        if root is None or not root.is_file():
+            raise ModelError(f"Expected {place} to be installed, with an __init__.py; there is none.", remedy=AS_FILES)
+        folder = root.parent if spec is not None and spec.submodule_search_locations else None
+        paths = [root] if folder is None else [path for path in folder.rglob("*") if path.parent.name != "__pycache__"]
+        if any(path.is_symlink() and path.is_dir() for path in paths):
+            raise ModelError(f"Expected {place} to hold no folder that is a link.", remedy=AS_FILES)
+        base = root.parent if folder is None else folder.parent
+        return sha256_of({path.relative_to(base).as_posix(): path.read_bytes() for path in paths if not path.is_dir()})
+    except (OSError, ValueError) as error:
+        raise ModelError(f"Expected {place} as files that can be read: {error}.", remedy=AS_FILES) from error
+
+
+def _top(entry: EntryPoint) -> str:
+    return entry.module.partition(".")[0]
+
+
+def _imported(entry: EntryPoint) -> str | None:
+    """The hash of the code as this process imported it; None if it has not."""
+    module = sys.modules.get(_top(entry))
+    return None if module is None else vars(module).get(IMPORTED)
 
 
 def _load(entry: EntryPoint) -> Any:
+    before = code_sha256(entry)
     try:
         loaded = entry.load()
+        # Said by the module itself: where it is imported anew, it is said anew.
+        vars(sys.modules[_top(entry)]).setdefault(IMPORTED, before)
     except Exception as error:
         raise ModelError(
             f"The entry point {entry.name} = {entry.value} cannot be loaded: {type(error).__name__}.",

@@ -17,9 +17,9 @@ from spotlab_pipelines.accounts.acting import check_rights
 from spotlab_pipelines.database.audit import record
 from spotlab_pipelines.database.engine import connect, database_errors
 from spotlab_pipelines.database.tables import ModelVersion
-from spotlab_pipelines.errors import IntegrityError, InvalidInput, ModelTampered, ModelUnknown
+from spotlab_pipelines.errors import IntegrityError, InvalidInput, ModelError, ModelTampered, ModelUnknown
 from spotlab_pipelines.inference.adapter import BaseModelAdapter
-from spotlab_pipelines.inference.artifacts import artifact_sha256, load_estimator
+from spotlab_pipelines.inference.artifacts import artifact_sha256, check_artifact, load_estimator
 from spotlab_pipelines.inference.card import Notes, facts_of, model_card
 from spotlab_pipelines.inference.conformance import require_conforming
 from spotlab_pipelines.inference.fitted_on import fingerprint_of, reference_of_training
@@ -123,12 +123,17 @@ class ModelRegistry:
             )
         return folder
 
+    def fault(self, row: ServingVersion) -> ModelError | None:
+        """Why the version cannot be opened: its files or its package are not what was registered; None if they are."""
+        try:
+            check_artifact(row.version, row.artifact_sha256, self.artifact_folder(row))
+        except ModelError as error:
+            return error
+        return None
+
     def is_intact(self, row: ServingVersion) -> bool:
         """Whether the version's files are there and are the ones that were registered."""
-        try:
-            return artifact_sha256(self.artifact_folder(row)) == row.artifact_sha256
-        except ModelTampered:
-            return False
+        return not isinstance(self.fault(row), ModelTampered)
 
     def register(
         self,
@@ -236,7 +241,7 @@ class ModelRegistry:
             ModelUnknown: no such version.
             InvalidInput: the role is neither `challenger` nor `none`, or the version is the champion.
             NotAllowed: the actor is a user who is no admin.
-            ModelTampered: its files are not the ones that were registered.
+            ModelTampered, ModelError: its files or its package are not the ones that were registered.
         """
         if role not in ("challenger", "none"):
             raise InvalidInput(f"A version is approved as challenger or none; got {role!r}.", remedy="Use promote.")
@@ -252,7 +257,7 @@ class ModelRegistry:
             NotProven: the latest verdict against the champion is not to promote it, or its calibration is too poor.
             ModelUnknown: no such version, or it is not approved.
             InvalidInput: it is the champion.
-            ModelTampered: its files are not the ones that were registered.
+            ModelTampered, ModelError: its files or its package are not the ones that were registered.
             NotAllowed: the actor is a user who is no admin.
         """
         settings = self._settings
@@ -266,7 +271,7 @@ class ModelRegistry:
 
         Raises:
             ModelUnknown: no such version.
-            InvalidInput: it is retired already, or it is the champion and could serve.
+            InvalidInput: it is retired already, or it is the champion and can be opened.
             NotAllowed: the actor is a user who is no admin.
         """
         self._change(version, "retire_model", actor, to=("retired", "none"))
@@ -276,7 +281,7 @@ class ModelRegistry:
     ) -> ServingVersion:
         # What is served is the owner's to say: a taken-over pipeline must not be able to.
         owner, client = connect(self._settings, role="owner"), mlflow_client(self._settings)
-        return change_role(owner, client, version, action, actor=actor, to=to, is_intact=self.is_intact, gate=gate)
+        return change_role(owner, client, version, action, actor=actor, to=to, fault=self.fault, gate=gate)
 
     def _select(self, *where: sa.ColumnElement[bool]) -> list[ServingVersion]:
         with database_errors(), self._engine.connect() as connection:

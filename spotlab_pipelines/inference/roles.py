@@ -16,7 +16,7 @@ from spotlab_pipelines.accounts.acting import acting
 from spotlab_pipelines.database.audit import record, record_alone
 from spotlab_pipelines.database.locks import lock
 from spotlab_pipelines.database.tables import AuditEntry, ModelVersion
-from spotlab_pipelines.errors import InvalidInput, ModelError, ModelTampered, ModelUnknown
+from spotlab_pipelines.errors import InvalidInput, ModelError, ModelUnknown
 from spotlab_pipelines.inference.mlflow_models import show_role
 from spotlab_pipelines.inference.mlflow_store import mlflow_errors
 from spotlab_pipelines.inference.promotion import PromotionGate
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 LISTED = "`spotlab models list` shows them all."
 FIRST_MODELS = "Run `spotlab models bootstrap`, which fits and registers the first versions."
 
-IsIntact = Callable[[ServingVersion], bool]
+Fault = Callable[[ServingVersion], ModelError | None]
+"""Why a version cannot be opened; None if it can."""
 
 
 def change_role(
@@ -39,10 +40,10 @@ def change_role(
     *,
     actor: str | None,
     to: tuple[str, str],
-    is_intact: IsIntact,
+    fault: Fault,
     gate: PromotionGate | None = None,
 ) -> ServingVersion:
-    """Change a version's row and what MLflow shows of it, on record; all or, if MLflow fails, nothing.
+    """Change a version's row and what MLflow shows of it, on record; all or nothing.
 
     Args:
         action: approve_model, promote_model or retire_model.
@@ -52,21 +53,24 @@ def change_role(
     Raises:
         NotAllowed: the actor is a user who is no admin.
         NotProven: the gate is shut.
-        ModelUnknown, ModelTampered, InvalidInput: it is no step for this version. The refusal is on record.
+        ModelUnknown, ModelTampered, ModelError, InvalidInput: it is no step for this version. The refusal is on record.
     """
     try:
         with acting(engine, action, actor=actor, subject=version) as connection:
             # One change of roles at a time: two promotions at once could leave MLflow behind.
             lock(connection, "models")
             before = {row.version: row for row in select_versions(connection)}
-            _check_step(before.get(version), version, action, is_intact)
+            _check_step(before.get(version), version, action, fault)
             why = _overruled(connection, before, version, gate)
-            _move(connection, client, before, version, to)
+            changed = _move(connection, before, version, to)
             row = before[version]
             was, now = {"status": row.status, "role": row.role}, {"status": to[0], "role": to[1]}
             sha256 = row.artifact_sha256
             record(connection, action, actor=actor, subject=version, sha256=sha256, before=was, after=now, **why)
-            return select_versions(connection, ModelVersion.version == version)[0]
+            after = select_versions(connection, ModelVersion.version == version)[0]
+            # Last, as MLflow has no part in the transaction: from here on only its end can fail.
+            _show(client, before, changed)
+            return after
     except (ModelError, InvalidInput) as error:
         # In a transaction of its own: the other one has ended without a trace.
         record_alone(engine, action, actor=actor, subject=version, outcome="refused", reason=str(error))
@@ -96,7 +100,7 @@ def _last_promoted(connection: sa.Connection) -> str | None:
     )
 
 
-def _check_step(row: ServingVersion | None, version: str, action: str, is_intact: IsIntact) -> None:
+def _check_step(row: ServingVersion | None, version: str, action: str, fault: Fault) -> None:
     if row is None:
         raise ModelUnknown(f"Expected a registered version such as logistic/1, got {version!r}.", remedy=LISTED)
     champion = row.role == "champion"
@@ -106,7 +110,7 @@ def _check_step(row: ServingVersion | None, version: str, action: str, is_intact
         if row.status == "retired":
             raise InvalidInput(f"Expected a version to retire; {version} is retired already.", remedy=LISTED)
         # A champion that cannot be opened serves nobody, so it may go: that is how a new one takes its place.
-        if champion and is_intact(row):
+        if champion and fault(row) is None:
             raise InvalidInput(
                 f"Expected a version that is not the champion; {version} is, and without one nothing is evaluated.",
                 remedy="Promote another first: `spotlab models promote`.",
@@ -119,17 +123,15 @@ def _check_step(row: ServingVersion | None, version: str, action: str, is_intact
             f"Expected an approved version to promote; {version} is {row.status}.",
             remedy=f"Approve it first: `spotlab models approve {version}`.",
         )
-    if not is_intact(row):
-        raise ModelTampered(f"The files of {version} are not the registered ones.", remedy=FIRST_MODELS)
+    found = fault(row)
+    if found is not None:
+        raise found
 
 
 def _move(
-    connection: sa.Connection,
-    client: MlflowClient,
-    before: dict[str, ServingVersion],
-    version: str,
-    to: tuple[str, str],
-) -> None:
+    connection: sa.Connection, before: dict[str, ServingVersion], version: str, to: tuple[str, str]
+) -> dict[str, tuple[str, str]]:
+    """Change the rows; the new status and role of each version that has others now, in the order of the changes."""
     changed = {version: to}
     if to[1] == "champion":
         # The champion of before goes first: there may be only one at any moment.
@@ -141,12 +143,17 @@ def _move(
             .where(ModelVersion.version == name)
             .values(status=status, role=role, updated_at=sa.func.now())
         )
+    return changed
+
+
+def _show(client: MlflowClient, before: dict[str, ServingVersion], changed: dict[str, tuple[str, str]]) -> None:
+    """Let MLflow show the changes: all of them, or what was there."""
     try:
         for name, (status, role) in changed.items():
             with mlflow_errors():
                 show_role(client, before[name], status=status, role=role)
-    except Exception:
-        # MLflow has no transaction over several calls: what was there is shown again, the last first.
+    except BaseException:
+        # The last first: within a family, taking an alias away would take it from whoever has it by then.
         for name, (status, role) in reversed(changed.items()):
             row = before[name]
             with suppress(Exception):

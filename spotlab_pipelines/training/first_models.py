@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 FAMILIES = ("advisor-rate", "logistic")
 REGISTERED_BY = "spotlab models bootstrap"
-EMPTY_PLACE = "There was no champion: it is the first one, or the files of the last one are gone."
+EMPTY_PLACE = "The last champion was retired, as it could not be opened; bootstrap fills its place."
+"""Goes on record where there was one: the very first needs no reason."""
 
 
 @dataclass(frozen=True)

@@ -139,9 +139,15 @@ def test_a_package_is_found_asked_registered_and_served_while_it_is_installed(
 
     monkeypatch.setattr(sys, "path", [each for each in sys.path if each != str(site)])
     _forget()
-    with pytest.raises(ModelError, match="Expected an installed package with the entry point quiet-hours"):
+    gone = "Expected an installed package with the entry point quiet-hours"
+    with pytest.raises(ModelError, match=gone):
         registry.load_model("quiet-hours/1")
     assert registry.load_model("logistic/1")
+    refused = spotlab("models", "promote", "quiet-hours/1", "--override", "it looks good")
+    assert (refused.code, gone in refused.err) == (1, True), refused.err
+    told = spotlab("models", "show", "quiet-hours/1").out
+    assert "they are the registered ones" in told
+    assert f"problem         {gone}" in told
 
 
 def test_only_estimators_that_the_declared_module_defines_are_trusted(installed: None) -> None:
@@ -179,10 +185,32 @@ def test_code_is_told_by_every_file_of_its_package(tmp_path: Path, monkeypatch: 
     with zipfile.ZipFile(archive, "w") as packed:
         packed.writestr("packed_hours/__init__.py", "")
     monkeypatch.syspath_prepend(str(archive))
-    with pytest.raises(ModelError, match="it is in an archive"):
-        code_sha256(EntryPoint("packed", "packed_hours:Packed", "spotlab.models"))
-    with pytest.raises(ModelError, match="names no module that is installed here"):
-        code_sha256(EntryPoint("gone", "gone_hours:Gone", "spotlab.models"))
+    (tmp_path / "spread_hours").mkdir()
+    (tmp_path / "spread_hours" / "models.py").write_text("")
+    for name in ("packed_hours", "spread_hours.models", "gone_hours"):
+        with pytest.raises(ModelError, match=r"with an __init__\.py; there is none"):
+            code_sha256(EntryPoint("any", f"{name}:Any", "spotlab.models"))
+    (package / "more").symlink_to(tmp_path / "spread_hours")
+    with pytest.raises(ModelError, match="no folder that is a link"):
+        code_sha256(entry)
+
+
+def test_a_process_that_imported_other_code_does_not_predict_by_it(site: Path, installed: None) -> None:
+    code = site / "quiet_hours.py"
+    written = code.read_text()
+    estimator, _ = make_model("quiet-hours")
+    pinned = package_of(estimator, "quiet-hours")
+    assert pinned is not None
+    code.write_text(written + "\nCHANGED = True\n")
+    try:
+        assert package_of(estimator, "quiet-hours") == pinned, "what was imported is pinned"
+        newer = replace(pinned, code_sha256=code_sha256(EntryPoint("any", pinned.value, "spotlab.models")))
+        with pytest.raises(ModelError, match="has changed since this process imported it"):
+            trusted_type(newer)
+        _forget()
+        assert trusted_type(newer) == newer.type
+    finally:
+        code.write_text(written)
 
 
 def test_what_nobody_declares_is_refused_by_name(installed: None) -> None:
