@@ -44,7 +44,7 @@ class Backtest:
 
     Attributes:
         versions: those that were asked, in that order.
-        data: the rows as they are kept in the archive, with the features that the first version reads.
+        data: the rows as they are kept in the archive.
         examples: the same, with their outcomes.
         forecasts: by forecaster (n, n_horizons); NaN in the days of a recalibration, which nobody is judged on.
         judged: see `judge`; gains are over the first version.
@@ -97,34 +97,46 @@ def backtest_versions(
     for row in rows:
         check_spec(row.feature_spec, row.version)
         check_unseen(settings, registry, row, trace, since)
-    by_spec = {
-        spec: collect_trace(settings, archive, trace, feature_spec=spec, since=since, until=until, progress=say)
-        for spec in dict.fromkeys(row.feature_spec for row in rows)
-    }
-    data = by_spec[rows[0].feature_spec]
-    examples, pools = Examples.of(data.examples, data.feature_spec, rows[0].horizons_h), pools_of(data.examples)
+    data = collect_trace(
+        settings, archive, trace, feature_spec=rows[0].feature_spec, since=since, until=until, progress=say
+    )
+    examples = Examples.of(data.examples, data.feature_spec, rows[0].horizons_h)
     since_us = max(pd.Timestamp(since).value // 1000, int(examples.places.at.min()))
     forecasts: dict[str, np.ndarray] = {}
     for row in rows:
-        seen = by_spec[row.feature_spec].examples
-        check_rows_unseen(settings, registry, archive, row, seen)
+        check_rows_unseen(settings, registry, archive, row, data.examples)
         say(f"predicting {len(examples)} rows with {row.version}")
-        said = forecasts[row.version] = registry.open(row).predict_batch(seen, row.feature_spec)
+        said = forecasts[row.version] = registry.open(row).predict_batch(data.examples, data.feature_spec)
         if recalibrate_days is not None:
             forecasts |= recalibrated_forecasts(row.version, said, examples, since_us=since_us, days=recalibrate_days)
-    usual = [rows[0].metrics.get(f"base_rate_{horizon}h", np.nan) for horizon in rows[0].horizons_h]
-    constant = np.where(np.isnan(usual), np.nanmean(examples.labels, axis=0), usual)
-    share = trailing_share(read_trace(archive, trace), examples.places, pools)
-    forecasts[CONSTANT] = np.tile(constant, (len(examples), 1))
-    forecasts[TRAILING] = np.tile(share[:, None], len(rows[0].horizons_h))
-    advised = _advised(settings, archive, pools, rows[0].horizons_h)
-    if advised is None:
-        say("the archive's Advisor does not list the trace's types: no advisor-rate to compare with")
-    else:
-        forecasts[ADVISOR] = advised
-    judged = judge(forecasts, examples, region_days(pools["region"], data.examples[SAMPLED_AT]))
+    forecasts |= _without_a_model(settings, archive, rows[0], data, examples, say)
+    judged = judge(forecasts, examples, region_days(data.examples["region"], data.examples[SAMPLED_AT]))
     days = {} if recalibrate_days is None else {"recalibrate_days": f"{recalibrate_days:g}"}
     return Backtest(rows, data, examples, forecasts, judged, {**data.params(), **days})
+
+
+def _without_a_model(
+    settings: Settings,
+    archive: Archive,
+    first: ServingVersion,
+    data: TrainingData,
+    examples: Examples,
+    say: Progress,
+) -> dict[str, np.ndarray]:
+    """What needs no model, by forecaster (n, n_horizons)."""
+    pools, horizons_h = pools_of(data.examples), first.horizons_h
+    usual = [first.metrics.get(f"base_rate_{horizon}h", np.nan) for horizon in horizons_h]
+    constant = np.where(np.isnan(usual), np.nanmean(examples.labels, axis=0), usual)
+    share = trailing_share(read_trace(archive, data.source), examples.places, pools)
+    found = {
+        CONSTANT: np.tile(constant, (len(examples), 1)),
+        TRAILING: np.tile(share[:, None], len(horizons_h)),
+    }
+    advised = _advised(settings, archive, pools, horizons_h)
+    if advised is None:
+        say("the archive's Advisor does not list the trace's types: no advisor-rate to compare with")
+        return found
+    return found | {ADVISOR: advised}
 
 
 def _advised(
