@@ -36,23 +36,27 @@ def outcomes_remove(
     """
     from spotlab_pipelines.inference.registry import ModelRegistry
     from spotlab_pipelines.market.archive import Archive
-    from spotlab_pipelines.market.trace_reading import listed_trace
+    from spotlab_pipelines.market.trace_reading import listed_traces
     from spotlab_pipelines.market.trace_removal import remove_trace
     from spotlab_pipelines.training.unseen import fitted_on
 
     settings = read_settings()
     archive = Archive(settings.archive_location)
     with database(settings) as engine:
-        found = listed_trace(archive, name)
-        versions = fitted_on(settings, ModelRegistry(engine, settings).versions(), name)
-        told = f"{name}: {found.rows} rows of {found.pools} pools, {found.first:%Y-%m-%d} to {found.last:%Y-%m-%d}."
-        typer.echo(f"{told} Fitted on it: {', '.join(versions) or 'no version'}.", err=True)
+        for each in listed_traces(archive, name):
+            span = f"{each.first:%Y-%m-%d} to {each.last:%Y-%m-%d}"
+            typer.echo(f"{name}: {each.rows} rows of {each.pools} pools, {span}.", err=True)
+        versions, unknown = fitted_on(settings, ModelRegistry(engine, settings).versions(), name)
+        typer.echo(f"Fitted on it: {', '.join(versions) or 'no version'}.", err=True)
+        if unknown:
+            typer.echo(f"MLflow does not know of: {', '.join(unknown)}.", err=True)
         if versions:
             typer.echo("They stay, but cannot be fitted again from it.", err=True)
         if not yes:
             typer.confirm("Remove it for good?", abort=True, err=True)
         removed = remove_trace(engine, archive, name, actor=acting_as(engine, as_user))
     if as_json:
-        print_rows([vars(removed) | {"fitted_on_it": versions}], as_json=True, empty="")
+        told = {"fitted_on_it": versions, "not_known_of": unknown}
+        print_rows([vars(each) | told for each in removed], as_json=True, empty="")
     else:
         print(f"{name} is removed.")

@@ -72,7 +72,7 @@ def compact_archive(archive: Archive, *, settle: timedelta, now: datetime | None
             try:
                 kept, dropped = _merge(archive, old)
             except FileNotFoundError:
-                # Another run merged them meanwhile.
+                # Another run merged them meanwhile, or they were removed.
                 continue
             except IntegrityError as error:
                 refused.append(error)
@@ -103,9 +103,11 @@ def replace_files(
 ) -> None:
     """Put one merged file of rows in the place of some files of a partition; none if there are no rows.
 
-    It is written and checked before anything is removed.
+    It is written and checked before anything is removed. Whoever else replaces or removes the same files at the same
+    time either finds the merged file, or has taken one of them before it was written: then it is taken back.
 
     Raises:
+        FileNotFoundError: one of the files is gone. Nothing was changed.
         IntegrityError: what was written does not read as it should; nothing was removed.
     """
     if len(rows):
@@ -115,6 +117,10 @@ def replace_files(
         written = ScrapeFile.of(path)
         if written is None or len(archive.read_scrape(written, ["fetched_at"])) != len(rows):
             raise IntegrityError(f"Expected {len(rows)} rows in {archive.url}/{path}, which was just written.")
+        gone = set(files).difference(archive.scrape_files(files[0].kind, files[0].region, files[0].date))
+        if gone:
+            archive.remove(path)
+            raise FileNotFoundError(f"{len(gone)} of {len(files)} files were taken while they were merged.")
     for file in files:
         archive.remove(file.path)
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from spotlab_pipelines.errors import NotFound
+from spotlab_pipelines.errors import IntegrityError, NotFound
 from spotlab_pipelines.market.archive import Archive
+from spotlab_pipelines.market.canonical import content_id
 from spotlab_pipelines.market.frames import OBSERVATION_COLUMNS, POOL_KEY, check_observations, text
 from spotlab_pipelines.market.layout import FACTS, POOL_TRACES, ScrapeFile
 from spotlab_pipelines.market.parquet import to_frame
@@ -41,13 +42,25 @@ def read_trace(archive: Archive, name: str) -> pd.DataFrame:
 
     Raises:
         NotFound: there is no such trace.
+        IntegrityError: what is there is not what was imported: a removal or a writer was killed on its way.
     """
     check_trace(archive, name)
-    frame = _read(archive, name).rename(columns={"observation": "kind"})
-    frame = frame.assign(source=text([f"trace {name}"] * len(frame)))
+    stored = _read(archive, name).rename(columns={"observation": "kind"})
+    frame = stored.assign(source=text([f"trace {name}"] * len(stored)))
     frame = frame[list(OBSERVATION_COLUMNS)].drop_duplicates()
+    if set(stored["content_id"]) != {trace_content(frame)}:
+        raise IntegrityError(
+            f"Expected the trace {name} as it was imported; its {len(frame)} rows in the archive are not all of it, or"
+            " more.",
+            remedy=f"`spotlab outcomes remove {name}`, then import it again.",
+        )
     frame = check_observations(frame.sort_values(list(OBSERVATION_COLUMNS), ignore_index=True), f"Trace {name}")
     return frame.assign(known_at=frame["observed_at"])
+
+
+def trace_content(observations: pd.DataFrame) -> str:
+    """The hash of a trace's observations, whatever its file looked like and whatever it is called."""
+    return content_id({"observations": observations.drop(columns="source")}, {})
 
 
 def check_trace(archive: Archive, name: str) -> None:
@@ -90,16 +103,16 @@ def list_traces(archive: Archive) -> pd.DataFrame:
     return listed.reset_index()[list(ListedTrace.__dataclass_fields__)]
 
 
-def listed_trace(archive: Archive, name: str) -> ListedTrace:
-    """One of the imported traces.
+def listed_traces(archive: Archive, name: str) -> list[ListedTrace]:
+    """What the archive has under a name: one trace, or several where archives were put together.
 
     Raises:
         NotFound: there is no such trace.
     """
     check_trace(archive, name)
     traces = list_traces(archive)
-    [row] = traces[traces["trace"] == name].to_dict("records")
-    return ListedTrace(**{str(column): value for column, value in row.items()})
+    rows = traces[traces["trace"] == name].to_dict("records")
+    return [ListedTrace(**{str(column): value for column, value in row.items()}) for row in rows]
 
 
 def _read(archive: Archive, name: str | None = None) -> pd.DataFrame:

@@ -8,24 +8,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spotlab_pipelines.accounts.acting import acting
-from spotlab_pipelines.database.audit import record
+from spotlab_pipelines.database.audit import record_alone
 from spotlab_pipelines.database.locks import lock
 from spotlab_pipelines.errors import StoreUnavailable
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.compaction import replace_files
 from spotlab_pipelines.market.layout import POOL_TRACES, ScrapeFile
 from spotlab_pipelines.market.reading import TRIES, read_files, read_listed
-from spotlab_pipelines.market.trace_reading import ListedTrace, listed_trace
+from spotlab_pipelines.market.trace_reading import ListedTrace, listed_traces
 from spotlab_pipelines.market.traces import TRACES_LOCK
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
 
-def remove_trace(engine: sa.Engine, archive: Archive, name: str, *, actor: str | None = None) -> ListedTrace:
+def remove_trace(engine: sa.Engine, archive: Archive, name: str, *, actor: str | None = None) -> list[ListedTrace]:
     """Remove all rows of a trace from the archive; what it was. Killed on the way, it is done again.
 
-    Other traces stay, those in the same files too.
+    Other traces stay, those in the same files too. What is left of a trace until it is done again nobody reads
+    (trace_reading.py), and nobody else gets its name (traces.py).
 
     Args:
         actor: who removes it; None for the person at the command line.
@@ -38,22 +39,20 @@ def remove_trace(engine: sa.Engine, archive: Archive, name: str, *, actor: str |
     with acting(engine, "remove_trace", actor=actor, subject=name) as connection:
         # No import at the same time.
         lock(connection, TRACES_LOCK)
-        found = listed_trace(archive, name)
+        found = listed_traces(archive, name)
+        contents = {"content_ids": [each.content_id for each in found], "rows": sum(each.rows for each in found)}
+        # On record before the first file goes, as none of them comes back.
+        record_alone(engine, "remove_trace", actor=actor, subject=name, **contents)
         for _ in range(TRIES):
             held = _files_with(archive, name)
             if not held:
-                break
+                return found
             for file, table in held:
                 replace_files(archive, [file], table.filter(pc.field("trace") != name))
-        else:
-            raise StoreUnavailable(
-                f"Expected to remove the trace {name}, but its files changed {TRIES} times meanwhile.",
-                remedy="Try again later, and let no compaction of the archive run at the same time.",
-            )
-        record(
-            connection, "remove_trace", actor=actor, subject=name, content_id=found.content_id, rows=found.rows,
-        )  # fmt: skip
-    return found
+    raise StoreUnavailable(
+        f"Expected to remove the trace {name}, but its files changed {TRIES} times meanwhile.",
+        remedy="Try again later, and let no compaction of the archive run at the same time.",
+    )
 
 
 def _files_with(archive: Archive, name: str) -> list[tuple[ScrapeFile, pa.Table]]:

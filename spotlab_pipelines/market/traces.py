@@ -7,7 +7,7 @@ stated by whoever imports it (trace_statement.py). Reading them is trace_reading
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,14 +18,14 @@ import sqlalchemy as sa
 from spotlab_pipelines.accounts.acting import acting, check_rights
 from spotlab_pipelines.database.audit import record as put_on_record
 from spotlab_pipelines.database.locks import lock
+from spotlab_pipelines.database.tables import AuditEntry
 from spotlab_pipelines.errors import InvalidInput
 from spotlab_pipelines.market.archive import Archive
-from spotlab_pipelines.market.canonical import content_id
 from spotlab_pipelines.market.frames import POOL_KEY, text
 from spotlab_pipelines.market.layout import POOL_TRACES
 from spotlab_pipelines.market.scrapes import recorded
 from spotlab_pipelines.market.trace_files import read_rows
-from spotlab_pipelines.market.trace_reading import list_traces
+from spotlab_pipelines.market.trace_reading import list_traces, read_trace, trace_content
 from spotlab_pipelines.market.trace_statement import TraceStatement, observations_from
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -95,12 +95,13 @@ def import_trace(
     now = datetime.now(UTC)
     told = observations_from(read_rows(path, columns=columns), statement, name=name, now=now)
     frame = told.drop_duplicates(ignore_index=True)
-    found = content_id({"observations": frame.drop(columns="source")}, {})
+    found = trace_content(frame)
     details = {"file": path.name, "content_id": found, "rows": len(frame), "statement": _told(statement)}
     stored = False
     # One import at a time: two of the same trace at once are one.
     with acting(engine, "import_trace", actor=actor, subject=name) as connection:
         lock(connection, TRACES_LOCK)
+        _check_name(connection, name, found)
         if not _is_there(archive, name, found):
             with recorded(engine, POOL_TRACES) as scrape:
                 scrape.provenance = {"trace": name, **details}
@@ -129,17 +130,39 @@ def _is_there(archive: Archive, name: str, found: str) -> bool:
 
     Raises:
         InvalidInput: it is there under another name, or another one has this name.
+        IntegrityError: it is there under this name, but not all of it.
     """
-    for trace, content in list_traces(archive)[["trace", "content_id"]].itertuples(index=False):
+    listed = list_traces(archive)[["trace", "content_id"]]
+    _refuse_another(listed.itertuples(index=False, name=None), name, found, "is")
+    if name not in set(listed["trace"]):
+        return False
+    read_trace(archive, name)
+    return True
+
+
+def _check_name(connection: sa.Connection, name: str, found: str) -> None:
+    """Refuse a name that a removed trace had, and a removed trace under another name: versions learned from it by name.
+
+    Raises:
+        InvalidInput: it is one of these.
+    """
+    content = AuditEntry.details["content_id"].astext
+    query = sa.select(AuditEntry.subject, content).where(
+        AuditEntry.action == "import_trace",
+        AuditEntry.outcome == "done",
+        (AuditEntry.subject == name) | (content == found),
+    )
+    _refuse_another(connection.execute(query).tuples(), name, found, "was")
+
+
+def _refuse_another(traces: Iterable[tuple[Any, Any]], name: str, found: str, there: str) -> None:
+    for trace, content in traces:
         if (trace == name) != (content == found):
             what = f"another one, of content {content[:12]}" if trace == name else f"this one, named {trace!r}"
             raise InvalidInput(
-                f"Expected a trace that is not there yet; {what}, is.",
+                f"Expected a trace that is not there yet; {what}, {there}.",
                 remedy="Give another name." if trace == name else f"Use {trace!r}.",
             )
-        if trace == name:
-            return True
-    return False
 
 
 def _named(name: str, found: str) -> tuple[tuple[str, str], ...]:

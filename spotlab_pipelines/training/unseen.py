@@ -41,22 +41,34 @@ def learned_from(settings: Settings, rows: Sequence[ServingVersion]) -> dict[str
     return {version: source for version, source in found.items() if source is not None}
 
 
-def fitted_on(settings: Settings, rows: Sequence[ServingVersion], trace: str) -> list[str]:
-    """The versions that learned from a trace, or were made of one that did, as far as MLflow knows; in their order.
+def fitted_on(settings: Settings, rows: Sequence[ServingVersion], trace: str) -> tuple[list[str], list[str]]:
+    """The versions that learned from a trace, or were made of one that did, and those of which MLflow does not know.
+
+    Both in the order of `rows`, which are all versions.
 
     Raises:
         StoreUnavailable: MLflow's database does not answer.
     """
     if not rows:
-        return []
+        return [], []
     with mlflow_errors():
         fits = fit_params(mlflow_client(settings), rows)
+    lost = {
+        row.version for row in rows if row.training_sha256 is not None and "source" not in fits.get(row.version, {})
+    }
 
-    def learned(version: str | None) -> bool:
+    def made_of(version: str | None) -> set[str]:
         params = fits.get(version or "", {})
-        return params.get("source") == trace or (BASE in params and learned(params[BASE]))
+        return {str(version)} | (made_of(params[BASE]) if BASE in params else set())
 
-    return [row.version for row in rows if learned(row.version)]
+    makings = {row.version: made_of(row.version) for row in rows}
+    learned = [
+        version
+        for version, parts in makings.items()
+        if any(fits.get(part, {}).get("source") == trace for part in parts)
+    ]
+    unknown = [version for version, parts in makings.items() if version not in learned and parts & lost]
+    return learned, unknown
 
 
 def check_unseen(

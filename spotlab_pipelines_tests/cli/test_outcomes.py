@@ -76,7 +76,7 @@ def test_a_trace_is_removed_by_who_says_yes_and_may(
         kept = spotlab("outcomes", "remove", "probes")
         assert (kept.code, "Remove it for good?" in kept.err) == (1, True), kept.err
         assert [row["trace"] for row in spotlab("outcomes", "traces", "--json").json] == ["probes"]
-    assert "probes: 12 rows of 2 pools, 2022-10-26 to 2022-10-26. Fitted on it: no version." in kept.err
+    assert "probes: 12 rows of 2 pools, 2022-10-26 to 2022-10-26.\nFitted on it: no version.\n" in kept.err
     monkeypatch.setattr("sys.stdin", StringIO("y\n"))
     removed = spotlab("outcomes", "remove", "probes", "--json")
     assert (removed.code, removed.json[0]["rows"], removed.json[0]["fitted_on_it"]) == (0, 12, [])

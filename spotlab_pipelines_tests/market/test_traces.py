@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,14 +10,15 @@ from typing import Any
 
 import orjson
 import pandas as pd
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from spotlab_pipelines.errors import InvalidInput, NotFound, SourceMalformed
+from spotlab_pipelines.errors import IntegrityError, InvalidInput, NotFound, SourceMalformed
 from spotlab_pipelines.features.history import PoolHistory
 from spotlab_pipelines.features.past import Past
 from spotlab_pipelines.market.archive import Archive
-from spotlab_pipelines.market.compaction import compact_archive
+from spotlab_pipelines.market.compaction import compact_archive, replace_files
 from spotlab_pipelines.market.frames import OBSERVATION_COLUMNS
 from spotlab_pipelines.market.layout import POOL_OBSERVATIONS, POOL_TRACES, RECORDS
 from spotlab_pipelines.market.trace_files import read_rows
@@ -342,18 +344,90 @@ def test_a_removed_trace_is_gone_on_record_and_others_stay_even_in_the_same_file
     more = read_trace(archive, "more")
     if compacted:
         compact_archive(archive, settle=timedelta(0), now=datetime.now(UTC) + timedelta(hours=1))
-    removed = remove_trace(engine, archive, "probes")
+    [removed] = remove_trace(engine, archive, "probes")
     assert (removed.trace, removed.rows, removed.content_id) == ("probes", 12, first.content_id)
     assert list(list_traces(archive)["trace"]) == ["more"]
     pd.testing.assert_frame_equal(read_trace(archive, "more"), more)
     assert [file.merged for file in archive.scrape_files(POOL_TRACES)] == [compacted]
     entry = audit_rows(engine)[-1]
     assert (entry["action"], entry["subject"], entry["outcome"]) == ("remove_trace", "probes", "done")
-    assert entry["details"] == {"content_id": first.content_id, "rows": 12}
+    assert entry["details"] == {"content_ids": [first.content_id], "rows": 12}
     with pytest.raises(NotFound, match="no trace 'probes'; there are: more"):
         remove_trace(engine, archive, "probes")
     assert len(audit_rows(engine)) == 3
+    # Versions learned from it by its name: another trace does not get it, and it gets no other.
+    for file, name, said in (
+        (probes_file(tmp_path, probes(8), "b.parquet"), "probes", "another one"),
+        (path, "x", "this"),
+    ):
+        with pytest.raises(InvalidInput, match=f"{said}.*, was"):
+            import_trace(engine, archive, file, name, STATEMENT)
     assert import_trace(engine, archive, path, "probes", STATEMENT).stored, "it may come again"
+
+
+class Dying(Archive):
+    """Its process is killed once it has removed a file."""
+
+    def remove(self, path: str) -> None:
+        super().remove(path)
+        raise KeyboardInterrupt
+
+
+def test_what_a_killed_removal_left_is_on_record_and_taken_for_no_trace(
+    engine: sa.Engine, archive: Archive, tmp_path: Path
+) -> None:
+    frame = pd.concat([probes(), probes().assign(region="us-east-1", az="us-east-1a")], ignore_index=True)
+    path = probes_file(tmp_path, frame)
+    import_trace(engine, archive, path, "probes", STATEMENT)
+    assert len(archive.scrape_files(POOL_TRACES)) == 2
+    with pytest.raises(KeyboardInterrupt):
+        remove_trace(engine, Dying(archive.url), "probes")
+    assert audit_rows(engine)[-1]["action"] == "remove_trace"
+    assert 0 < list_traces(archive)["rows"][0] < len(frame)
+    with pytest.raises(IntegrityError, match=r"not all of it.*outcomes remove probes"):
+        read_trace(archive, "probes")
+    with pytest.raises(IntegrityError, match="not all of it"):
+        import_trace(engine, archive, path, "probes", STATEMENT)
+    remove_trace(engine, archive, "probes")
+    assert import_trace(engine, archive, path, "probes", STATEMENT).stored
+    assert len(read_trace(archive, "probes")) == len(frame.drop_duplicates())
+
+
+class Overtaken(Archive):
+    """Before its process writes a file, another one does its work."""
+
+    work: Callable[[], object] = staticmethod(lambda: None)
+
+    def write_file(self, path: str, data: Any) -> None:
+        work, self.work = self.work, lambda: None
+        work()
+        super().write_file(path, data)
+
+
+def test_a_compaction_that_has_read_a_trace_does_not_bring_it_back(
+    engine: sa.Engine, archive: Archive, tmp_path: Path
+) -> None:
+    for name, count in (("probes", 6), ("more", 7)):
+        import_trace(engine, archive, probes_file(tmp_path, probes(count)), name, STATEMENT)
+    overtaken = Overtaken(archive.url)
+    overtaken.work = lambda: remove_trace(engine, archive, "probes")
+    compact_archive(overtaken, settle=timedelta(0), now=datetime.now(UTC) + timedelta(hours=1))
+    assert list(list_traces(archive)["trace"]) == ["more"]
+    assert len(read_trace(archive, "more")) == 14
+
+
+def test_two_traces_of_one_name_are_read_by_nobody_and_removed_together(
+    engine: sa.Engine, archive: Archive, tmp_path: Path
+) -> None:
+    for name, count in (("probes", 6), ("more", 7)):
+        import_trace(engine, archive, probes_file(tmp_path, probes(count)), name, STATEMENT)
+    for file, table in [(file, archive.read_scrape(file)) for file in archive.scrape_files(POOL_TRACES)]:
+        same = table.set_column(table.schema.get_field_index("trace"), "trace", pa.array(["probes"] * len(table)))
+        replace_files(archive, [file], same)
+    with pytest.raises(IntegrityError, match="or more"):
+        read_trace(archive, "probes")
+    assert sorted(each.rows for each in remove_trace(engine, archive, "probes")) == [12, 14]
+    assert list_traces(archive).empty
 
 
 def test_rows_that_a_killed_compaction_left_twice_are_listed_once(
