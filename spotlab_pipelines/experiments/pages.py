@@ -47,8 +47,15 @@ from spotlab_pipelines.experiments.page_text import (
 from spotlab_pipelines.experiments.plots import Said, outcome_plots
 from spotlab_pipelines.experiments.scorecards import VersionScorecard, is_known, known, known_at
 from spotlab_pipelines.experiments.tracking import METRICS_PER_BATCH
-from spotlab_pipelines.inference.mlflow_store import experiment_id, mlflow_client, mlflow_errors, ui_page, unless_lost
-from spotlab_pipelines.inference.versions import ServingVersion, select_versions
+from spotlab_pipelines.inference.mlflow_store import (
+    experiment_id,
+    linkable_model,
+    mlflow_client,
+    mlflow_errors,
+    ui_page,
+    unless_lost,
+)
+from spotlab_pipelines.inference.versions import select_versions
 from spotlab_pipelines.settings import HORIZONS_H
 
 if TYPE_CHECKING:
@@ -124,7 +131,7 @@ def _run_of(client: MlflowClient, experiment: str, page: Page) -> str:
     named = {"spotlab.version": version.version, "spotlab.family": version.family, "spotlab.scope": "fleet"}
     named |= {FIRST_TAG: page.rows["window_start"].min().isoformat()}
     run_id = client.create_run(experiment, run_name=f"fleet {version.version}", tags=named).info.run_id
-    model_id = _linkable(client, version)
+    model_id = linkable_model(client, version.mlflow_model_id)
     if model_id is not None:
         client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
     # Points are added for as long as the version is judged; a run left open would show as running for ever.
@@ -135,7 +142,7 @@ def _run_of(client: MlflowClient, experiment: str, page: Page) -> str:
 def _publish(client: MlflowClient, settings: Settings, run_id: str, page: Page, *, now: datetime) -> None:
     from mlflow.entities import DatasetInput, Param
 
-    model_id = _linkable(client, page.version)
+    model_id = linkable_model(client, page.version.mlflow_model_id)
     known_tags = client.get_run(run_id).data.tags
     fit: dict[str, str] = {}
     with unless_lost():
@@ -210,15 +217,6 @@ def _tags_of(client: MlflowClient, run_id: str) -> dict[str, str] | None:
         if run.info.lifecycle_stage == "active":
             return run.data.tags
     return None
-
-
-def _linkable(client: MlflowClient, version: ServingVersion) -> str | None:
-    """The version's LoggedModel; None where MLflow does not have it."""
-    found = None
-    if version.mlflow_model_id is not None:
-        with unless_lost():
-            found = client.get_logged_model(version.mlflow_model_id).model_id
-    return found
 
 
 def _draw(client: MlflowClient, run_id: str, page: Page) -> None:

@@ -173,6 +173,18 @@ def unless_lost() -> Iterator[None]:
             raise
 
 
+def linkable_model(client: MlflowClient, model_id: str | None) -> str | None:
+    """A version's LoggedModel, on whose page a run's metrics may be shown; None where MLflow does not have it.
+
+    Anything logged for one that is lost fails. To answer, MLflow reads every point that was ever logged for the model.
+    """
+    found = None
+    if model_id is not None:
+        with unless_lost():
+            found = client.get_logged_model(model_id).model_id
+    return found
+
+
 @contextmanager
 def _first_use(url: str) -> Iterator[None]:
     """Hold a lock in MLflow's database while MLflow creates its tables: two processes that do so at once fail.
