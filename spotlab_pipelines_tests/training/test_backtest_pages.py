@@ -15,7 +15,7 @@ from spotlab_pipelines.inference.versions import ServingVersion
 from spotlab_pipelines.settings import HORIZONS_H, Settings
 from spotlab_pipelines.training import backtest_pages
 from spotlab_pipelines.training.backtest import judge
-from spotlab_pipelines.training.backtest_pages import show_backtest
+from spotlab_pipelines.training.backtest_pages import judged_digest, show_backtest
 from spotlab_pipelines.training.backtesting import Backtest
 from spotlab_pipelines.training.data import TrainingData
 from spotlab_pipelines.training.fitting import Examples
@@ -41,16 +41,46 @@ def backtest(*versions: ServingVersion, fingerprint: str = "f" * 64) -> Backtest
     outcome = (generator.random((ROWS, len(HORIZONS_H))) < 0.3).astype(float)
     names = [f"interrupted_{horizon}h" for horizon in HORIZONS_H]
     frame = pd.DataFrame(outcome, columns=names).assign(
-        **{SAMPLED_AT: pd.date_range(START, periods=ROWS, freq="h")},
+        **{SAMPLED_AT: pd.date_range(START, periods=ROWS // 2, freq="h").repeat(2)},
         region="us-east-1", instance_type="m5.large", az_id="use1-az1", product="Linux/UNIX",
     )  # fmt: skip
     spec = versions[0].feature_spec
-    frame = frame.assign(**dict.fromkeys(get_spec(spec).names, float(len(spec))))
+    # Two rows of each instant, which lie in the order of their features.
+    order = (np.arange(ROWS) + (spec == SPEC)) % 2 * 1.0
+    frame = frame.assign(**dict.fromkeys(get_spec(spec).names, order))
     data = TrainingData(frame, fingerprint, "generated", spec, None, None)
     examples = Examples.of(frame, spec)
     forecasts = {each.version: generator.random(outcome.shape) for each in versions}
     judged = judge(forecasts, examples, np.arange(ROWS) // 24)
     return Backtest(list(versions), data, examples, forecasts, judged, data.params())
+
+
+def test_backtests_of_the_same_rows_share_their_data_set_whichever_version_is_named_first(settings: Settings) -> None:
+    ours, others = version("a/1"), version("b/1", "v2")
+    asked = [backtest(ours, others), backtest(others, ours, fingerprint="e" * 64), backtest(ours)]
+    client, told = mlflow_client(settings), []
+    for found in asked:
+        show_backtest(settings, found)
+        for name, run in runs_of(settings).items():
+            [dataset] = [each.dataset for each in run.inputs.dataset_inputs]
+            told.append((name, dataset.digest, dataset.source, run.data.params.get("data_fingerprint")))
+            client.delete_run(run.info.run_id)
+    assert len({digest for _, digest, _, _ in told}) == 1
+    assert {source for _, _, source, _ in told} == {'{"trace": "generated"}'}
+    # The fingerprint is of the rows with the first one's features.
+    assert {(name, fingerprint) for name, _, _, fingerprint in told[:2]} == {("a/1", "f" * 64), ("b/1", None)}
+    assert {(name, fingerprint) for name, _, _, fingerprint in told[2:4]} == {("a/1", None), ("b/1", "e" * 64)}
+
+
+def test_other_outcomes_or_fewer_judged_rows_are_another_data_set() -> None:
+    found = backtest(version("a/1"))
+    digest = judged_digest(found)
+    for changed in (found.examples.labels, found.forecasts["a/1"]):
+        before = changed[0, 0]
+        changed[0, 0] = np.nan
+        assert judged_digest(found) != digest
+        changed[0, 0] = before
+    assert judged_digest(found) == digest
 
 
 def runs_of(settings: Settings) -> dict[str, Any]:
