@@ -60,15 +60,19 @@ def interruption_predictions(
 
 
 def version_checks(reports: Mapping[str, Any], database: "sa.Engine", *, psi_warn: float) -> list[dg.AssetCheckResult]:
-    """Both checks of all accounts: of this run's by its reports, of the others by their latest evaluation.
+    """Both checks of all accounts, of each by its latest evaluation: this run's report of it, if none is newer.
 
-    Dagster shows the latest result of a check alone, and each run may be about another account.
+    Dagster shows the latest result of a check alone, and each run may be about another account, or an old window.
     """
     from spotlab_pipelines.experiments.queries import latest_notes
 
     with translated():
         latest = latest_notes(database)
-    latest |= {account: {"drift": each.drift, "failed_versions": each.failed} for account, each in reports.items()}
+    latest |= {
+        account: {"drift": each.drift, "failed_versions": each.failed}
+        for account, each in reports.items()
+        if account not in latest or each.window_start >= latest[account]["window_start"]
+    }
     return [
         drift_check({account: each["drift"] for account, each in latest.items()}, psi_warn=psi_warn),
         scored_check({account: each["failed_versions"] for account, each in latest.items()}),

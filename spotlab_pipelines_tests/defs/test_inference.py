@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -98,8 +99,13 @@ def test_a_run_about_one_account_tells_of_the_others_too(engine: sa.Engine, owne
                 ),
                 {"account": account, "step": step, "state": state, "hash": "0" * 64, "details": json.dumps(told)},
             )
-    report = SimpleNamespace(drift={"b/1": {"x": figures(0.2)}}, failed={})
+    window = datetime(2026, 11, 1, 4, tzinfo=UTC)
+    report = SimpleNamespace(window_start=window, drift={"b/1": {"x": figures(0.2)}}, failed={})
     drift, scored = version_checks({SECOND: report}, engine, psi_warn=0.2)
     assert str(drift.description).startswith("Features have drifted in 1 of 2 accounts that could be compared: 1111")
     assert "PSI 0.50" in str(drift.description), "by its latest logged evaluation"
     assert scored.description == "A version failed in 1 of 2 accounts: 111111111111, c/1: it raised."
+    older = SimpleNamespace(**vars(report) | {"window_start": window - timedelta(minutes=1)})
+    drift, scored = version_checks({SECOND: older}, engine, psi_warn=0.2)
+    assert str(drift.description).startswith("Features have drifted in 2 of 2"), "an old window's run takes no place"
+    assert str(scored.description).startswith("A version failed in 2 of 2")
