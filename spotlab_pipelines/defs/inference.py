@@ -60,15 +60,19 @@ def interruption_predictions(
 
 
 def version_checks(reports: Mapping[str, Any], database: "sa.Engine", *, psi_warn: float) -> list[dg.AssetCheckResult]:
-    """Both checks of all accounts: of this run's by its reports, of the others by their latest evaluation.
+    """Both checks of all accounts, of each by its latest evaluation: this run's report of it, if none is newer.
 
-    Dagster shows the latest result of a check alone, and each run may be about another account.
+    Dagster shows the latest result of a check alone, and each run may be about another account, or an old window.
     """
     from spotlab_pipelines.experiments.queries import latest_notes
 
     with translated():
         latest = latest_notes(database)
-    latest |= {account: {"drift": each.drift, "failed_versions": each.failed} for account, each in reports.items()}
+    latest |= {
+        account: {"drift": each.drift, "failed_versions": each.failed}
+        for account, each in reports.items()
+        if account not in latest or each.window_start >= latest[account]["window_start"]
+    }
     return [
         drift_check({account: each["drift"] for account, each in latest.items()}, psi_warn=psi_warn),
         scored_check({account: each["failed_versions"] for account, each in latest.items()}),
@@ -94,41 +98,52 @@ def scored_check(failed: Mapping[str, Mapping[str, str]]) -> dg.AssetCheckResult
 def drift_check(drift: "Mapping[str, Mapping[str, Drift | None]]", *, psi_warn: float) -> dg.AssetCheckResult:
     """Whether any feature of any account has drifted from a version's training by more than chance and `psi_warn`.
 
+    An account counts as compared if any of its features could have warned; those of too few pools are named.
+
     Args:
         drift: by account and version; None for a version that has no reference.
     """
     import pandas as pd
 
-    from spotlab_pipelines.features.drift import has_drifted
+    from spotlab_pipelines.features.drift import can_tell, has_drifted
 
     of_versions = [(account, version, found) for account, each in drift.items() for version, found in each.items()]
+    rows: list[dict[str, Any]] = [
+        {"account": account, "version": version, "feature": name, **figures}
+        for account, version, found in of_versions
+        for name, figures in (found or {}).items()
+    ]
+    compared = [row for row in rows if can_tell(row, psi_warn=psi_warn)]
+    too_few = [row for row in rows if not can_tell(row, psi_warn=psi_warn)]
     drifted = pd.DataFrame(
-        [
-            {"account": account, "version": version, "feature": name, **figures}
-            for account, version, found in of_versions
-            for name, figures in (found or {}).items()
-            if has_drifted(figures, psi_warn=psi_warn)
-        ],
+        [row for row in compared if has_drifted(row, psi_warn=psi_warn)],
         columns=["account", "version", "feature", "psi", "psi_by_chance", "ks", "ks_by_chance", "rows_effective"],
     )
-    compared = {account for account, _, found in of_versions if found}
     told = [
         f"{row['account']}, {row['version']}: {row['feature']} has PSI {row['psi']:.2f} ({row['psi_by_chance']:.2f} by"
         f" chance), KS {row['ks']:.2f}"
         for row in drifted.to_dict("records")
     ]
+    unseen = f" In {_accounts(too_few)} of {len(drift)} accounts some features are of too few pools to tell."
     return dg.AssetCheckResult(
         check_name=DRIFT,
         passed=not told,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"Features have drifted in {drifted['account'].nunique()} of {len(compared)} accounts that could be"
-        f" compared{_some(told)}",
+        description=f"Features have drifted in {drifted['account'].nunique()} of {_accounts(compared)} accounts that"
+        f" could be compared{_some(told)}{unseen if too_few else ''}",
         metadata={
             "drifted": dg.MetadataValue.md(markdown_table(drifted.head(SHOWN))),
             "psi_warn": psi_warn,
+            "too few to tell": dg.MetadataValue.json(
+                [f"{row['account']}, {row['version']}: {row['feature']}" for row in too_few[:SHOWN]]
+            ),
             "no reference": dg.MetadataValue.json(sorted({each for _, each, found in of_versions if found is None})),
         },
     )
+
+
+def _accounts(rows: list[dict[str, Any]]) -> int:
+    return len({row["account"] for row in rows})
 
 
 def _some(told: list[str]) -> str:

@@ -1,6 +1,6 @@
 """The asset of scorecards and verdicts: what each version was worth, in MLflow and on record."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -46,7 +46,7 @@ def model_scorecards(settings: SettingsParam, database: DatabaseParam) -> dg.Mat
             "mlflow": dg.MetadataValue.md("\n".join(f"- [{name}]({url})" for name, url in links.items())),
             **{f"{card.version} {name}": value for card in cards for name, value in plotted(card).items()},
         },
-        check_results=[verdict_check(verdicts)],
+        check_results=[verdict_check(verdicts, {card.version: card.retrospective for card in cards})],
     )
 
 
@@ -67,12 +67,16 @@ def plotted(card: "VersionScorecard") -> dict[str, float]:
     return {name: row[name] for name in ("brier_skill", "roc_auc", "ece", "n", "events") if row[name] is not None}
 
 
-def verdict_check(verdicts: Sequence["Judged"]) -> dg.AssetCheckResult:
-    """Passes while there is nothing to do; warns of a verdict that somebody should act upon: promote or reject."""
+def verdict_check(verdicts: Sequence["Judged"], past: Mapping[str, int]) -> dg.AssetCheckResult:
+    """Passes while there is nothing to do; warns of a verdict that somebody should act upon: promote or reject.
+
+    Args:
+        past: by version its predictions of past windows, which its scorecard shows; none of one without a scorecard.
+    """
     from spotlab_pipelines.experiments.page_text import verdict_text
 
     decided = [each for each in verdicts if each.verdict in ("promote", "reject")]
-    told = "; ".join(f"{each.challenger} {verdict_text(each)}" for each in verdicts)
+    told = "; ".join(f"{each.challenger} {verdict_text(each, past=past.get(each.challenger, 0))}" for each in verdicts)
     return dg.AssetCheckResult(
         check_name=VERDICTS,
         passed=not decided,

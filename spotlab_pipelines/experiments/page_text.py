@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,6 +32,12 @@ NONE = "none"
 PAST = "they show, but promote nobody"
 SCORECARD, RULE = "Scorecard at", "\n\n---\n\n"
 """How the scorecard's part of a description begins and ends."""
+LEFT_OUT, OF_PAST, CHAMPION, VERDICT = "Left out at", "are of past windows", "It is the champion.", "**Verdict**"
+STANDING = re.compile(
+    rf"^({LEFT_OUT} .*(?:\n.* {OF_PAST}: .*)?)(?:\n(?:{re.escape(CHAMPION)}|{re.escape(VERDICT)} .*))?$", re.MULTILINE
+)
+"""The last lines of that part: what was left out, then how the version stands, if it does."""
+VERDICT_TAG = "spotlab.verdict"
 
 
 @dataclass(frozen=True)
@@ -133,8 +140,28 @@ def tags(page: Page) -> dict[str, str]:
     shown = {
         f"spotlab.{name}": NONE if card[name] is None else format(card[name], digit) for name, digit in digits.items()
     }
-    verdict = "the champion" if page.version.role == "champion" else page.verdict and page.verdict.verdict
-    return shown | {"spotlab.verdict": verdict or NONE}
+    return shown | {VERDICT_TAG: standing_tag(page.version.role, page.verdict)}
+
+
+def standing_tag(role: str, verdict: Judged | None) -> str:
+    """How a version of a role stands, in a word or two."""
+    if role == "champion":
+        return "the champion"
+    return NONE if verdict is None else verdict.verdict
+
+
+def standing_line(role: str, verdict: Judged | None, *, past: int = 0) -> str:
+    """The same as the last line of a scorecard's description, see `verdict_text`; empty where nothing is to be said."""
+    if role == "champion":
+        return CHAMPION
+    return "" if verdict is None else f"{VERDICT} {verdict_text(verdict, past=past)}"
+
+
+def with_standing(text: str, line: str) -> str:
+    """A description with another `standing_line`; one without a scorecard stays as it is."""
+    if not text.lstrip("*").startswith(SCORECARD):
+        return text
+    return cut(STANDING.sub(lambda found: "\n".join(filter(None, (found[1], line))), text, count=1))
 
 
 def description(page: Page) -> str:
@@ -152,21 +179,22 @@ def description(page: Page) -> str:
         shown = ["" if cell is None else told(cell) for cell in cells]
         shown[4] = _interval(each)
         lines.append(f"| {hours} h | {' | '.join(shown)} |")
-    lines += ["", f"Left out at {HORIZON_H} h: {card.censored} censored, {card.pending} still open."]
+    lines += ["", f"{LEFT_OUT} {HORIZON_H} h: {card.censored} censored, {card.pending} still open."]
     if card.retrospective:
-        lines.append(f"{told(card.retrospective)} of {told(card.predictions)} are of past windows: {PAST}.")
-    if page.version.role == "champion":
-        lines.append("It is the champion.")
-    elif page.verdict is not None:
-        lines.append(f"**Verdict** {verdict_text(page.verdict)}")
-    return spaced("\n".join(lines))
+        lines.append(f"{told(card.retrospective)} of {told(card.predictions)} {OF_PAST}: {PAST}.")
+    line = standing_line(page.version.role, page.verdict, past=card.retrospective)
+    return spaced("\n".join([*lines, line] if line else lines))
 
 
-def verdict_text(verdict: Judged) -> str:
-    """A verdict and what it is of: the predictions of past windows, which a scorecard shows, do not count for it."""
+def verdict_text(verdict: Judged, *, past: int = 0) -> str:
+    """A verdict and what it is of.
+
+    Args:
+        past: predictions of past windows, which the scorecard beside it shows and which do not count for it.
+    """
     pair = f"against {verdict.champion}: {verdict.verdict}"
     if not verdict.predictions:
-        return f"{pair}. {verdict.why} Those of past windows do not count: {PAST}."
+        return f"{pair}. {verdict.why}" + (f" Those of past windows do not count: {PAST}." if past else "")
     return f"{pair}, on {told(verdict.predictions)} live predictions with an outcome. {verdict.why}"
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,9 +32,8 @@ from spotlab_pipelines.experiments.page_points import (
     step_of,
     window_points,
 )
+from spotlab_pipelines.experiments.page_sending import NOTE_TAG, OURS, correct_others, send, send_to_model
 from spotlab_pipelines.experiments.page_text import (
-    FIRST,
-    NONE,
     Page,
     above_card,
     decision_figures,
@@ -46,9 +46,15 @@ from spotlab_pipelines.experiments.page_text import (
 )
 from spotlab_pipelines.experiments.plots import Said, outcome_plots
 from spotlab_pipelines.experiments.scorecards import VersionScorecard, is_known, known, known_at
-from spotlab_pipelines.experiments.tracking import METRICS_PER_BATCH
-from spotlab_pipelines.inference.mlflow_store import experiment_id, mlflow_client, mlflow_errors, ui_page, unless_lost
-from spotlab_pipelines.inference.versions import ServingVersion, select_versions
+from spotlab_pipelines.inference.mlflow_store import (
+    experiment_id,
+    linkable_model,
+    mlflow_client,
+    mlflow_errors,
+    ui_page,
+    unless_lost,
+)
+from spotlab_pipelines.inference.versions import select_versions
 from spotlab_pipelines.settings import HORIZONS_H
 
 if TYPE_CHECKING:
@@ -87,7 +93,7 @@ def publish_scorecards(
                 _publish_accounts(client, connection, page, now=now)
             links[page.version.version] = ui_page(settings, f"experiments/{experiment}/runs/{run_id}")
         with mlflow_errors():
-            _correct_roles(client, experiment, connection)
+            correct_others(client, experiment, connection, verdicts, shown=links.keys())
     return [page.cards[HORIZON_H] for page in pages], links
 
 
@@ -105,26 +111,18 @@ def _pages(connection: sa.Connection, verdicts: list[Judged], since: datetime) -
     return pages
 
 
-def _correct_roles(client: MlflowClient, experiment: str, connection: sa.Connection) -> None:
-    """Runs of versions that have no page any more must not go on showing the role that they had."""
-    roles = {row.version: row.role for row in select_versions(connection)}
-    for run in client.search_runs([experiment], "tags.`spotlab.role` != 'none'"):
-        role = roles.get(run.data.tags["spotlab.version"], NONE)
-        if role != run.data.tags["spotlab.role"]:
-            _send(client, run.info.run_id, [], {"spotlab.role": role, "spotlab.verdict": NONE})
-
-
 def _run_of(client: MlflowClient, experiment: str, page: Page) -> str:
     from mlflow.entities import LoggedModelInput
 
     version = page.version
-    found = client.search_runs([experiment], f"tags.`spotlab.version` = '{version.version}'", max_results=1)
+    wanted = f"{OURS} and tags.`spotlab.version` = '{version.version}'"
+    found = client.search_runs([experiment], wanted, max_results=1)
     if found:
         return found[0].info.run_id
     named = {"spotlab.version": version.version, "spotlab.family": version.family, "spotlab.scope": "fleet"}
     named |= {FIRST_TAG: page.rows["window_start"].min().isoformat()}
     run_id = client.create_run(experiment, run_name=f"fleet {version.version}", tags=named).info.run_id
-    model_id = _linkable(client, version)
+    model_id = linkable_model(client, version.mlflow_model_id)
     if model_id is not None:
         client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
     # Points are added for as long as the version is judged; a run left open would show as running for ever.
@@ -135,7 +133,7 @@ def _run_of(client: MlflowClient, experiment: str, page: Page) -> str:
 def _publish(client: MlflowClient, settings: Settings, run_id: str, page: Page, *, now: datetime) -> None:
     from mlflow.entities import DatasetInput, Param
 
-    model_id = _linkable(client, page.version)
+    model_id = linkable_model(client, page.version.mlflow_model_id)
     known_tags = client.get_run(run_id).data.tags
     fit: dict[str, str] = {}
     with unless_lost():
@@ -148,7 +146,7 @@ def _publish(client: MlflowClient, settings: Settings, run_id: str, page: Page, 
     # A run's page links no model of another experiment.
     family, number = page.version.family, str(page.version.number)
     way = f"[{page.version.version} in the model registry]({ui_page(settings, f'models/{family}/versions/{number}')})"
-    shown = tags(page) | {"spotlab.role": page.version.role, "mlflow.note.content": f"{description(page)}\n\n{way}"}
+    shown = tags(page) | {"spotlab.role": page.version.role, NOTE_TAG: f"{description(page)}\n\n{way}"}
     points: list[Metric] = []
     fingerprint = hashlib.sha256(repr((figures(page), digest_of(page.rows))).encode()).hexdigest()
     if fingerprint != known_tags.get(FIGURES_TAG):
@@ -161,14 +159,8 @@ def _publish(client: MlflowClient, settings: Settings, run_id: str, page: Page, 
         points += earlier_points(page, pd.DatetimeIndex(windows.index), first, run_id)
         points += window_points(windows, [step_of(window, first) for window in windows.index], run_id)
         shown[THROUGH_TAG] = windows.index.max().isoformat()
-    _send(client, run_id, points, shown)
-    with unless_lost():
-        for key, value in tags(page).items():
-            client.set_model_version_tag(family, number, key, value)
-        before = client.get_model_version(family, number).description or ""
-        client.update_model_version(family, number, description=above_card(description(page), before))
-    if model_id is not None:
-        client.set_logged_model_tags(model_id, tags(page))
+    send(client, run_id, points, shown)
+    send_to_model(client, page.version, model_id, tags(page), partial(above_card, description(page)))
 
 
 def _publish_accounts(client: MlflowClient, connection: sa.Connection, page: Page, *, now: datetime) -> None:
@@ -200,7 +192,7 @@ def _publish_accounts(client: MlflowClient, connection: sa.Connection, page: Pag
             points += window_points(windows, steps[windows.index].to_numpy().tolist(), run_id)
             done[THROUGH_TAG] = windows.index.max().isoformat()
         if points:
-            _send(client, run_id, points, done)
+            send(client, run_id, points, done)
 
 
 def _tags_of(client: MlflowClient, run_id: str) -> dict[str, str] | None:
@@ -212,15 +204,6 @@ def _tags_of(client: MlflowClient, run_id: str) -> dict[str, str] | None:
     return None
 
 
-def _linkable(client: MlflowClient, version: ServingVersion) -> str | None:
-    """The version's LoggedModel; None where MLflow does not have it."""
-    found = None
-    if version.mlflow_model_id is not None:
-        with unless_lost():
-            found = client.get_logged_model(version.mlflow_model_id).model_id
-    return found
-
-
 def _draw(client: MlflowClient, run_id: str, page: Page) -> None:
     outcome, predicted, _ = known(page.rows)
     name = page.version.version
@@ -230,16 +213,3 @@ def _draw(client: MlflowClient, run_id: str, page: Page) -> None:
             (Path(scratch) / f"{picture}.png").write_bytes(data)
         # Not in a folder: MLflow's page of two runs looks for what both have at the root alone.
         client.log_artifacts(run_id, scratch)
-
-
-def _send(client: MlflowClient, run_id: str, points: list[Metric], done: dict[str, str]) -> None:
-    """What versions are compared by first, as MLflow shows metrics as they lie in its database, and compares runs by
-    the first one. The tags last: they say that the points before are there.
-    """
-    from mlflow.entities import RunTag
-
-    leading = [each for each in points[: len(FIRST)] if each.key.startswith("card/")]
-    for part in (leading, points[len(leading) :]):
-        for start in range(0, len(part), METRICS_PER_BATCH):
-            client.log_batch(run_id, metrics=part[start : start + METRICS_PER_BATCH])
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in done.items()])

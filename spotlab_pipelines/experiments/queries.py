@@ -22,6 +22,7 @@ from spotlab_pipelines.experiments.frames import PROBABILITIES
 from spotlab_pipelines.settings import HORIZONS_H
 
 MAX_LISTED = 10_000
+NOTES = ("drift", "failed_versions")
 
 
 def latest_decisions(engine: sa.Engine, account_id: str, window_start: datetime | None = None) -> pd.DataFrame:
@@ -183,28 +184,29 @@ def due_accounts(engine: sa.Engine, now: datetime, *, retry_s: float) -> list[Du
 def latest_notes(engine: sa.Engine) -> dict[str, dict[str, Any]]:
     """Of each active account's latest logged evaluation what it says of its versions: `drift` and `failed_versions`.
 
-    Both by version, as `details` has them; empty where it has nothing of them. Accounts that were never evaluated are
-    left out.
+    Both by version, as `details` has them; empty where it has nothing of them. Beside them its `window_start`. Accounts
+    that were never evaluated are left out.
     """
     details = Evaluation.details
     latest = (
-        sa.select(details["drift"].label("drift"), details["failed_versions"].label("failed_versions"))
+        sa.select(Evaluation.window_start, *(details[name].label(name) for name in NOTES))
         .where(Evaluation.account_id == Account.account_id, Evaluation.state == "logged")
         .order_by(Evaluation.window_start.desc())
         .limit(1)
         .lateral()
     )
     query = (
-        sa.select(Account.account_id, latest.c.drift, latest.c.failed_versions)
+        sa.select(Account.account_id, *latest.c)
         .join(latest, sa.true())
         .where(Account.state == "active")
         .order_by(Account.account_id)
     )
     with database_errors(), engine.connect() as connection:
-        return {
-            row.account_id: {"drift": row.drift or {}, "failed_versions": row.failed_versions or {}}
-            for row in connection.execute(query)
-        }
+        rows = connection.execute(query).mappings().all()
+    return {
+        row["account_id"]: {"window_start": row["window_start"]} | {name: row[name] or {} for name in NOTES}
+        for row in rows
+    }
 
 
 def row_counts(engine: sa.Engine) -> dict[str, int]:

@@ -19,7 +19,14 @@ from spotlab_pipelines.database.evaluations import EvaluationKey, lock_account
 from spotlab_pipelines.database.tables import TrackingRun
 from spotlab_pipelines.experiments.log import log_evaluation
 from spotlab_pipelines.experiments.metrics import VersionMetrics, evaluation_metrics
-from spotlab_pipelines.inference.mlflow_store import experiment_id, mlflow_client, mlflow_errors, ui_page
+from spotlab_pipelines.inference.mlflow_store import (
+    experiment_id,
+    linkable_model,
+    mlflow_client,
+    mlflow_errors,
+    ui_page,
+    unless_lost,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -149,8 +156,8 @@ class _Tracker:
         try:
             self._send(run_id, points, each.model_id)
         except MlflowException:
-            # Asked only now: to say that it has a model, MLflow reads every point that was ever logged for it.
-            model_id = self._linkable_model(each)
+            # Asked only now, as it takes its time.
+            model_id = linkable_model(self.client, each.model_id)
             if self._exists(run_id):
                 if model_id == each.model_id:
                     raise
@@ -215,8 +222,7 @@ class _Tracker:
     def _create(self, each: VersionMetrics) -> str:
         from mlflow.entities import LoggedModelInput
 
-        model_id = self._linkable_model(each)
-
+        model_id = linkable_model(self.client, each.model_id)
         run = self.client.create_run(
             self.experiment_id,
             run_name=f"{self.account_id} {each.version}",
@@ -234,25 +240,7 @@ class _Tracker:
         self.client.update_run(run.info.run_id, status="FINISHED")
         return run.info.run_id
 
-    def _linkable_model(self, each: VersionMetrics) -> str | None:
-        """The version's LoggedModel, so that its page shows these metrics; None where MLflow does not have it."""
-        from mlflow.exceptions import MlflowException
-
-        if each.model_id is None:
-            return None
-        try:
-            return self.client.get_logged_model(each.model_id).model_id
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return None
-
     def _exists(self, run_id: str) -> bool:
-        from mlflow.exceptions import MlflowException
-
-        try:
+        with unless_lost():
             return self.client.get_run(run_id).info.lifecycle_stage == "active"
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return False
+        return False

@@ -8,9 +8,11 @@ An evaluation's features are counted into the same bins and compared in two ways
 - KS = the largest distance of the two cumulative shares at the bins' edges, unsmoothed; rows where the feature is
   missing come last. Between two edges the true distance may be larger, by at most the share of one bin.
 
-Few rows drift by chance. Without any drift, PSI is (bins − 1) (1/rows + 1/reference rows) on average (Yurdakul 2018,
-"Statistical properties of the population stability index"), given as `psi_by_chance`, and in 99 of 100 comparisons KS
-stays below √(ln(200)/2) √(1/rows + 1/reference rows) (Smirnov 1948), `ks_by_chance`.
+Few rows drift by chance. Without any drift, PSI would be (bins − 1) (1/rows + 1/reference rows) on average (Yurdakul
+2018, "Statistical properties of the population stability index") were its shares not smoothed; as they are, 1/rows is
+rows / (rows + bins / 2)² on either side. That is given as `psi_by_chance`. In 99 of 100 comparisons KS stays below
+√(ln(200)/2) √(1/rows + 1/reference rows) (Smirnov 1948), `ks_by_chance`. So few rows tell nothing at all: not even all
+of them in one bin would exceed chance. `psi_most` and `ks_most` are what that would give.
 
 Rows that go together, such as the pools of a family in a region, are not so many observations: they are counted as
 rows / (1 + (m − 1) ρ), `rows_effective`, with m the mean size of a row's group and ρ the intraclass correlation of the
@@ -37,7 +39,7 @@ Reference = dict[str, dict[str, Any]]
 """By feature: `edges` (k,) ascending, `counts` (k + 1,) of values in (−∞, e₁], (e₁, e₂] … (eₖ, ∞), and if the feature
 can be missing `indicator`, the column that says so, whose rows are the last of then k + 2 counts. JSON-able."""
 Drift = dict[str, dict[str, float]]
-"""By feature: psi, ks, psi_by_chance, ks_by_chance, rows_effective."""
+"""By feature: psi, ks, psi_by_chance, ks_by_chance, psi_most, ks_most, rows_effective."""
 
 
 def reference_of(
@@ -82,12 +84,14 @@ def drift_of(reference: Reference, features: pd.DataFrame, groups: np.ndarray | 
     for name, bins in reference.items():
         place, before = _places(features, name, bins), np.array(bins["counts"], dtype=float)
         now, rows = np.bincount(place, minlength=len(before)).astype(float), effective_rows(place, number)
-        spread = 1 / rows + 1 / before.sum()
+        both, farthest = (rows, before.sum()), rows * np.eye(len(now))
         found[name] = {
             "psi": psi(before, now * (rows / len(place))),
             "ks": ks(before, now),
-            "psi_by_chance": float((len(now) - 1) * spread),
-            "ks_by_chance": KS_BEYOND * math.sqrt(spread),
+            "psi_by_chance": float((len(now) - 1) * sum(n / (n + SMOOTHING * len(now)) ** 2 for n in both)),
+            "ks_by_chance": KS_BEYOND * math.sqrt(sum(1 / n for n in both)),
+            "psi_most": max(psi(before, counts) for counts in farthest),
+            "ks_most": max(ks(before, counts) for counts in farthest),
             "rows_effective": rows,
         }
     return found
@@ -102,11 +106,19 @@ def has_drifted(found: Mapping[str, float], *, psi_warn: float) -> bool:
     return found["psi"] - found["psi_by_chance"] > psi_warn and found["ks"] > found.get("ks_by_chance", 0.0)
 
 
+def can_tell(found: Mapping[str, float], *, psi_warn: float) -> bool:
+    """Whether a feature could have drifted as `has_drifted` has it: where the rows are too few, no shift is enough."""
+    # Evaluations of before the most was kept have what can never be exceeded.
+    most = {"psi": found.get("psi_most", math.inf), "ks": found.get("ks_most", 1.0)}
+    return has_drifted({**found, **most}, psi_warn=psi_warn)
+
+
 def effective_rows(values: np.ndarray, group: np.ndarray) -> float:
     """How many independent rows (n,) values are worth, whose rows of one `group` (n,), 0 … k − 1, go together.
 
-    Between k, where all of a group are alike, and n, where they are as different as any; n too if each is alone, 1 if
-    there is one group alone.
+    Between n² / Σ size² over the groups, where all of a group are alike, and n, where they are as different as any. The
+    former is k where the groups are of one size, and less where one outweighs the others: 1.2 of groups of 1 and 9. It
+    is n if each is alone, 1 if there is one group alone.
     """
     size = np.bincount(group).astype(float)
     n, k = len(values), len(size)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -118,16 +118,25 @@ def experiment_id(client: MlflowClient, settings: Settings, name: str) -> str:
 
 
 def log_dataset(
-    client: MlflowClient, run_id: str, name: str, fingerprint: str, *, context: str = "training"
+    client: MlflowClient,
+    run_id: str,
+    name: str,
+    fingerprint: str,
+    *,
+    context: str = "training",
+    source: Mapping[str, str] | None = None,
 ) -> Dataset:
     """Say in MLflow's column of data sets what a run was fitted on, or judged on (context "evaluation"); what it says.
 
     Its digests are no longer than half of ours.
+
+    Args:
+        source: where in the archive it lies; by default under its fingerprint.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    source = json.dumps({"fingerprint": fingerprint})
-    dataset = Dataset(name, fingerprint[:DIGEST_LENGTH], "archive", source)
+    lies = json.dumps(dict(source or {"fingerprint": fingerprint}))
+    dataset = Dataset(name, fingerprint[:DIGEST_LENGTH], "archive", lies)
     client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])])
     return dataset
 
@@ -171,6 +180,18 @@ def unless_lost() -> Iterator[None]:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
+
+
+def linkable_model(client: MlflowClient, model_id: str | None) -> str | None:
+    """A version's LoggedModel, on whose page a run's metrics may be shown; None where MLflow does not have it.
+
+    Anything logged for one that is lost fails. To answer, MLflow reads every point that was ever logged for the model.
+    """
+    found = None
+    if model_id is not None:
+        with unless_lost():
+            found = client.get_logged_model(model_id).model_id
+    return found
 
 
 @contextmanager

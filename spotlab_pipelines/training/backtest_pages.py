@@ -6,18 +6,33 @@ Its metrics are by forecaster, as those of scorecards are by what they are of: `
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from spotlab_pipelines.experiments.plots import Said, outcome_plots
-from spotlab_pipelines.inference.mlflow_store import experiment_id, log_dataset, mlflow_client, mlflow_errors, ui_page
+from spotlab_pipelines.features.rows import SAMPLED_AT
+from spotlab_pipelines.inference.mlflow_store import (
+    experiment_id,
+    linkable_model,
+    log_dataset,
+    mlflow_client,
+    mlflow_errors,
+    ui_page,
+)
+from spotlab_pipelines.market.frames import POOL_KEY
 from spotlab_pipelines.training.backtest import ADVISOR, CONSTANT, DAILY, FIGURES, ONCE, TRAILING, judged_rows
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from spotlab_pipelines.inference.versions import ServingVersion
     from spotlab_pipelines.settings import Settings
     from spotlab_pipelines.training.backtesting import Backtest
@@ -41,16 +56,19 @@ def show_backtest(settings: Settings, found: Backtest) -> str:
 
     client = mlflow_client(settings)
     experiment = experiment_id(client, settings, EXPERIMENT)
-    runs = []
+    runs, source, digest = [], found.data.source, judged_digest(found)
     for row in found.versions:
-        name = f"{row.version} on {found.data.source}"
+        name = f"{row.version} on {source}"
         tags = {"spotlab.version": row.version, "spotlab.family": row.family}
         params = found.params | {"version": row.version, "family": row.family, "feature_spec": row.feature_spec}
-        with mlflow_errors():
-            run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
-            dataset = log_dataset(client, run_id, found.data.source, found.data.fingerprint, context="evaluation")
-            if row.mlflow_model_id is not None:
-                client.log_inputs(run_id, models=[LoggedModelInput(row.mlflow_model_id)])
+        if row.feature_spec != found.data.feature_spec:
+            # That of the rows with the features of another spec.
+            del params["data_fingerprint"]
+        with mlflow_errors(), _ended_run(client, experiment, name, tags) as run_id:
+            dataset = log_dataset(client, run_id, source, digest, context="evaluation", source={"trace": source})
+            model_id = linkable_model(client, row.mlflow_model_id)
+            if model_id is not None:
+                client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
             client.log_batch(
                 run_id,
                 metrics=[
@@ -60,7 +78,7 @@ def show_backtest(settings: Settings, found: Backtest) -> str:
                         int(time.time() * 1000),
                         0,
                         run_id=run_id,
-                        model_id=row.mlflow_model_id,
+                        model_id=model_id,
                         dataset_name=dataset.name,
                         dataset_digest=dataset.digest,
                     )
@@ -69,7 +87,6 @@ def show_backtest(settings: Settings, found: Backtest) -> str:
                 params=[Param(key, str(value)) for key, value in params.items()],
             )
             _draw(settings, found, row, run_id)
-            client.set_terminated(run_id)
         runs.append(run_id)
     return ui_page(settings, f"experiments/{experiment}/runs" + (f"/{runs[0]}" if len(runs) == 1 else ""))
 
@@ -94,6 +111,33 @@ def backtest_metrics(found: Backtest, row: ServingVersion) -> dict[str, float]:
         for horizon, value in zip(first["horizon_h"], first[figure], strict=True)
     }
     return {key: metrics[key] for key in sorted(metrics, key=_place) if np.isfinite(metrics[key])}
+
+
+def judged_digest(found: Backtest) -> str:
+    """64 hex digits of the judged rows' keys and outcomes alone: the same whichever versions were asked, and in which
+    order, and whatever features they read, so that backtests of the same rows share their data set.
+    """
+    examples, horizons = found.examples, range(len(found.examples.horizons_h))
+    judged = np.column_stack([judged_rows(found.forecasts, examples, column) for column in horizons])
+    outcomes = pd.DataFrame(np.where(judged, examples.labels, np.nan), columns=pd.Index(examples.horizons_h, dtype=str))
+    rows = pd.concat([found.data.examples[[SAMPLED_AT, *POOL_KEY]], outcomes], axis="columns")[judged.any(axis=1)]
+    # Rows of one pool and instant lie in the order of their features.
+    hashes = np.sort(pd.util.hash_pandas_object(rows, index=False).to_numpy())
+    return hashlib.sha256(hashes.tobytes()).hexdigest()
+
+
+@contextmanager
+def _ended_run(client: MlflowClient, experiment: str, name: str, tags: dict[str, str]) -> Iterator[str]:
+    """A new run that has ended whatever happens: FAILED where anything was raised."""
+    run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
+    try:
+        yield run_id
+    except BaseException:
+        # If MLflow fails in this too, what failed first is what matters.
+        with suppress(Exception):
+            client.set_terminated(run_id, "FAILED")
+        raise
+    client.set_terminated(run_id)
 
 
 def _figures(prefix: str, *, is_first: bool) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -44,9 +45,25 @@ def test_what_cannot_be_compared_does_not_warn_and_is_not_called_compared() -> N
     assert result.description == "Features have drifted in 0 of 0 accounts that could be compared."
 
 
+def test_features_of_too_few_pools_are_named_and_do_not_make_an_account_compared() -> None:
+    most = {"psi_most": 1.4, "ks_most": 0.9}
+    few, many = figures(0.9, ks=0.9) | most | {"ks_by_chance": 1.63}, figures(0.1) | most
+    drift: dict[str, dict[str, Drift | None]] = {FIRST: {"b/1": {"x": few, "y": few}}, SECOND: {"b/1": {"x": many}}}
+    result = drift_check(drift, psi_warn=0.2)
+    assert result.passed
+    assert result.description == (
+        "Features have drifted in 0 of 1 accounts that could be compared."
+        " In 1 of 2 accounts some features are of too few pools to tell."
+    )
+    metadata = cast("dict[str, Any]", result.metadata)
+    assert metadata["too few to tell"].value == ["111111111111, b/1: x", "111111111111, b/1: y"]
+
+
 def test_an_evaluation_of_before_ks_had_a_measure_of_chance_is_compared_by_psi() -> None:
     old = {"psi": 0.4, "psi_by_chance": 0.1, "ks": 0.1}
     assert not drift_check({FIRST: {"b/1": {"x": old}}}, psi_warn=0.2).passed
+    few = drift_check({FIRST: {"b/1": {"x": figures(0.4) | {"ks_by_chance": 1.0}}}}, psi_warn=0.2)
+    assert "in 0 of 0 accounts" in str(few.description), "KS is never above 1"
 
 
 def test_a_version_that_failed_warns_by_account_and_reason() -> None:
@@ -82,8 +99,13 @@ def test_a_run_about_one_account_tells_of_the_others_too(engine: sa.Engine, owne
                 ),
                 {"account": account, "step": step, "state": state, "hash": "0" * 64, "details": json.dumps(told)},
             )
-    report = SimpleNamespace(drift={"b/1": {"x": figures(0.2)}}, failed={})
+    window = datetime(2026, 11, 1, 4, tzinfo=UTC)
+    report = SimpleNamespace(window_start=window, drift={"b/1": {"x": figures(0.2)}}, failed={})
     drift, scored = version_checks({SECOND: report}, engine, psi_warn=0.2)
     assert str(drift.description).startswith("Features have drifted in 1 of 2 accounts that could be compared: 1111")
     assert "PSI 0.50" in str(drift.description), "by its latest logged evaluation"
     assert scored.description == "A version failed in 1 of 2 accounts: 111111111111, c/1: it raised."
+    older = SimpleNamespace(**vars(report) | {"window_start": window - timedelta(minutes=1)})
+    drift, scored = version_checks({SECOND: older}, engine, psi_warn=0.2)
+    assert str(drift.description).startswith("Features have drifted in 2 of 2"), "an old window's run takes no place"
+    assert str(scored.description).startswith("A version failed in 2 of 2")

@@ -23,24 +23,25 @@ HELD = Judged(
 
 
 def test_a_verdict_to_act_upon_warns_and_says_why() -> None:
-    held = verdict_check([HELD])
+    held = verdict_check([HELD], {})
     assert held.passed
     assert held.description == (
         "b/1 against a/1: hold, on 4,000 live predictions with an outcome. No difference is shown."
     )
     none = replace(HELD, verdict="insufficient data", why="No prediction of both has an outcome yet.", predictions=0)
-    assert verdict_check([none]).description == (
+    assert verdict_check([none], {"b/1": 1}).description == (
         "b/1 against a/1: insufficient data. No prediction of both has an outcome yet. Those of past windows do not"
         " count: they show, but promote nobody."
     )
+    assert str(verdict_check([none], {"b/1": 0, "c/1": 1}).description).endswith("has an outcome yet.")
     promoted = verdict_check(
-        [HELD, replace(HELD, challenger="c/1", verdict="promote", why="The challenger is better.")]
+        [HELD, replace(HELD, challenger="c/1", verdict="promote", why="The challenger is better.")], {}
     )
     assert (promoted.passed, promoted.severity) == (False, dg.AssetCheckSeverity.WARN)
     table = cast("Any", promoted.metadata)["verdicts"].value
     for shown in ("c/1", "promote", "The challenger is better.", "-0.002", "0.004"):
         assert shown in table
-    assert verdict_check([]).passed
+    assert verdict_check([], {}).passed
 
 
 def test_the_asset_judges_and_shows_the_scorecards(owner: sa.Engine, settings: Settings, mlflow_database: str) -> None:

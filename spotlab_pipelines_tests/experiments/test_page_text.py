@@ -8,7 +8,18 @@ from typing import Any
 import pandas as pd
 
 from spotlab_pipelines.experiments.decision_value import COLUMNS
-from spotlab_pipelines.experiments.page_text import Page, above_card, description, figures, parameters, tags
+from spotlab_pipelines.experiments.judging import Judged
+from spotlab_pipelines.experiments.page_text import (
+    Page,
+    above_card,
+    description,
+    figures,
+    parameters,
+    standing_line,
+    tags,
+    verdict_text,
+    with_standing,
+)
 from spotlab_pipelines.inference.card import DESCRIPTION_MAX
 from spotlab_pipelines.inference.versions import ServingVersion
 
@@ -89,6 +100,32 @@ def test_tags_sort_as_numbers() -> None:
     assert {name: float(tags(page())[f"spotlab.{name}"]) for name in ("n", "events", "ece")} == {
         "n": 1500, "events": 30, "ece": 0.0296
     }  # fmt: skip
+
+
+def test_a_verdict_without_predictions_speaks_of_past_windows_where_the_scorecard_has_any() -> None:
+    verdict = Judged("a/1", "logistic/1", None, False, "insufficient data", "None yet.", 1, 0, 0, 0, *[None] * 4)
+    ending = " Those of past windows do not count: they show, but promote nobody."
+    past = description(page(verdict=verdict))
+    assert past.endswith(f"**Verdict** against a/1: insufficient data. None yet.{ending}")
+    live = page().rows.assign(retrospective=False)
+    assert description(page(verdict=verdict, labels={6: live})).endswith("insufficient data. None yet.")
+    assert verdict_text(replace(verdict, predictions=7), past=7).endswith(
+        "on 7 live predictions with an outcome. None yet."
+    )
+
+
+def test_how_a_version_stands_is_said_anew_in_its_place_alone() -> None:
+    verdict = Judged("a/1", "logistic/1", None, False, "reject", "It is worse.", 1, 9, 2, 1, *[None] * 4)
+    champion = replace(VERSION, role="champion")
+    for rows in (page().rows, page().rows.assign(retrospective=False)):
+        stands: list[dict[str, Any]] = [{"version": champion}, {"verdict": verdict}, {}]
+        texts = [description(page(labels={6: rows}, **each)) for each in stands]
+        lines = [standing_line("champion", None), standing_line("none", verdict), standing_line("none", None)]
+        for before in texts:
+            for line, after in zip(lines, texts, strict=True):
+                card = "\n\n---\n\nThe card.\nIt is the champion."
+                assert with_standing(before + card, line) == after + card
+    assert with_standing("Left out at once.\nIt is the champion.", "") == "Left out at once.\nIt is the champion."
 
 
 def test_a_figure_that_does_not_exist_any_more_takes_the_place_of_the_one_before() -> None:

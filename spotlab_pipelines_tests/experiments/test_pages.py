@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 
+from spotlab_pipelines.experiments import page_sending
 from spotlab_pipelines.experiments.judging import judge_challengers
+from spotlab_pipelines.experiments.page_text import verdict_text
 from spotlab_pipelines.experiments.pages import publish_scorecards
 from spotlab_pipelines.inference.mlflow_store import mlflow_client
 from spotlab_pipelines.inference.registry import ModelRegistry
@@ -17,7 +20,7 @@ from spotlab_pipelines_tests.accounts.registering import register as register_ac
 from spotlab_pipelines_tests.experiments.labelled_log import FIRST, write_days
 from spotlab_pipelines_tests.inference.models import register_both
 
-ACCOUNT = "444455556666"
+ACCOUNT, OTHER = "444455556666", "555566667777"
 NOW = FIRST + timedelta(days=22)
 HOUR = timedelta(hours=1)
 
@@ -44,6 +47,27 @@ def number_windows(owner: sa.Engine, account_id: str) -> None:
         )
 
 
+def tracked(engine: sa.Engine, account_id: str, run_id: str) -> str:
+    """A run, on record as the account's of logistic/1."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "insert into tracking_runs (account_id, model_version, mlflow_run_id) "
+            f"values ('{account_id}', 'logistic/1', '{run_id}')"
+        )
+    return run_id
+
+
+def two_accounts(engine: sa.Engine, owner: sa.Engine, settings: Settings) -> dict[str, str]:
+    """By account its run of logistic/1: another beside the first, with windows at the same times as some of its and
+    outcomes of its own.
+    """
+    register_account(engine, OTHER)
+    write_days(owner, 3, first=(FIRST + timedelta(days=5)).date(), account_id=OTHER, seed=9)
+    number_windows(owner, OTHER)
+    client = mlflow_client(settings)
+    return {account: tracked(engine, account, client.create_run("0").info.run_id) for account in (ACCOUNT, OTHER)}
+
+
 def run_of(link: str) -> str:
     """The run that a link shows, in MLflow's mode for trained models."""
     assert link.endswith("?workflowType=machine_learning"), link
@@ -52,12 +76,7 @@ def run_of(link: str) -> str:
 
 def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.Engine, settings: Settings) -> None:
     client = mlflow_client(settings)
-    account_run = client.create_run("0").info.run_id
-    with engine.begin() as connection:
-        connection.exec_driver_sql(
-            "insert into tracking_runs (account_id, model_version, mlflow_run_id) "
-            f"values ('{ACCOUNT}', 'logistic/1', '{account_run}')"
-        )
+    account_run = tracked(engine, ACCOUNT, client.create_run("0").info.run_id)
     verdicts = judge_challengers(engine, now=NOW)
     card_before = str(client.get_model_version("logistic", "1").description)
     publish_scorecards(settings, engine, verdicts, now=NOW)
@@ -116,20 +135,9 @@ def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.
 def test_an_accounts_run_shows_its_own_windows_alone(
     registry: ModelRegistry, engine: sa.Engine, owner: sa.Engine, settings: Settings
 ) -> None:
-    client, other = mlflow_client(settings), "555566667777"
-    register_account(engine, other)
-    # Windows at the same times as some of the first account's, with outcomes of their own.
-    write_days(owner, 3, first=(FIRST + timedelta(days=5)).date(), account_id=other, seed=9)
-    number_windows(owner, other)
-    runs = {account: client.create_run("0").info.run_id for account in (ACCOUNT, other)}
-    with engine.begin() as connection:
-        for account, run_id in runs.items():
-            connection.exec_driver_sql(
-                "insert into tracking_runs (account_id, model_version, mlflow_run_id) "
-                f"values ('{account}', 'logistic/1', '{run_id}')"
-            )
+    client, runs = mlflow_client(settings), two_accounts(engine, owner, settings)
     publish_scorecards(settings, engine, [], now=NOW)
-    for account, windows in ((ACCOUNT, 20), (other, 3)):
+    for account, windows in ((ACCOUNT, 20), (OTHER, 3)):
         points = client.get_metric_history(runs[account], "outcome/share_interrupted_6h")
         with owner.connect() as connection:
             shares = connection.exec_driver_sql(
@@ -144,43 +152,33 @@ def test_an_accounts_run_shows_its_own_windows_alone(
 def test_an_accounts_run_says_what_its_own_decisions_were_worth(
     registry: ModelRegistry, engine: sa.Engine, owner: sa.Engine, settings: Settings
 ) -> None:
-    client, other = mlflow_client(settings), "555566667777"
-    register_account(engine, other)
-    write_days(owner, 3, first=(FIRST + timedelta(days=5)).date(), account_id=other, seed=9)
-    number_windows(owner, other)
-    runs = {account: client.create_run("0").info.run_id for account in (ACCOUNT, other)}
-    with engine.begin() as connection:
-        for account, run_id in runs.items():
-            connection.exec_driver_sql(
-                "insert into tracking_runs (account_id, model_version, mlflow_run_id) "
-                f"values ('{account}', 'logistic/1', '{run_id}')"
-            )
+    client, runs = mlflow_client(settings), two_accounts(engine, owner, settings)
     _, links = publish_scorecards(settings, engine, [], now=NOW)
     fleet = client.get_run(run_of(links["logistic/1"])).data.metrics
     found = {account: client.get_run(run_id).data.metrics for account, run_id in runs.items()}
-    assert [found[account]["decisions/decisions"] for account in (ACCOUNT, other)] == [20 * 60, 3 * 60]
+    assert [found[account]["decisions/decisions"] for account in (ACCOUNT, OTHER)] == [20 * 60, 3 * 60]
     for figure in ("decisions/decisions", "decisions/instance_days", "decisions/switches"):
         assert sum(each[figure] for each in found.values()) == pytest.approx(fleet[figure])
     assert {name for name in fleet if name.startswith("decisions/")} == {
-        name for name in found[other] if name.startswith("decisions/")
+        name for name in found[OTHER] if name.startswith("decisions/")
     }
     publish_scorecards(settings, engine, [], now=NOW + HOUR)
-    [point] = client.get_metric_history(runs[other], "decisions/instance_days")
+    [point] = client.get_metric_history(runs[OTHER], "decisions/instance_days")
     assert point.step == 3, "once, at its last window"
 
 
 def test_windows_of_one_hour_are_one_point_of_the_fleets_run(
     registry: ModelRegistry, engine: sa.Engine, owner: sa.Engine, settings: Settings
 ) -> None:
-    client, other = mlflow_client(settings), "555566667777"
-    register_account(engine, other)
-    write_days(owner, 3, account_id=other, seed=9)
+    client = mlflow_client(settings)
+    register_account(engine, OTHER)
+    write_days(owner, 3, account_id=OTHER, seed=9)
     with owner.begin() as connection:
         for table in ("experiment_logs", "interruption_outcomes"):
             connection.exec_driver_sql(
-                f"update {table} set window_start = window_start + interval '20 minutes' where account_id = '{other}'"
+                f"update {table} set window_start = window_start + interval '20 minutes' where account_id = '{OTHER}'"
             )
-    number_windows(owner, other)
+    number_windows(owner, OTHER)
     _, links = publish_scorecards(settings, engine, [], now=NOW)
     points = client.get_metric_history(run_of(links["logistic/1"]), "outcome/predictions_6h")
     assert {point.step: point.value for point in points} == {24 * day: 120 if day < 3 else 60 for day in range(20)}
@@ -229,23 +227,86 @@ def test_a_retired_version_does_not_go_on_as_what_it_was(
     client = mlflow_client(settings)
     _, links = publish_scorecards(settings, engine, judge_challengers(engine, now=NOW), now=NOW)
     run_ids = {version: run_of(link) for version, link in links.items()}
+    before = client.get_model_version("advisor-rate", "1").description or ""
     registry.promote("logistic/1", override="a test")
     registry.retire("advisor-rate/1")
     publish_scorecards(settings, engine, [], now=NOW + HOUR)
     shown = {version: client.get_run(run_id).data.tags for version, run_id in run_ids.items()}
     told = {version: (each["spotlab.role"], each["spotlab.verdict"]) for version, each in shown.items()}
     assert told == {"advisor-rate/1": ("none", "none"), "logistic/1": ("champion", "the champion")}
+    assert verdicts_of(registry, settings) == {"advisor-rate/1": {"none"}, "logistic/1": {"the champion"}}
+    text = client.get_model_version("advisor-rate", "1").description
+    assert text == before.replace("\nIt is the champion.", "") != before, "the rest stays"
+    assert "champion" not in shown["advisor-rate/1"]["mlflow.note.content"]
+
+
+def test_a_version_without_recent_predictions_goes_on_under_its_latest_verdict(
+    registry: ModelRegistry, engine: sa.Engine, owner: sa.Engine, settings: Settings
+) -> None:
+    client = mlflow_client(settings)
+    [verdict] = judge_challengers(engine, now=NOW)
+    _, links = publish_scorecards(settings, engine, [verdict], now=NOW)
+    later = NOW + timedelta(days=settings.scorecard_days + 1)
+    changed = replace(verdict, verdict="reject", why="It is worse.")
+    assert publish_scorecards(settings, engine, [changed], now=later) == ([], {})
+    assert verdicts_of(registry, settings) == {"advisor-rate/1": {"the champion"}, "logistic/1": {"reject"}}
+    line = f"\n**Verdict** {verdict_text(changed)}\n"
+    for text in (client.get_model_version("logistic", "1").description, note_of(settings, links["logistic/1"])):
+        assert line in str(text)
+        assert str(text).count("**Verdict**") == 1
+    assert "It is the champion." in str(client.get_model_version("advisor-rate", "1").description)
+    registry.promote("logistic/1", override="a test")
+    publish_scorecards(settings, engine, [], now=later)
+    assert verdicts_of(registry, settings) == {"advisor-rate/1": {"none"}, "logistic/1": {"the champion"}}
+    assert "It is the champion." in note_of(settings, links["logistic/1"])
+
+
+def test_runs_that_people_keep_beside_the_scorecards_stay_as_they_are(
+    registry: ModelRegistry, engine: sa.Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = mlflow_client(settings)
+    _, links = publish_scorecards(settings, engine, [], now=NOW)
+    experiment = client.get_run(run_of(links["logistic/1"])).info.experiment_id
+    theirs = [
+        client.create_run(experiment, tags=tags).info.run_id
+        for tags in (
+            {"spotlab.scope": "fleet", "spotlab.role": "champion"},
+            {"spotlab.version": "logistic/1", "spotlab.role": "mine"},
+            {"spotlab.version": "advisor-rate/1"},
+        )
+    ]
+    before = [client.get_run(run_id).data.tags for run_id in theirs]
+    registry.retire("logistic/1")
+    # One run a page: that of the retired version is on one of the last.
+    monkeypatch.setattr(page_sending, "PAGE", 1)
+    _, again = publish_scorecards(settings, engine, [], now=NOW + HOUR)
+    assert again == {"advisor-rate/1": links["advisor-rate/1"]}
+    assert client.get_run(run_of(links["logistic/1"])).data.tags["spotlab.role"] == "none"
+    assert [client.get_run(run_id).data.tags for run_id in theirs] == before
+
+
+def verdicts_of(registry: ModelRegistry, settings: Settings) -> dict[str, set[str]]:
+    """By version what its tags say of it, in the registry of models and on its model: one thing."""
+    client = mlflow_client(settings)
+    return {
+        row.version: {
+            client.get_model_version(row.family, str(row.number)).tags["spotlab.verdict"],
+            client.get_logged_model(str(row.mlflow_model_id)).tags["spotlab.verdict"],
+        }
+        for row in registry.versions()
+    }
+
+
+def note_of(settings: Settings, link: str) -> str:
+    """What a run's page says."""
+    return mlflow_client(settings).get_run(run_of(link)).data.tags["mlflow.note.content"]
 
 
 def test_what_mlflow_has_lost_is_passed_over(registry: ModelRegistry, engine: sa.Engine, settings: Settings) -> None:
     client = mlflow_client(settings)
     client.delete_logged_model(str(registry.get("logistic/1").mlflow_model_id))
     client.delete_model_version("logistic", "1")
-    with engine.begin() as connection:
-        connection.exec_driver_sql(
-            "insert into tracking_runs (account_id, model_version, mlflow_run_id) "
-            f"values ('{ACCOUNT}', 'logistic/1', '{'0' * 32}')"
-        )
+    tracked(engine, ACCOUNT, "0" * 32)
     _, links = publish_scorecards(settings, engine, [], now=NOW)
     # An account's run that somebody deleted in the UI is there still, and takes nothing.
     deleted = client.create_run("0").info.run_id

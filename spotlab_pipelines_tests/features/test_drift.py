@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from spotlab_pipelines.features.drift import drift_of, effective_rows, has_drifted, ks, psi, reference_of
+from spotlab_pipelines.features.drift import can_tell, drift_of, effective_rows, has_drifted, ks, psi, reference_of
 
 KS_2SAMP: Any = stats.ks_2samp
 
@@ -33,7 +33,7 @@ def test_the_same_rows_have_not_drifted() -> None:
     training = frame(np.arange(1.0, 101.0))
     found = drift_of(reference_of(training, ["x"]), training)["x"]
     assert (found["psi"], found["ks"]) == (0.0, 0.0)
-    assert found["psi_by_chance"] == pytest.approx(9 * (0.01 + 0.01))
+    assert found["psi_by_chance"] == pytest.approx(9 * 2 * 100 / 105**2)
     assert found["ks_by_chance"] == pytest.approx(stats.kstwobign.ppf(0.99) * math.sqrt(0.02), abs=1e-3)
     assert found["rows_effective"] == 100
 
@@ -85,6 +85,10 @@ def test_rows_that_go_together_count_as_one_where_they_are_alike_and_each_where_
     assert effective_rows(np.ones(20), group) == pytest.approx(5.0), "all alike"
     assert effective_rows(np.arange(20.0), np.arange(20)) == 20.0
     assert effective_rows(np.arange(20.0), np.zeros(20, dtype=int)) == 1.0, "nothing tells how they go together"
+    unequal = np.repeat([0, 1], [1, 9])
+    assert effective_rows(np.repeat([0.0, 1.0], [1, 9]), unequal) == pytest.approx(100 / 82), "hardly more than one"
+    assert effective_rows(np.ones(10), unequal) == pytest.approx(100 / 82)
+    assert effective_rows(np.array([4.5, *range(1, 9), 4.5]), unequal) == 10.0
     # By hand: means 1 and 4, between 9 / 1, within (2 + 2) / 2 = 2, of 2 rows each: (9 − 2) / (9 + 2) = 7/11.
     assert effective_rows(np.array([0.0, 2.0, 3.0, 5.0]), np.array([0, 0, 1, 1])) == pytest.approx(4 / (1 + 7 / 11))
 
@@ -104,6 +108,35 @@ def test_values_of_a_few_families_do_not_drift_by_chance_though_many_pools_share
     assert told[True] <= 4, "one in a hundred is chance"
     moved = frame(np.repeat(0.95 + 0.05 * generator.random(10), 20))
     assert has_drifted(drift_of(reference, moved, families)["x"], psi_warn=0.2), "what really moved still shows"
+
+
+@pytest.mark.parametrize("rows", [1, 4, 10, 30])
+def test_psi_by_chance_is_its_mean_without_drift_of_few_rows_too(rows: int) -> None:
+    generator = np.random.default_rng(6)
+    reference = reference_of(frame(generator.random(5000)), ["x"])
+    found = [drift_of(reference, frame(generator.random(rows)))["x"] for _ in range(500)]
+    assert found[0]["psi_by_chance"] == pytest.approx(np.mean([each["psi"] for each in found]), abs=0.1)
+
+
+def test_of_a_few_families_a_feature_has_drifted_or_is_said_to_be_too_little_to_tell() -> None:
+    generator = np.random.default_rng(7)
+    reference = reference_of(frame(generator.random(5000)), ["x"])
+    for families in range(1, 9):
+        found = drift_of(reference, frame(np.full(20 * families, 9.0)), np.repeat(np.arange(families), 20))["x"]
+        assert (found["psi"], found["ks"]) == pytest.approx((found["psi_most"], found["ks_most"])), "farther is nothing"
+        assert has_drifted(found, psi_warn=0.2) == can_tell(found, psi_warn=0.2) == (families > 3)
+    found = drift_of(reference, frame(generator.random(300)), np.zeros(300, dtype=int))["x"]
+    assert found["ks_by_chance"] > 1, "which KS cannot exceed"
+    assert not can_tell(found, psi_warn=0.2)
+
+
+def test_no_rows_are_farther_than_the_most_that_is_told() -> None:
+    generator = np.random.default_rng(8)
+    reference = reference_of(frame(np.round(generator.exponential(1, 500), 1)), ["x"])
+    for _ in range(200):
+        found = drift_of(reference, frame(generator.normal(generator.uniform(-1, 5), 1, 6)))["x"]
+        assert found["psi"] <= found["psi_most"] + 1e-12
+        assert found["ks"] <= found["ks_most"] + 1e-12
 
 
 def test_they_are_what_brute_force_says() -> None:
