@@ -43,7 +43,7 @@ def register(
     name: Annotated[str, typer.Argument(metavar="NAME", help="An installed entry point of the group spotlab.models.")],
     spec: Spec = None,
     family: Annotated[str | None, typer.Option(help="Family of the version. Default: the entry point's name.")] = None,
-    data: Annotated[str, typer.Option(help="For the model card: what it was fitted on.")] = "",
+    data: Annotated[str, typer.Option(help="What it was fitted on, in a sentence.")] = "",
     fingerprint: Annotated[str | None, typer.Option(help="SHA-256 of the data it was fitted on.")] = None,
     as_user: As = None,
 ) -> None:
@@ -62,7 +62,7 @@ def register(
             family=family or name,
             feature_spec=feature_spec,
             example=probe(feature_spec).head(5),
-            params={"entry_point": name},
+            params={"entry_point": name} | ({"data": data} if data else {}),
             metrics={},
             registered_by=f"spotlab models register {name}",
             fingerprint=fingerprint,

@@ -123,13 +123,15 @@ def parameters(page: Page, fit: Mapping[str, str]) -> dict[str, str]:
     version = page.version
     found = {
         "version": version.version, "family": version.family, "feature_spec": version.feature_spec,
-        "horizon_h": str(HORIZON_H), "data_fingerprint": version.training_sha256 or f"fitted on {NO_DATA}",
+        "horizon_h": str(HORIZON_H), "data_fingerprint": version.training_sha256 or NONE,
     }  # fmt: skip
-    if version.training_sha256 is None:
-        found |= {"fitted_on": NO_DATA, "fitted_through": NO_DATA}
     if fit:
         found["recalibrated_from"] = NONE
+    if fit.get("source") == NO_DATA:
+        found["fitted_through"] = NO_DATA
     named = {"fitted_on": "source", "fitted_through": "last_example", "recalibrated_from": "base_version"}
+    if "source" not in fit:
+        named["fitted_on"] = "data"
     return found | {name: fit[of] for name, of in named.items() if of in fit}
 
 

@@ -78,7 +78,7 @@ def version_report(settings: Settings, engine: sa.Engine, version: str, *, now: 
         intact=not isinstance(fault, ModelTampered),
         problem=_problem(row, fault),
         params=params,
-        learned_from=source_of(params, row.training_sha256),
+        learned_from=source_of(params),
         pages=pages,
         scorecard=_scorecard(engine, row.version, since=now - timedelta(days=settings.scorecard_days)),
         verdict=verdict,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from spotlab_pipelines.features.specs import get_spec
+from spotlab_pipelines.inference.fitted_on import NO_DATA
 
 if TYPE_CHECKING:
     from spotlab_pipelines.inference.estimators import HorizonEstimator
@@ -44,7 +45,7 @@ class Notes:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card is written from. `training_sha256` and `training_rows` are None for a model fitted on nothing."""
+    """What a card is written from. `training_sha256` and `training_rows` are None where there are none to tell."""
 
     family: str
     kind: str
@@ -161,7 +162,8 @@ def by_horizon(values: Mapping[str, T], horizons_h: Sequence[int]) -> tuple[dict
 
 def _data(facts: CardFacts) -> str:
     if facts.training_sha256 is None:
-        fitted = "It was fitted on no data." if facts.training_rows is None else "Its data have no fingerprint."
+        nothing = facts.params.get("source") == NO_DATA
+        fitted = "It was fitted on no data." if nothing else "Its data have no fingerprint."
     else:
         # Whoever says what it was fitted on says of how many.
         counted = facts.training_rows is not None and not facts.notes.data

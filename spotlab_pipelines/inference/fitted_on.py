@@ -18,19 +18,20 @@ if TYPE_CHECKING:
     from spotlab_pipelines.inference.estimators import HorizonEstimator
 
 NO_DATA = "no data"
-"""What a version that was fitted on nothing says that it was fitted on."""
+"""The source that a fit on nothing names. One that names none may have been fitted on anything."""
 BASE = "base_version"
 """The parameter of a recalibrated version that names the one it was made of."""
 
 
-def source_of(params: Mapping[str, str], training_sha256: str | None) -> str | None:
+def source_of(params: Mapping[str, str]) -> str | None:
     """What a fit with these parameters learned from, in a word: accounts, a trace, a version and what taught its maps.
 
-    Without a fingerprint it is `NO_DATA`, with one that the parameters do not explain None.
+    Or `NO_DATA`, or what whoever registered a package's model said; None where nobody said anything.
     """
-    if "source" not in params:
-        return NO_DATA if training_sha256 is None else None
-    what = ACCOUNTS if params["source"] == ACCOUNTS else f"trace {params['source']}"
+    source = params.get("source")
+    if source is None:
+        return params.get("data")
+    what = source if source in (ACCOUNTS, NO_DATA) else f"trace {source}"
     return f"{params[BASE]} on {what}" if BASE in params else what
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from spotlab_pipelines.errors import NotEnoughData
 from spotlab_pipelines.features.specs import V1
+from spotlab_pipelines.inference.fitted_on import NO_DATA
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.training.data import collect_accounts
 from spotlab_pipelines.training.fitting import MINIMUM_EVENTS
@@ -89,7 +90,7 @@ def _advisor_rate(registry: ModelRegistry, say: Progress) -> FirstModel:
             family=family,
             feature_spec=V1.version,
             example=example,
-            params={"hours_per_month": HOURS_PER_MONTH},
+            params={"hours_per_month": HOURS_PER_MONTH, "source": NO_DATA},
             metrics={},
             registered_by=REGISTERED_BY,
         )

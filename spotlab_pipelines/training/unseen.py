@@ -37,7 +37,7 @@ def learned_from(settings: Settings, rows: Sequence[ServingVersion]) -> dict[str
         return {}
     with mlflow_errors():
         fits = fit_params(mlflow_client(settings), rows)
-    found = {row.version: source_of(fits.get(row.version, {}), row.training_sha256) for row in rows}
+    found = {row.version: source_of(fits.get(row.version, {})) for row in rows}
     return {version: source for version, source in found.items() if source is not None}
 
 
@@ -53,9 +53,7 @@ def fitted_on(settings: Settings, rows: Sequence[ServingVersion], trace: str) ->
         return [], []
     with mlflow_errors():
         fits = fit_params(mlflow_client(settings), rows)
-    lost = {
-        row.version for row in rows if row.training_sha256 is not None and "source" not in fits.get(row.version, {})
-    }
+    lost = {row.version for row in rows if "source" not in fits.get(row.version, {})}
 
     def made_of(version: str | None) -> set[str]:
         params = fits.get(version or "", {})

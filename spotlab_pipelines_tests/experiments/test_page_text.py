@@ -71,12 +71,12 @@ def test_parameters_say_what_a_version_was_fitted_on() -> None:
 
 
 def test_a_version_that_was_fitted_on_nothing_says_so_and_one_whose_fit_is_lost_says_nothing() -> None:
-    for fit in ({"hours_per_month": "730"}, {}):
-        found = parameters(page(), fit)
-        assert (found["fitted_on"], found["fitted_through"]) == ("no data", "no data")
-        assert found["data_fingerprint"] == "fitted on no data"
-    lost = parameters(page(version=FITTED), {})
-    assert not {"fitted_on", "fitted_through", "recalibrated_from"} & set(lost)
+    found = parameters(page(), {"source": "no data"})
+    assert (found["fitted_on"], found["fitted_through"], found["data_fingerprint"]) == ("no data", "no data", "none")
+    for version in (page().version, FITTED):
+        assert not {"fitted_on", "fitted_through", "recalibrated_from"} & set(parameters(page(version=version), {}))
+    told = parameters(page(), {"entry_point": "quiet-hours", "data": "Probes of May."})
+    assert (told["fitted_on"], "fitted_through" in told) == ("Probes of May.", False)
 
 
 def test_figures_begin_with_what_versions_are_compared_by() -> None:

@@ -94,7 +94,7 @@ def test_versions_can_be_compared_in_mlflow(registry: ModelRegistry, engine: sa.
     assert expected.items() <= run.data.params.items()
     assert run.data.params["data_fingerprint"] == registry.get("logistic/1").training_sha256
     advisor = client.get_run(run_ids["advisor-rate/1"]).data.params
-    assert (advisor["data_fingerprint"], advisor["fitted_on"]) == ("fitted on no data", "no data")
+    assert (advisor["data_fingerprint"], advisor["fitted_on"]) == ("none", "no data")
     assert f"({settings.mlflow_ui}/#/models/logistic/versions/1?" in run.data.tags["mlflow.note.content"]
     # A point for each window whose outcomes are known, hours after the first.
     points = client.get_metric_history(run_ids["logistic/1"], "outcome/brier_6h")

@@ -10,6 +10,7 @@ import pandas as pd
 from spotlab_pipelines.features.specs import V1, get_spec
 from spotlab_pipelines.inference.calibration import CalibratedModel, fit_isotonic
 from spotlab_pipelines.inference.estimators import AdvisorRateModel, HorizonEstimator, LogisticModel
+from spotlab_pipelines.inference.fitted_on import NO_DATA
 from spotlab_pipelines.inference.registry import ModelRegistry, ServingVersion
 from spotlab_pipelines.settings import HORIZONS_H
 
@@ -74,7 +75,7 @@ def register_of_spec(registry: ModelRegistry, version: str, role: str = "challen
 
 def register_both(registry: ModelRegistry) -> tuple[str, str]:
     """advisor-rate/1 as champion and logistic/1 as challenger; returns their versions."""
-    champion = register(registry, "advisor-rate", AdvisorRateModel()).version
+    champion = register(registry, "advisor-rate", AdvisorRateModel(), params={"source": NO_DATA}).version
     registry.approve(champion)
     registry.promote(champion)
     challenger = register(registry, "logistic", logistic(), training=invented()).version

@@ -119,7 +119,10 @@ def test_a_package_is_found_asked_registered_and_served_while_it_is_installed(
     row = registry.get("quiet-hours/1")
     assert (row.feature_spec, row.role) == ("v2-history", "challenger")
     card = (registry.artifact_folder(row) / "README.md").read_text()
-    assert "Launch probes of May, by hand." in card
+    assert "Launch probes of May, by hand. Its data have no fingerprint." in card
+    listed = {each["version"]: each["learned_from"] for each in spotlab("models", "list", "--json").json}
+    assert listed["advisor-rate/1"] == "no data"
+    assert (listed["quiet-hours/1"], listed["halved/1"]) == ("Launch probes of May, by hand.", None)
     found = registry.load_model("quiet-hours/1").predict_batch(features, "v2-history")
     logits = np.array([-1.5, -0.5, 0.2]) + features[["log_hours_without_failure"]].to_numpy() * [-0.8, -0.7, -0.6]
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), rtol=1e-12)

@@ -27,6 +27,7 @@ from spotlab_pipelines.inference.boosting import BoostingModel
 from spotlab_pipelines.inference.calibration import CalibratedModel
 from spotlab_pipelines.inference.card import Notes, description
 from spotlab_pipelines.inference.estimators import AdvisorRateModel
+from spotlab_pipelines.inference.fitted_on import NO_DATA
 from spotlab_pipelines.inference.mlflow_store import mlflow_client
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.market.canonical import content_id
@@ -221,7 +222,7 @@ def test_a_version_keeps_the_fingerprint_of_its_data_and_a_card_as_file_and_desc
     row = register(registry, "logistic", logistic(), training=training, notes=Notes("Two weeks of probes.", ("GPUs.",)))
     assert row.training_sha256 == content_id({"training": training}, {})
     assert register(registry, "logistic", logistic(), fingerprint="f" * 64).training_sha256 == "f" * 64
-    none = register(registry, "advisor-rate", AdvisorRateModel())
+    none = register(registry, "advisor-rate", AdvisorRateModel(), params={"source": NO_DATA})
     assert none.training_sha256 is None
 
     client = mlflow_client(settings)

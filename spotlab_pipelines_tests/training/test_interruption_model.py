@@ -254,7 +254,7 @@ def test_a_version_that_needs_prices_is_refused_before_the_trace_is_read(
         assert told[command[0]] in answer.err
         assert "--spec v2-history` makes a version that needs none" in answer.err
         assert "reading" not in answer.err
-        assert laboratory("models", "list", "--json").json[0]["learned_from"] == "no data"
+        assert laboratory("models", "list", "--json").json[0]["learned_from"] is None
         unknown = laboratory("models", command[0], "advisor-rate/1", "--trace", "other", *command[1:])
         assert (unknown.code, "no trace 'other'" in unknown.err) == (1, True), unknown.err
 
