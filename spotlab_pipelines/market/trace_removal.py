@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -43,11 +44,24 @@ def remove_trace(engine: sa.Engine, archive: Archive, name: str, *, actor: str |
         contents = {"content_ids": [each.content_id for each in found], "rows": sum(each.rows for each in found)}
         # On record before the first file goes, as none of them comes back.
         record_alone(engine, "remove_trace", actor=actor, subject=name, **contents)
-        for _ in range(TRIES):
-            held = _files_with(archive, name)
-            if not held:
-                return found
-            for file, table in held:
+        try:
+            _remove_rows(archive, name)
+        # Also what is not an Exception: a removal that is cancelled on the way is not done either.
+        except BaseException as error:
+            failed = {"outcome": "failed", "reason": f"{type(error).__name__}: {error}"}
+            record_alone(engine, "remove_trace", actor=actor, subject=name, **failed, **contents)
+            raise
+    return found
+
+
+def _remove_rows(archive: Archive, name: str) -> None:
+    for _ in range(TRIES):
+        held = _files_with(archive, name)
+        if not held:
+            return
+        for file, table in held:
+            # One that is merged away meanwhile: the next round finds its rows elsewhere.
+            with suppress(FileNotFoundError):
                 replace_files(archive, [file], table.filter(pc.field("trace") != name))
     raise StoreUnavailable(
         f"Expected to remove the trace {name}, but its files changed {TRIES} times meanwhile.",

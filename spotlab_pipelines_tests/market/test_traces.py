@@ -382,7 +382,7 @@ def test_what_a_killed_removal_left_is_on_record_and_taken_for_no_trace(
     assert len(archive.scrape_files(POOL_TRACES)) == 2
     with pytest.raises(KeyboardInterrupt):
         remove_trace(engine, Dying(archive.url), "probes")
-    assert audit_rows(engine)[-1]["action"] == "remove_trace"
+    assert [row["outcome"] for row in audit_rows(engine, "remove_trace")] == ["done", "failed"]
     assert 0 < list_traces(archive)["rows"][0] < len(frame)
     with pytest.raises(IntegrityError, match=r"not all of it.*outcomes remove probes"):
         read_trace(archive, "probes")
@@ -414,6 +414,25 @@ def test_a_compaction_that_has_read_a_trace_does_not_bring_it_back(
     compact_archive(overtaken, settle=timedelta(0), now=datetime.now(UTC) + timedelta(hours=1))
     assert list(list_traces(archive)["trace"]) == ["more"]
     assert len(read_trace(archive, "more")) == 14
+
+
+def test_a_removal_finds_the_rows_that_a_compaction_moves_meanwhile(
+    engine: sa.Engine, archive: Archive, tmp_path: Path
+) -> None:
+    def compact() -> None:
+        compact_archive(archive, settle=timedelta(0), now=datetime.now(UTC) + timedelta(hours=1))
+
+    for name, count in (("probes", 6), ("more", 7)):
+        import_trace(engine, archive, probes_file(tmp_path, probes(count)), name, STATEMENT)
+    # Then the removal writes a file: that of the other trace.
+    compact()
+    import_trace(engine, archive, probes_file(tmp_path, probes(8)), "most", STATEMENT)
+    overtaken = Overtaken(archive.url)
+    overtaken.work = compact
+    remove_trace(engine, overtaken, "probes")
+    assert [(row["trace"], row["rows"]) for _, row in list_traces(archive).iterrows()] == [("more", 14), ("most", 16)]
+    assert [len(read_trace(archive, name)) for name in ("more", "most")] == [14, 16]
+    assert [row["outcome"] for row in audit_rows(engine, "remove_trace")] == ["done"]
 
 
 def test_two_traces_of_one_name_are_read_by_nobody_and_removed_together(
