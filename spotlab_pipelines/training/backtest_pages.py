@@ -61,9 +61,6 @@ def show_backtest(settings: Settings, found: Backtest) -> str:
         name = f"{row.version} on {source}"
         tags = {"spotlab.version": row.version, "spotlab.family": row.family}
         params = found.params | {"version": row.version, "family": row.family, "feature_spec": row.feature_spec}
-        if row.feature_spec != found.data.feature_spec:
-            # That of the rows with the features of another spec.
-            del params["data_fingerprint"]
         with mlflow_errors(), _ended_run(client, experiment, name, tags) as run_id:
             dataset = log_dataset(client, run_id, source, digest, context="evaluation", source={"trace": source})
             model_id = linkable_model(client, row.mlflow_model_id)
