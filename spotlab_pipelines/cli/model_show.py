@@ -74,7 +74,12 @@ def _facts(report: VersionReport, days: int) -> Iterator[tuple[str, str]]:
         yield "verdict", "none, as it is the champion"
     else:
         verdict = report.verdict
-        yield "verdict", "none yet" if verdict is None else f"of {verdict.day}, {verdict_text(verdict)}"
+        yield (
+            "verdict",
+            "none yet"
+            if verdict is None
+            else f"of {verdict.day}, {verdict_text(verdict, past=card.retrospective if card else 0)}",
+        )
     for name, address in report.pages.items():
         yield f"MLflow {name}", address
 
