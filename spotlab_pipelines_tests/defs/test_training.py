@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from uuid import uuid4
+from dataclasses import replace
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -12,17 +12,20 @@ import sqlalchemy as sa
 from spotlab_pipelines.defs.training import interruption_model, training_examples
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.market.archive import Archive
-from spotlab_pipelines.market.layout import POOL_TRACES
+from spotlab_pipelines.market.trace_statement import Told
+from spotlab_pipelines.market.traces import import_trace
 from spotlab_pipelines.settings import Settings
+from spotlab_pipelines_tests.market.trace_examples import STATEMENT, probes_file
 from spotlab_pipelines_tests.training.traces import generated_trace
 
 
 @pytest.fixture
-def resources(settings: Settings, engine: sa.Engine, mlflow_database: str) -> dict:
+def resources(settings: Settings, engine: sa.Engine, mlflow_database: str, tmp_path: Path) -> dict:
     archive = Archive(settings.archive_location)
-    rows = generated_trace(every_min=60, days=12).assign(observation="probe", trace="generated", content_id="of a test")
-    at = datetime(2026, 1, 1, tzinfo=UTC)
-    archive.write_scrape(kind=POOL_TRACES, region="us-west-2", fetched_at=at, scrape_id=uuid4(), frame=rows)
+    rows = generated_trace(every_min=60, days=12)
+    file = probes_file(tmp_path, rows.assign(available=rows["available"].astype(int)))
+    statement = replace(STATEMENT, time="observed_at", zone=Told("az_id"), product=Told("product"))
+    import_trace(engine, archive, file, "generated", statement)
     return {
         "settings": settings,
         "database": engine,
