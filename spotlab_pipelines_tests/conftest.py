@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -43,7 +44,12 @@ TESTS = Path(__file__).parent
 
 
 def pytest_configure() -> None:
-    """Forget the developer's settings and credentials, and end the servers of sessions that were killed."""
+    """Forget the developer's settings and credentials, and end the servers of sessions that were killed.
+
+    A shell starts background jobs with SIGINT ignored, and every child inherits that: none could be ended by Ctrl-C.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in [name for name in os.environ if name.startswith(FOREIGN_VARIABLES)]:
         del os.environ[name]
     # Not a promise of ours: an example that is slow on a busy machine, or because it is the first, is not wrong.

@@ -14,7 +14,8 @@ from spotlab_pipelines_tests.demo.signals import ENDING, end_on_signals, postpon
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in ENDING}
+    """Whatever the tests' own caller ignores, as nohup does, is not ignored here."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in ENDING}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
