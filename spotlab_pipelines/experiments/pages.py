@@ -134,11 +134,14 @@ def _publish(client: MlflowClient, settings: Settings, run_id: str, page: Page, 
     from mlflow.entities import DatasetInput, Param
 
     model_id = linkable_model(client, page.version.mlflow_model_id)
-    known_tags = client.get_run(run_id).data.tags
+    there = client.get_run(run_id).data
+    known_tags = there.tags
     fit: dict[str, str] = {}
     with unless_lost():
         fit = client.get_run(page.version.mlflow_run_id).data.params
-    client.log_batch(run_id, params=[Param(name, value) for name, value in parameters(page, fit).items()])
+    # MLflow refuses another value of a parameter: what an earlier release has sent stays as it is.
+    lacking = {name: value for name, value in parameters(page, fit).items() if name not in there.params}
+    client.log_batch(run_id, params=[Param(name, value) for name, value in lacking.items()])
     first = pd.Timestamp(known_tags[FIRST_TAG])
     # Several accounts' windows, and those of a short interval, begin within an hour: together they are its point.
     hourly = page.rows.assign(window_start=page.rows["window_start"].dt.floor("h"))

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from spotlab_pipelines.experiments import page_sending
+from spotlab_pipelines.experiments import page_sending, pages
 from spotlab_pipelines.experiments.judging import judge_challengers
 from spotlab_pipelines.experiments.page_text import verdict_text
 from spotlab_pipelines.experiments.pages import publish_scorecards
@@ -219,6 +219,18 @@ def test_doing_it_again_adds_nothing_and_new_windows_their_points(
     # The first of the two new days, and both: the figures of today.
     assert points()["card/brier_skill_6h"] == before["card/brier_skill_6h"] + 3
     assert next(iter(client.get_run(run_id).data.metrics)).startswith("card/brier_"), "and still compared by it"
+
+
+def test_what_an_earlier_release_said_of_a_version_stays_and_what_it_did_not_say_is_added(
+    registry: ModelRegistry, engine: sa.Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(pages, "parameters", lambda *_: {"fitted_on": "fitted on no data"})
+        publish_scorecards(settings, engine, judge_challengers(engine, now=NOW), now=NOW)
+    _, links = publish_scorecards(settings, engine, judge_challengers(engine, now=NOW), now=NOW)
+    for version, link in links.items():
+        found = mlflow_client(settings).get_run(run_of(link)).data.params
+        assert {"fitted_on": "fitted on no data", "version": version}.items() <= found.items()
 
 
 def test_a_retired_version_does_not_go_on_as_what_it_was(
