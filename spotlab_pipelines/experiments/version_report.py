@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from spotlab_pipelines.database.audit import LISTED_MAX, list_entries
 from spotlab_pipelines.database.engine import database_errors
-from spotlab_pipelines.errors import ModelError, ModelTampered, ModelUnknown, NotEnoughData, StoreUnavailable
+from spotlab_pipelines.errors import NotEnoughData, StoreUnavailable
 from spotlab_pipelines.experiments.judging import HORIZON_H, Judged, latest_look
 from spotlab_pipelines.experiments.scorecards import VersionScorecard, version_scorecards
 from spotlab_pipelines.inference.fitted_on import source_of
 from spotlab_pipelines.inference.mlflow_models import fit_params, pages_of
 from spotlab_pipelines.inference.mlflow_store import mlflow_client, mlflow_errors
 from spotlab_pipelines.inference.registry import ModelRegistry
-from spotlab_pipelines.inference.versions import ServingVersion, check_on_record
+from spotlab_pipelines.inference.versions import ServingVersion
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -75,8 +75,8 @@ def version_report(settings: Settings, engine: sa.Engine, version: str, *, now: 
     return VersionReport(
         row=row,
         acts=[{name: entry[name] for name in ACT} for entry in reversed(entries)],
-        intact=not isinstance(fault, ModelTampered),
-        problem=_problem(row, fault),
+        intact=registry.is_intact(row),
+        problem=None if fault is None else str(fault),
         params=params,
         learned_from=source_of(params),
         pages=pages,
@@ -94,14 +94,6 @@ def _in_mlflow(settings: Settings, row: ServingVersion) -> tuple[dict[str, str],
     except StoreUnavailable as error:
         # What Postgres and the files say is known without it.
         return {}, {}, str(error)
-
-
-def _problem(row: ServingVersion, fault: ModelError | None) -> str | None:
-    try:
-        check_on_record(row)
-    except ModelUnknown as error:
-        return str(error)
-    return None if fault is None else str(fault)
 
 
 def _scorecard(engine: sa.Engine, version: str, *, since: datetime) -> VersionScorecard | None:

@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 
 from spotlab_pipelines.errors import ModelTampered
 from spotlab_pipelines.inference.hashing import sha256_of
-from spotlab_pipelines.inference.packages import PackagedModel, check_code, trusted_type
+from spotlab_pipelines.inference.packages import PackagedModel, trusted_type
 
 if TYPE_CHECKING:
     from spotlab_pipelines.inference.estimators import HorizonEstimator
@@ -52,13 +52,16 @@ def artifact_sha256(folder: Path) -> str:
     return sha256_of(_read(folder))
 
 
-def check_artifact(version: str, sha256: str, folder: Path) -> tuple[dict[str, bytes], PackagedModel | None]:
-    """A version's files and the package they need, if both are what was registered; nothing is opened or imported.
+def open_artifact(version: str, sha256: str, folder: Path) -> Opened:
+    """Open a version's artifact, if it and its package are what was registered.
 
     Raises:
-        ModelTampered: the files are not the ones that were registered.
-        ModelError: the package that it came from is not installed, or its code is another by now.
+        ModelTampered: the files are not the ones that were registered; nothing was opened.
+        ModelError: the package that it came from is not installed, or its code is another by now; nothing was opened.
     """
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
     files = _read(folder)
     found = sha256_of(files)
     if found != sha256:
@@ -68,23 +71,6 @@ def check_artifact(version: str, sha256: str, folder: Path) -> tuple[dict[str, b
             remedy="Restore the files, or register the model anew.",
         )
     package = PackagedModel.of_files(files)
-    if package is not None:
-        check_code(package)
-    return files, package
-
-
-@lru_cache(maxsize=LOADED_MAX)
-def load_estimator(version: str, sha256: str, folder: Path) -> Opened:
-    """Open a version's artifact, if it and its package are what was registered. Kept in memory by version and hash.
-
-    Raises:
-        ModelTampered: the files are not the ones that were registered; nothing was opened.
-        ModelError: the package that it came from is not installed, or its code is another by now; nothing was opened.
-    """
-    files, package = check_artifact(version, sha256, folder)
-    import skops.io
-    from skops.io.exceptions import UntrustedTypesFoundException
-
     trusted = TRUSTED_TYPES if package is None else [*TRUSTED_TYPES, trusted_type(package)]
     try:
         # The very bytes that were hashed, not the file, which may have changed since.
@@ -95,6 +81,10 @@ def load_estimator(version: str, sha256: str, folder: Path) -> Opened:
         raise ModelTampered(
             f"The artifact of {version} cannot be opened with our list of trusted types: {error}."
         ) from error
+
+
+load_estimator = lru_cache(maxsize=LOADED_MAX)(open_artifact)
+"""`open_artifact`, kept in memory by version and hash."""
 
 
 def _read(folder: Path) -> dict[str, bytes]:

@@ -8,19 +8,22 @@ the version was registered: a verdict is of arrays and code.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from spotlab_pipelines.errors import InvalidInput, ModelError, NotFound
 from spotlab_pipelines.inference.adapter import BaseModelAdapter
-from spotlab_pipelines.inference.hashing import sha256_of
+from spotlab_pipelines.inference.package_code import (
+    changed_since,
+    code_sha256,
+    distribution_of,
+    imported_code,
+    load_entry,
+)
 
 if TYPE_CHECKING:
     from spotlab_pipelines.inference.estimators import HorizonEstimator
@@ -29,9 +32,6 @@ GROUP = "spotlab.models"
 PACKAGE_FILE = "package.json"
 """Of an artifact whose model is of another package: which entry point it came by, and its class."""
 OURS = "spotlab_pipelines."
-IMPORTED = "__spotlab_sha256__"
-"""Of a package's top module: the hash of the code that this process imported."""
-AS_FILES = "Install it as pip does, as files in one folder."
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def make_model(name: str, feature_spec: str | None = None) -> tuple[HorizonEstim
             f" (declared: {declared}).",
             remedy="Install the package into SpotLab's environment.",
         )
-    loaded = _load(found[0])
+    loaded = load_entry(found[0])
     make = loaded.make_estimator if _is_adapter(loaded) else loaded
     try:
         estimator = make()
@@ -115,7 +115,7 @@ def package_of(estimator: HorizonEstimator, entry_point: str | None = None) -> P
     if len(found) == 1:
         [entry] = found
         return PackagedModel(
-            entry.name, entry.value, named, _distribution(entry), _imported(entry) or code_sha256(entry)
+            entry.name, entry.value, named, distribution_of(entry), imported_code(entry) or code_sha256(entry)
         )
     raise InvalidInput(
         f"{named} is not ours: an entry point in {GROUP} must name its module {kind.__module__}, or nobody could open"
@@ -129,11 +129,11 @@ def adapter_class(pinned: PackagedModel | None) -> type[BaseModelAdapter]:
     """The adapter that serves a version: the package's own, or ours.
 
     Raises:
-        ModelError: the package is not installed.
+        ModelError: as `trusted_type` does; the package may have changed since the version was opened last.
     """
     if pinned is None:
         return BaseModelAdapter
-    loaded = _load(_installed(pinned))
+    _, loaded = _load(pinned)
     return loaded if _is_adapter(loaded) else BaseModelAdapter
 
 
@@ -141,13 +141,13 @@ def trusted_type(pinned: PackagedModel) -> str:
     """The one more type that an artifact may hold.
 
     Raises:
-        ModelError: the package is not installed, its code is another by now, or its module defines no such estimator.
+        ModelError: the package is not installed, its code is another by now, this process has imported another, or its
+            module defines no such estimator.
     """
     from spotlab_pipelines.inference.estimators import HorizonEstimator
 
-    entry = check_code(pinned)
+    entry, _ = _load(pinned)
     module, _, name = pinned.type.rpartition(".")
-    _load(entry)
     kind = getattr(__import__(module, fromlist=[name]), name, None) if module == entry.module else None
     # Defined there, not merely imported there: a module may well have imported subprocess.Popen.
     if not (isinstance(kind, type) and issubclass(kind, HorizonEstimator) and kind.__module__ == module):
@@ -158,27 +158,22 @@ def trusted_type(pinned: PackagedModel) -> str:
     return pinned.type
 
 
-def check_code(pinned: PackagedModel) -> EntryPoint:
-    """The installed entry point of a pinned model, if its code is what was pinned. Nothing is imported for it.
-
-    Raises:
-        ModelError: the package is not installed, its code is another by now, or this process has imported another.
-    """
+def _load(pinned: PackagedModel) -> tuple[EntryPoint, Any]:
+    """The installed entry point of a pinned model and what it names, if its code is what was pinned."""
     entry = _installed(pinned)
     # Before it is imported: that would run it.
     found = code_sha256(entry)
     if found != pinned.code_sha256:
         raise ModelError(
             f"Expected the code of {pinned.distribution or entry.module} that the version was registered with (sha256"
-            f" {pinned.code_sha256 or 'not on record'}); {_distribution(entry)} has {found}. It was not opened.",
+            f" {pinned.code_sha256 or 'not on record'}); {distribution_of(entry)} has {found}. It was not opened.",
             remedy="Install that code again, or register the model anew with this one: `spotlab models register`.",
         )
-    if _imported(entry) not in (None, found):
-        raise ModelError(
-            f"The code of {_distribution(entry)} has changed since this process imported it. It was not opened.",
-            remedy="Start the process anew.",
-        )
-    return entry
+    loaded = load_entry(entry)
+    # Imported long ago, or changed a moment ago.
+    if imported_code(entry) != found:
+        raise changed_since(entry)
+    return entry, loaded
 
 
 def _installed(pinned: PackagedModel) -> EntryPoint:
@@ -189,60 +184,6 @@ def _installed(pinned: PackagedModel) -> EntryPoint:
         f"Expected an installed package with the entry point {pinned.name} = {pinned.value} in {GROUP}; there is none.",
         remedy="Install the package that the version was registered from.",
     )
-
-
-def _distribution(entry: EntryPoint) -> str:
-    return "an unnamed distribution" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
-
-
-def code_sha256(entry: EntryPoint) -> str:
-    """The hash of what an entry point's import runs: every file of its top-level package, or its one module.
-
-    Nothing is imported for it.
-
-    Raises:
-        ModelError: there is no such module, or not as files in one folder that can be read.
-    """
-    place = f"the package of {entry.name} = {entry.value}"
-    try:
-        spec = find_spec(_top(entry))
-        root = Path(str(spec.origin)) if spec is not None and spec.has_location else None
-        if root is None or not root.is_file():
-            raise ModelError(f"Expected {place} to be installed, with an __init__.py; there is none.", remedy=AS_FILES)
-        folder = root.parent if spec is not None and spec.submodule_search_locations else None
-        paths = [root] if folder is None else [path for path in folder.rglob("*") if path.parent.name != "__pycache__"]
-        if any(path.is_symlink() and path.is_dir() for path in paths):
-            raise ModelError(f"Expected {place} to hold no folder that is a link.", remedy=AS_FILES)
-        base = root.parent if folder is None else folder.parent
-        return sha256_of({path.relative_to(base).as_posix(): path.read_bytes() for path in paths if not path.is_dir()})
-    except (OSError, ValueError) as error:
-        raise ModelError(f"Expected {place} as files that can be read: {error}.", remedy=AS_FILES) from error
-
-
-def _top(entry: EntryPoint) -> str:
-    return entry.module.partition(".")[0]
-
-
-def _imported(entry: EntryPoint) -> str | None:
-    """The hash of the code as this process imported it; None if it has not."""
-    module = sys.modules.get(_top(entry))
-    return None if module is None else vars(module).get(IMPORTED)
-
-
-def _load(entry: EntryPoint) -> Any:
-    before = code_sha256(entry)
-    try:
-        loaded = entry.load()
-        # Said by the module itself: where it is imported anew, it is said anew.
-        vars(sys.modules[_top(entry)]).setdefault(IMPORTED, before)
-    except Exception as error:
-        raise ModelError(
-            f"The entry point {entry.name} = {entry.value} cannot be loaded: {type(error).__name__}.",
-            remedy="Mend the package; `spotlab --traceback models conform` shows where it fails.",
-        ) from error
-    if not callable(loaded):
-        raise ModelError(f"Expected {entry.value} to be a class or a function, got {type(loaded).__name__}.")
-    return loaded
 
 
 def _is_adapter(loaded: Any) -> bool:

@@ -17,9 +17,9 @@ from spotlab_pipelines.accounts.acting import check_rights
 from spotlab_pipelines.database.audit import record
 from spotlab_pipelines.database.engine import connect, database_errors
 from spotlab_pipelines.database.tables import ModelVersion
-from spotlab_pipelines.errors import IntegrityError, InvalidInput, ModelError, ModelTampered, ModelUnknown
+from spotlab_pipelines.errors import IntegrityError, InvalidInput, ModelTampered, ModelUnknown, PermanentError
 from spotlab_pipelines.inference.adapter import BaseModelAdapter
-from spotlab_pipelines.inference.artifacts import artifact_sha256, check_artifact, load_estimator
+from spotlab_pipelines.inference.artifacts import Opened, artifact_sha256, load_estimator, open_artifact
 from spotlab_pipelines.inference.card import Notes, facts_of, model_card
 from spotlab_pipelines.inference.conformance import require_conforming
 from spotlab_pipelines.inference.fitted_on import fingerprint_of, reference_of_training
@@ -98,15 +98,7 @@ class ModelRegistry:
     def open(self, row: ServingVersion) -> BaseModelAdapter:
         """The adapter of a row that was read just now; see `load_model`."""
         check_on_record(row)
-        opened = load_estimator(row.version, row.artifact_sha256, self.artifact_folder(row))
-        adapter = adapter_class(opened.package)(
-            version=row.version, feature_version=row.feature_spec, estimator=opened.estimator
-        )
-        if adapter.horizons_h != row.horizons_h:
-            raise IntegrityError(
-                f"{row.version} is registered for the horizons {row.horizons_h}; its model has {adapter.horizons_h}."
-            )
-        return adapter
+        return self._adapter(row, load_estimator(row.version, row.artifact_sha256, self.artifact_folder(row)))
 
     def artifact_folder(self, row: ServingVersion) -> Path:
         """Where the version's files are.
@@ -123,17 +115,21 @@ class ModelRegistry:
             )
         return folder
 
-    def fault(self, row: ServingVersion) -> ModelError | None:
-        """Why the version cannot be opened: its files or its package are not what was registered; None if they are."""
+    def fault(self, row: ServingVersion) -> PermanentError | None:
+        """Why the version cannot be opened, found by opening it, whatever is kept in memory; None if it can."""
         try:
-            check_artifact(row.version, row.artifact_sha256, self.artifact_folder(row))
-        except ModelError as error:
+            check_on_record(row)
+            self._adapter(row, open_artifact(row.version, row.artifact_sha256, self.artifact_folder(row)))
+        except PermanentError as error:
             return error
         return None
 
     def is_intact(self, row: ServingVersion) -> bool:
         """Whether the version's files are there and are the ones that were registered."""
-        return not isinstance(self.fault(row), ModelTampered)
+        try:
+            return artifact_sha256(self.artifact_folder(row)) == row.artifact_sha256
+        except ModelTampered:
+            return False
 
     def register(
         self,
@@ -275,6 +271,16 @@ class ModelRegistry:
             NotAllowed: the actor is a user who is no admin.
         """
         self._change(version, "retire_model", actor, to=("retired", "none"))
+
+    def _adapter(self, row: ServingVersion, opened: Opened) -> BaseModelAdapter:
+        adapter = adapter_class(opened.package)(
+            version=row.version, feature_version=row.feature_spec, estimator=opened.estimator
+        )
+        if adapter.horizons_h != row.horizons_h:
+            raise IntegrityError(
+                f"{row.version} is registered for the horizons {row.horizons_h}; its model has {adapter.horizons_h}."
+            )
+        return adapter
 
     def _change(
         self, version: str, action: str, actor: str | None, *, to: tuple[str, str], gate: PromotionGate | None = None

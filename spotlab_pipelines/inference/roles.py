@@ -5,8 +5,8 @@ Which steps there are is here, and that Postgres and MLflow show the same; who m
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,18 @@ from spotlab_pipelines.accounts.acting import acting
 from spotlab_pipelines.database.audit import record, record_alone
 from spotlab_pipelines.database.locks import lock
 from spotlab_pipelines.database.tables import AuditEntry, ModelVersion
-from spotlab_pipelines.errors import InvalidInput, ModelError, ModelUnknown
+from spotlab_pipelines.errors import (
+    FeatureError,
+    IntegrityError,
+    InvalidInput,
+    ModelError,
+    ModelUnknown,
+    PermanentError,
+)
 from spotlab_pipelines.inference.mlflow_models import show_role
 from spotlab_pipelines.inference.mlflow_store import mlflow_errors
 from spotlab_pipelines.inference.promotion import PromotionGate
-from spotlab_pipelines.inference.versions import ServingVersion, check_on_record, select_versions
+from spotlab_pipelines.inference.versions import ServingVersion, select_versions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient  # noqa: TID251
@@ -28,7 +35,7 @@ if TYPE_CHECKING:
 LISTED = "`spotlab models list` shows them all."
 FIRST_MODELS = "Run `spotlab models bootstrap`, which fits and registers the first versions."
 
-Fault = Callable[[ServingVersion], ModelError | None]
+Fault = Callable[[ServingVersion], PermanentError | None]
 """Why a version cannot be opened; None if it can."""
 
 
@@ -56,7 +63,8 @@ def change_role(
         ModelUnknown, ModelTampered, ModelError, InvalidInput: it is no step for this version. The refusal is on record.
     """
     try:
-        with acting(engine, action, actor=actor, subject=version) as connection:
+        # What MLflow shows is put back last of all, where the transaction does not end well either.
+        with ExitStack() as shown, acting(engine, action, actor=actor, subject=version) as connection:
             # One change of roles at a time: two promotions at once could leave MLflow behind.
             lock(connection, "models")
             before = {row.version: row for row in select_versions(connection)}
@@ -69,9 +77,9 @@ def change_role(
             record(connection, action, actor=actor, subject=version, sha256=sha256, before=was, after=now, **why)
             after = select_versions(connection, ModelVersion.version == version)[0]
             # Last, as MLflow has no part in the transaction: from here on only its end can fail.
-            _show(client, before, changed)
+            shown.enter_context(_shown(client, before, changed))
             return after
-    except (ModelError, InvalidInput) as error:
+    except (ModelError, InvalidInput, IntegrityError, FeatureError) as error:
         # In a transaction of its own: the other one has ended without a trace.
         record_alone(engine, action, actor=actor, subject=version, outcome="refused", reason=str(error))
         raise
@@ -104,8 +112,6 @@ def _check_step(row: ServingVersion | None, version: str, action: str, fault: Fa
     if row is None:
         raise ModelUnknown(f"Expected a registered version such as logistic/1, got {version!r}.", remedy=LISTED)
     champion = row.role == "champion"
-    if action != "retire_model":
-        check_on_record(row)
     if action == "retire_model":
         if row.status == "retired":
             raise InvalidInput(f"Expected a version to retire; {version} is retired already.", remedy=LISTED)
@@ -146,12 +152,16 @@ def _move(
     return changed
 
 
-def _show(client: MlflowClient, before: dict[str, ServingVersion], changed: dict[str, tuple[str, str]]) -> None:
-    """Let MLflow show the changes: all of them, or what was there."""
+@contextmanager
+def _shown(
+    client: MlflowClient, before: dict[str, ServingVersion], changed: dict[str, tuple[str, str]]
+) -> Iterator[None]:
+    """Let MLflow show the changes: all of them, or what was there if one fails or what is done meanwhile does."""
     try:
         for name, (status, role) in changed.items():
             with mlflow_errors():
                 show_role(client, before[name], status=status, role=role)
+        yield
     except BaseException:
         # The last first: within a family, taking an alias away would take it from whoever has it by then.
         for name, (status, role) in reversed(changed.items()):

@@ -17,9 +17,11 @@ import pytest
 import sqlalchemy as sa
 
 from spotlab_pipelines.errors import InvalidInput, ModelError, NotFound
+from spotlab_pipelines.inference import package_code
 from spotlab_pipelines.inference.artifacts import load_estimator
 from spotlab_pipelines.inference.conformance import probe
-from spotlab_pipelines.inference.packages import code_sha256, make_model, package_of, packaged_models, trusted_type
+from spotlab_pipelines.inference.package_code import code_sha256
+from spotlab_pipelines.inference.packages import adapter_class, make_model, package_of, packaged_models, trusted_type
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.settings import PROJECT_ROOT, Settings
 from spotlab_pipelines_tests.cli.conftest import Spotlab, spotlab, use
@@ -35,6 +37,8 @@ torn = "quiet_hours:Torn"
 """
 MORE_CODE = """
 from subprocess import Popen
+
+import quiet_tables
 
 from spotlab_pipelines.inference.adapter import BaseModelAdapter
 
@@ -71,6 +75,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ("--offline", "--no-deps", "--no-build-isolation", "--quiet", "--python", sys.executable)
     command = [sys.executable, "-m", "uv", "pip", "install", *options, "--target", str(site), str(package)]
     subprocess.run(command, check=True, capture_output=True, text=True)
+    # What it depends on is not pinned.
+    (site / "quiet_tables.py").write_text("")
     return site
 
 
@@ -84,7 +90,8 @@ def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def _forget() -> None:
     """As in a new process."""
-    sys.modules.pop("quiet_hours", None)
+    for name in ("quiet_hours", "quiet_tables"):
+        sys.modules.pop(name, None)
     importlib.invalidate_caches()
     load_estimator.cache_clear()
 
@@ -140,14 +147,21 @@ def test_a_package_is_found_asked_registered_and_served_while_it_is_installed(
     code.write_text(written)
     assert registry.load_model("quiet-hours/1")
 
+    (site / "quiet_tables.py").rename(site / "elsewhere.py")
+    _forget()
+    refused = spotlab("models", "approve", "halved/1")
+    assert (refused.code, "cannot be loaded: ModuleNotFoundError" in refused.err) == (1, True), refused.err
+    (site / "elsewhere.py").rename(site / "quiet_tables.py")
+
     monkeypatch.setattr(sys, "path", [each for each in sys.path if each != str(site)])
     _forget()
-    gone = "Expected an installed package with the entry point quiet-hours"
+    gone = "Expected an installed package with the entry point"
     with pytest.raises(ModelError, match=gone):
         registry.load_model("quiet-hours/1")
     assert registry.load_model("logistic/1")
-    refused = spotlab("models", "promote", "quiet-hours/1", "--override", "it looks good")
-    assert (refused.code, gone in refused.err) == (1, True), refused.err
+    for step in (("promote", "quiet-hours/1", "--override", "it looks good"), ("approve", "halved/1")):
+        refused = spotlab("models", *step)
+        assert (refused.code, gone in refused.err) == (1, True), refused.err
     told = spotlab("models", "show", "quiet-hours/1").out
     assert "they are the registered ones" in told
     assert f"problem         {gone}" in told
@@ -208,10 +222,33 @@ def test_a_process_that_imported_other_code_does_not_predict_by_it(site: Path, i
     try:
         assert package_of(estimator, "quiet-hours") == pinned, "what was imported is pinned"
         newer = replace(pinned, code_sha256=code_sha256(EntryPoint("any", pinned.value, "spotlab.models")))
-        with pytest.raises(ModelError, match="has changed since this process imported it"):
+        with pytest.raises(ModelError, match="may have changed since this process imported it"):
             trusted_type(newer)
+        with pytest.raises(ModelError, match="the version was registered with"):
+            adapter_class(pinned)
         _forget()
         assert trusted_type(newer) == newer.type
+    finally:
+        code.write_text(written)
+
+
+def test_code_that_somebody_else_imported_is_known_where_it_is_older_than_the_process(
+    installed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    importlib.import_module("quiet_hours")
+    with pytest.raises(ModelError, match="may have changed since this process imported it"):
+        make_model("quiet-hours")
+    monkeypatch.setattr(package_code, "CLOCKS_APART_S", -3600.0)
+    assert make_model("quiet-hours")
+
+
+def test_code_that_changes_while_it_is_imported_is_not_opened(site: Path, installed: None) -> None:
+    code = site / "quiet_hours.py"
+    written = code.read_text()
+    code.write_text(written + "\nfrom pathlib import Path\nPath(__file__).write_text('CHANGED = True')\n")
+    try:
+        with pytest.raises(ModelError, match="may have changed since this process imported it"):
+            make_model("quiet-hours")
     finally:
         code.write_text(written)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +19,11 @@ from sklearn.linear_model import LinearRegression
 from spotlab_pipelines.accounts.acting import actor_of
 from spotlab_pipelines.accounts.users import add_user
 from spotlab_pipelines.errors import InvalidInput, ModelTampered, ModelUnknown, NotProven, StoreUnavailable
+from spotlab_pipelines.inference import roles
 from spotlab_pipelines.inference.artifacts import artifact_sha256, load_estimator
 from spotlab_pipelines.inference.estimators import AdvisorRateModel
 from spotlab_pipelines.inference.mlflow_differences import mlflow_differences
+from spotlab_pipelines.inference.mlflow_models import show_role
 from spotlab_pipelines.inference.mlflow_store import mlflow_client
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.settings import Settings
@@ -277,4 +280,25 @@ def test_where_mlflow_fails_in_mid_promotion_it_shows_what_it_showed_before(
         registry.promote(second, override="a test")
     monkeypatch.undo()
     assert registry.find(second).role == "none"
+    assert mlflow_differences(settings, registry) == []
+
+
+def test_where_postgres_goes_before_a_promotion_is_kept_mlflow_shows_what_it_showed_before(
+    registry: ModelRegistry, settings: Settings, owner: sa.Engine, monkeypatch: pytest.MonkeyPatch
+):
+    champion, challenger = register_both(registry)
+
+    def show_and_lose(*arguments: Any, **named: str) -> None:
+        show_role(*arguments, **named)
+        with owner.begin() as connection:
+            connection.exec_driver_sql(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and state = 'idle in transaction' and pid <> pg_backend_pid()"
+            )
+
+    monkeypatch.setattr(roles, "show_role", show_and_lose)
+    with pytest.raises(StoreUnavailable):
+        registry.promote(challenger, override="a test")
+    monkeypatch.undo()
+    assert registry.serving()[0].version == champion
     assert mlflow_differences(settings, registry) == []
