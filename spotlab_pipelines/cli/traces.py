@@ -49,7 +49,7 @@ def outcomes_remove(
         versions, unknown = fitted_on(settings, ModelRegistry(engine, settings).versions(), name)
         typer.echo(f"Fitted on it: {', '.join(versions) or 'no version'}.", err=True)
         if unknown:
-            typer.echo(f"MLflow does not know of: {', '.join(unknown)}.", err=True)
+            typer.echo(f"Whether these were is not known: {', '.join(unknown)}.", err=True)
         if versions:
             typer.echo("They stay, but cannot be fitted again from it.", err=True)
         if not yes:

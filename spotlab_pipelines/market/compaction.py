@@ -104,7 +104,8 @@ def replace_files(
     """Put one merged file of rows in the place of some files of a partition; none if there are no rows.
 
     It is written and checked before anything is removed. Whoever else replaces or removes the same files at the same
-    time either finds the merged file, or has taken one of them before it was written: then it is taken back.
+    time either finds the merged file, or has taken one of them before it was written: then it is taken back. Only a
+    process that is killed in between cannot do that.
 
     Raises:
         FileNotFoundError: one of the files is gone. Nothing was changed.
@@ -113,16 +114,24 @@ def replace_files(
     if len(rows):
         newest = max(file.fetched_at for file in files)
         path = scrape_path(files[0].kind, files[0].region, newest, uuid4(), merged=True)
-        archive.write_file(path, write_table(rows, {}, DENSE, json_columns=sorted(json_columns)))
-        written = ScrapeFile.of(path)
-        if written is None or len(archive.read_scrape(written, ["fetched_at"])) != len(rows):
-            raise IntegrityError(f"Expected {len(rows)} rows in {archive.url}/{path}, which was just written.")
-        gone = set(files).difference(archive.scrape_files(files[0].kind, files[0].region, files[0].date))
-        if gone:
+        try:
+            archive.write_file(path, write_table(rows, {}, DENSE, json_columns=sorted(json_columns)))
+            _check_written(archive, path, files, len(rows))
+        # Whatever it is: the rows of a file that somebody has removed meanwhile must not be back.
+        except BaseException:
             archive.remove(path)
-            raise FileNotFoundError(f"{len(gone)} of {len(files)} files were taken while they were merged.")
+            raise
     for file in files:
         archive.remove(file.path)
+
+
+def _check_written(archive: Archive, path: str, files: Sequence[ScrapeFile], rows: int) -> None:
+    written = ScrapeFile.of(path)
+    if written is None or len(archive.read_scrape(written, ["fetched_at"])) != rows:
+        raise IntegrityError(f"Expected {rows} rows in {archive.url}/{path}, which was just written.")
+    gone = set(files).difference(archive.scrape_files(files[0].kind, files[0].region, files[0].date))
+    if gone:
+        raise FileNotFoundError(f"{len(gone)} of {len(files)} files were taken while they were merged.")
 
 
 def _facts_once(table: pa.Table, kind: str) -> np.ndarray:

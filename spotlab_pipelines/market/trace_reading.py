@@ -42,7 +42,8 @@ def read_trace(archive: Archive, name: str) -> pd.DataFrame:
 
     Raises:
         NotFound: there is no such trace.
-        IntegrityError: what is there is not what was imported: a removal or a writer was killed on its way.
+        IntegrityError: what is there is not what was imported: it is just being imported, or an import or a removal was
+            killed on its way.
     """
     check_trace(archive, name)
     stored = _read(archive, name).rename(columns={"observation": "kind"})
@@ -52,7 +53,7 @@ def read_trace(archive: Archive, name: str) -> pd.DataFrame:
         raise IntegrityError(
             f"Expected the trace {name} as it was imported; its {len(frame)} rows in the archive are not all of it, or"
             " more.",
-            remedy=f"`spotlab outcomes remove {name}`, then import it again.",
+            remedy=f"Unless it is just being imported: `spotlab outcomes remove {name}`, then import it again.",
         )
     frame = check_observations(frame.sort_values(list(OBSERVATION_COLUMNS), ignore_index=True), f"Trace {name}")
     return frame.assign(known_at=frame["observed_at"])

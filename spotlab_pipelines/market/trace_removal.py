@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from spotlab_pipelines.accounts.acting import acting
 from spotlab_pipelines.database.audit import record_alone
 from spotlab_pipelines.database.locks import lock
-from spotlab_pipelines.errors import StoreUnavailable
+from spotlab_pipelines.errors import SpotLabError, StoreUnavailable
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.compaction import replace_files
 from spotlab_pipelines.market.layout import POOL_TRACES, ScrapeFile
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 def remove_trace(engine: sa.Engine, archive: Archive, name: str, *, actor: str | None = None) -> list[ListedTrace]:
     """Remove all rows of a trace from the archive; what it was. Killed on the way, it is done again.
 
-    Other traces stay, those in the same files too. What is left of a trace until it is done again nobody reads
-    (trace_reading.py), and nobody else gets its name (traces.py).
+    Other traces stay, those in the same files too. It is on record before the first file goes, as none of them comes
+    back: killed on the way it stands there as done, though the trace is still listed. What is left of it until it is
+    done again nobody reads (trace_reading.py), and nobody else gets its name (traces.py).
 
     Args:
         actor: who removes it; None for the person at the command line.
@@ -42,14 +43,14 @@ def remove_trace(engine: sa.Engine, archive: Archive, name: str, *, actor: str |
         lock(connection, TRACES_LOCK)
         found = listed_traces(archive, name)
         contents = {"content_ids": [each.content_id for each in found], "rows": sum(each.rows for each in found)}
-        # On record before the first file goes, as none of them comes back.
         record_alone(engine, "remove_trace", actor=actor, subject=name, **contents)
         try:
             _remove_rows(archive, name)
         # Also what is not an Exception: a removal that is cancelled on the way is not done either.
         except BaseException as error:
             failed = {"outcome": "failed", "reason": f"{type(error).__name__}: {error}"}
-            record_alone(engine, "remove_trace", actor=actor, subject=name, **failed, **contents)
+            with suppress(SpotLabError):
+                record_alone(engine, "remove_trace", actor=actor, subject=name, **failed, **contents)
             raise
     return found
 

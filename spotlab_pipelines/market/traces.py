@@ -97,19 +97,23 @@ def import_trace(
     frame = told.drop_duplicates(ignore_index=True)
     found = trace_content(frame)
     details = {"file": path.name, "content_id": found, "rows": len(frame), "statement": _told(statement)}
-    stored = False
     # One import at a time: two of the same trace at once are one.
     with acting(engine, "import_trace", actor=actor, subject=name) as connection:
         lock(connection, TRACES_LOCK)
-        _check_name(connection, name, found)
-        if not _is_there(archive, name, found):
+        before = _on_record(connection)
+        stored = not _is_there(archive, name, found)
+        if stored and (name, found) not in before:
+            # Versions learned from a removed trace by its name.
+            _refuse_another(before, name, found, "was")
+        if stored:
             with recorded(engine, POOL_TRACES) as scrape:
                 scrape.provenance = {"trace": name, **details}
                 rows = frame.drop(columns="source").rename(columns={"kind": "observation"})
                 identity = {column: text([value]).repeat(len(rows)) for column, value in _named(name, found)}
                 scrape.keep(archive, rows.assign(**identity))
-                put_on_record(connection, "import_trace", actor=actor, subject=name, **details)
-            stored = True
+        # Also if an import was killed before it was on record, or the archive came from elsewhere.
+        if stored or (name, found) not in before:
+            put_on_record(connection, "import_trace", actor=actor, subject=name, **details)
     return TraceReport(
         name=name,
         content_id=found,
@@ -140,19 +144,16 @@ def _is_there(archive: Archive, name: str, found: str) -> bool:
     return True
 
 
-def _check_name(connection: sa.Connection, name: str, found: str) -> None:
-    """Refuse a name that a removed trace had, and a removed trace under another name: versions learned from it by name.
-
-    Raises:
-        InvalidInput: it is one of these.
-    """
-    content = AuditEntry.details["content_id"].astext
-    query = sa.select(AuditEntry.subject, content).where(
-        AuditEntry.action == "import_trace",
-        AuditEntry.outcome == "done",
-        (AuditEntry.subject == name) | (content == found),
+def _on_record(connection: sa.Connection) -> set[tuple[str, str]]:
+    """Every trace that was ever imported or removed here: its name and its content."""
+    query = sa.select(AuditEntry.subject, AuditEntry.details).where(
+        AuditEntry.action.in_(("import_trace", "remove_trace")), AuditEntry.outcome == "done"
     )
-    _refuse_another(connection.execute(query).tuples(), name, found, "was")
+    return {
+        (str(name), content)
+        for name, details in connection.execute(query).tuples()
+        for content in details.get("content_ids", [details.get("content_id")])
+    }
 
 
 def _refuse_another(traces: Iterable[tuple[Any, Any]], name: str, found: str, there: str) -> None:

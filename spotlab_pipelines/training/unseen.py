@@ -42,9 +42,10 @@ def learned_from(settings: Settings, rows: Sequence[ServingVersion]) -> dict[str
 
 
 def fitted_on(settings: Settings, rows: Sequence[ServingVersion], trace: str) -> tuple[list[str], list[str]]:
-    """The versions that learned from a trace, or were made of one that did, and those of which MLflow does not know.
+    """The versions that learned from a trace, or were made of one that did, and those of which that is not known.
 
-    Both in the order of `rows`, which are all versions.
+    Not known is what a package's model learned from, and what MLflow has lost. Both are in the order of `rows`, all
+    versions.
 
     Raises:
         StoreUnavailable: MLflow's database does not answer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,9 +15,10 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from spotlab_pipelines.errors import IntegrityError, InvalidInput, NotFound, SourceMalformed
+from spotlab_pipelines.errors import IntegrityError, InvalidInput, NotFound, SourceMalformed, StoreUnavailable
 from spotlab_pipelines.features.history import PoolHistory
 from spotlab_pipelines.features.past import Past
+from spotlab_pipelines.market import compaction, traces
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.market.compaction import compact_archive, replace_files
 from spotlab_pipelines.market.frames import OBSERVATION_COLUMNS
@@ -365,6 +367,44 @@ def test_a_removed_trace_is_gone_on_record_and_others_stay_even_in_the_same_file
     assert import_trace(engine, archive, path, "probes", STATEMENT).stored, "it may come again"
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_an_import_that_was_killed_before_it_was_on_record_has_its_name_all_the_same(
+    engine: sa.Engine, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    path = probes_file(tmp_path)
+    monkeypatch.setattr(traces, "put_on_record", killed)
+    with pytest.raises(KeyboardInterrupt):
+        import_trace(engine, archive, path, "probes", STATEMENT)
+    monkeypatch.undo()
+    assert audit_rows(engine, "import_trace") == []
+    if again:
+        assert not import_trace(engine, archive, path, "probes", STATEMENT).stored
+        assert len(audit_rows(engine, "import_trace")) == 1
+    remove_trace(engine, archive, "probes")
+    with pytest.raises(InvalidInput, match=r"another one.*, was"):
+        import_trace(engine, archive, probes_file(tmp_path, probes(8), "b.parquet"), "probes", STATEMENT)
+
+
+def test_a_trace_that_had_two_names_once_keeps_both(
+    engine: sa.Engine, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = probes_file(tmp_path)
+    import_trace(engine, archive, path, "probes", STATEMENT)
+    remove_trace(engine, archive, "probes")
+    with monkeypatch.context() as earlier:
+        # When names were not kept.
+        earlier.setattr(traces, "_refuse_another", lambda *_: None)
+        import_trace(engine, archive, path, "y", STATEMENT)
+    assert not import_trace(engine, archive, path, "y", STATEMENT).stored
+    with pytest.raises(InvalidInput, match=r"named 'y', is"):
+        import_trace(engine, archive, path, "probes", STATEMENT)
+    remove_trace(engine, archive, "y")
+    assert import_trace(engine, archive, path, "probes", STATEMENT).stored
+
+
 class Dying(Archive):
     """Its process is killed once it has removed a file."""
 
@@ -393,6 +433,11 @@ def test_what_a_killed_removal_left_is_on_record_and_taken_for_no_trace(
     assert len(read_trace(archive, "probes")) == len(frame.drop_duplicates())
 
 
+def lost(*_: object) -> None:
+    """A store that is not there any more."""
+    raise StoreUnavailable("lost")
+
+
 class Overtaken(Archive):
     """Before its process writes a file, another one does its work."""
 
@@ -404,14 +449,18 @@ class Overtaken(Archive):
         super().write_file(path, data)
 
 
+@pytest.mark.parametrize("breaks", [False, True])
 def test_a_compaction_that_has_read_a_trace_does_not_bring_it_back(
-    engine: sa.Engine, archive: Archive, tmp_path: Path
+    engine: sa.Engine, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, breaks: bool
 ) -> None:
     for name, count in (("probes", 6), ("more", 7)):
         import_trace(engine, archive, probes_file(tmp_path, probes(count)), name, STATEMENT)
     overtaken = Overtaken(archive.url)
     overtaken.work = lambda: remove_trace(engine, archive, "probes")
-    compact_archive(overtaken, settle=timedelta(0), now=datetime.now(UTC) + timedelta(hours=1))
+    if breaks:
+        monkeypatch.setattr(compaction, "_check_written", lost)
+    with pytest.raises(StoreUnavailable) if breaks else nullcontext():
+        compact_archive(overtaken, settle=timedelta(0), now=datetime.now(UTC) + timedelta(hours=1))
     assert list(list_traces(archive)["trace"]) == ["more"]
     assert len(read_trace(archive, "more")) == 14
 
