@@ -12,7 +12,8 @@ Few rows drift by chance. Without any drift, PSI would be (bins − 1) (1/rows +
 2018, "Statistical properties of the population stability index") were its shares not smoothed; as they are, 1/rows is
 rows / (rows + bins / 2)² on either side. That is given as `psi_by_chance`. In 99 of 100 comparisons KS stays below
 √(ln(200)/2) √(1/rows + 1/reference rows) (Smirnov 1948), `ks_by_chance`. So few rows tell nothing at all: not even all
-of them in one bin would exceed chance. `psi_most` and `ks_most` are what that would give.
+of them in one bin would exceed chance. `psi_most` and `ks_most` are what that would give, were they worth as many
+independent rows as they are now.
 
 Rows that go together, such as the pools of a family in a region, are not so many observations: they are counted as
 rows / (1 + (m − 1) ρ), `rows_effective`, with m the mean size of a row's group and ρ the intraclass correlation of the
