@@ -6,7 +6,7 @@ A name is an advisory lock of a session of its own, so any machine can ask. How 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import sqlalchemy as sa
 
@@ -28,7 +28,9 @@ def held(engine: sa.Engine, name: str) -> Iterator[None]:
             connection.commit()
         yield
     finally:
-        # Closed, not given back: the lock ends with its session, and Postgres may be gone by now.
+        # Postgres takes a moment to end a session, and may be gone by now: then the lock is too.
+        with suppress(sa.exc.SQLAlchemyError):
+            connection.execute(sa.select(sa.func.pg_advisory_unlock(_key(name))))
         connection.invalidate()
         connection.close()
 

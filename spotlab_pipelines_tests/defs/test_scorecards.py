@@ -31,7 +31,7 @@ def test_a_verdict_to_act_upon_warns_and_says_why() -> None:
     none = replace(HELD, verdict="insufficient data", why="No prediction of both has an outcome yet.", predictions=0)
     assert verdict_check([none], {"b/1": 1}).description == (
         "b/1 against a/1: insufficient data. No prediction of both has an outcome yet. Those of past windows do not"
-        " count: they show, but promote nobody."
+        " count."
     )
     assert str(verdict_check([none], {"b/1": 0, "c/1": 1}).description).endswith("has an outcome yet.")
     promoted = verdict_check(

@@ -104,7 +104,7 @@ def test_tags_sort_as_numbers() -> None:
 
 def test_a_verdict_without_predictions_speaks_of_past_windows_where_the_scorecard_has_any() -> None:
     verdict = Judged("a/1", "logistic/1", None, False, "insufficient data", "None yet.", 1, 0, 0, 0, *[None] * 4)
-    ending = " Those of past windows do not count: they show, but promote nobody."
+    ending = " Those of past windows do not count."
     past = description(page(verdict=verdict))
     assert past.endswith(f"**Verdict** against a/1: insufficient data. None yet.{ending}")
     live = page().rows.assign(retrospective=False)
