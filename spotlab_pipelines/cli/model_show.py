@@ -73,13 +73,9 @@ def _facts(report: VersionReport, days: int) -> Iterator[tuple[str, str]]:
     if row.role == "champion":
         yield "verdict", "none, as it is the champion"
     else:
-        verdict = report.verdict
-        yield (
-            "verdict",
-            "none yet"
-            if verdict is None
-            else f"of {verdict.day}, {verdict_text(verdict, past=card.retrospective if card else 0)}",
-        )
+        verdict, past = report.verdict, card.retrospective if card else 0
+        none = "none on record yet" + (": predictions of past windows do not count" if past else "")
+        yield "verdict", none if verdict is None else f"of {verdict.day}, {verdict_text(verdict, past=past)}"
     for name, address in report.pages.items():
         yield f"MLflow {name}", address
 

@@ -52,8 +52,7 @@ def models_list(as_json: Json = False) -> None:
         except StoreUnavailable as error:
             # What may be served is known without it.
             notes = [f"What MLflow shows is not known: {error}"]
-        altered = [row.version for row in versions if row.status != "retired" and not registry.is_intact(row)]
-        notes += [f"The files of {version} are not the registered ones; they are not opened." for version in altered]
+        notes += registry.faults()
     rows = [vars(version) | {"learned_from": learned.get(version.version)} for version in versions]
     if not as_json:
         rows = [_shown(row) for row in rows]

@@ -55,14 +55,24 @@ MONEY = {
     "regret_per_instance_day_usd": "the same per instance-day",
     "regret_known": "share of decisions for which it is known",
 }
-MONEY_GROUPED = (
-    *("decisions", "instance_days", "switches", "churn", "followed", "savings_realised_usd"),
-    *("savings_hypothetical_usd", "avoided", "regret_usd", "regret_known"),
-)
 GROUPED = (
     *("group", "predictions", "n", "events", "base_rate", "brier_skill", "brier_skill_low", "brier_skill_high"),
     *("roc_auc", "ece"),
 )
+MONEY_GROUPED = (
+    *("decisions", "instance_days", "switches", "churn", "followed", "savings_realised_usd"),
+    *("savings_hypothetical_usd", "avoided", "regret_usd", "regret_known"),
+)
+SHORT = {
+    "brier_skill_low": "low",
+    "brier_skill_high": "high",
+    "instance_days": "days",
+    "savings_realised_usd": "realised",
+    "savings_hypothetical_usd": "hypothetical",
+    "regret_usd": "regret",
+    "regret_known": "known",
+}
+"""The headings of figures in a table with a row a group, which has to fit a terminal."""
 
 
 def models_scorecard(
@@ -104,14 +114,17 @@ def models_scorecard(
         print_json({"scorecards": [full_scorecard(card) for card in cards], "decisions": decisions})
         return
     if by is not None:
-        print_rows([{name: card.row()[name] for name in GROUPED} for card in cards], as_json=False, empty="")
+        print_rows([_grouped(card.row(), GROUPED) for card in cards], as_json=False, empty="")
+        print("low and high are the ends of the 95 % interval of brier_skill, empty where too little is known.")
     else:
-        print_figures([(card.version, card.row()) for card in cards], FIGURES)
+        print_figures([(card.version, _finite(card.row())) for card in cards], FIGURES)
         _print_reliability(cards)
-    if told:
-        print("What its decisions were worth, in USD:")
+    if not told:
+        print("What its decisions were worth is not known yet.")
+        return
+    print("What its decisions were worth, in USD:")
     if by is not None:
-        rows = [{"group": name} | {each: value.get(each) for each in MONEY_GROUPED} for name, value in told.items()]
+        rows = [{"group": name} | _grouped(value, MONEY_GROUPED) for name, value in told.items()]
         print_rows(rows, as_json=False, empty="")
     else:
         print_figures(list(told.items()), MONEY)
@@ -159,7 +172,7 @@ def models_compare(
     if as_json:
         print_json(_comparison(found))
         return
-    print_figures([(card.version, card.row()) for card in (found.first, found.second)], FIGURES)
+    print_figures([(card.version, _finite(card.row())) for card in (found.first, found.second)], FIGURES)
     _print_reliability([found.first, found.second])
     if found.verdict.brier is None:
         print("The difference is not shown, as too little is known to tell it from chance.")
@@ -184,7 +197,7 @@ def full_scorecard(card: VersionScorecard) -> dict[str, Any]:
     from spotlab_pipelines.terminal import records
 
     tables = {} if card.card is None else {"bins": records(card.card.bins), "thresholds": records(card.card.thresholds)}
-    return {name: finite(value) for name, value in card.row().items()} | tables
+    return _finite(card.row()) | tables
 
 
 def _live(found: Comparison) -> int:
@@ -223,8 +236,18 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
     return vars(verdict) | differences
 
 
+def _finite(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: finite(value) for name, value in figures.items()}
+
+
+def _grouped(figures: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Some figures under short headings, with as many digits as fit a terminal."""
+    found = {SHORT.get(name, name): finite(figures.get(name)) for name in names}
+    return {heading: round(value, 4) if isinstance(value, float) else value for heading, value in found.items()}
+
+
 def finite(value: Any) -> Any:
-    """JSON has no infinity: an end of an interval that is not shown is null."""
+    """An end of an interval that is not known is infinite: nothing in a table, null in JSON, which has no infinity."""
     return None if isinstance(value, float) and value in (float("inf"), float("-inf")) else value
 
 

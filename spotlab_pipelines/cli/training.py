@@ -149,7 +149,7 @@ def models_backtest(
     if as_json:
         print_rows(rows, as_json=True, empty="")
     else:
-        _print_backtest(rows, versions[1:])
+        _print_backtest(rows, tuple(versions))
     _say(f"in MLflow: {show_backtest(settings, found)}")
 
 
@@ -208,11 +208,11 @@ def fit_rows(metrics: dict[str, float]) -> list[dict[str, Any]]:
     return found
 
 
-def _print_backtest(rows: list[dict[str, Any]], others: list[str]) -> None:
+def _print_backtest(rows: list[dict[str, Any]], versions: tuple[str, ...]) -> None:
     """A table for each horizon, whose rows are the same for all forecasters; it fits a terminal.
 
     Args:
-        others: the versions but the first, each of which a line sets apart from it.
+        versions: a line sets each but the first apart from it, and each that recalibration makes of one.
     """
     for horizon, group in groupby(rows, key=itemgetter("horizon_h")):
         found = list(group)
@@ -224,12 +224,13 @@ def _print_backtest(rows: list[dict[str, Any]], others: list[str]) -> None:
             as_json=False,
             empty="",
         )
-        for row in found:
-            if row["forecaster"] in others:
-                low, high = row["brier_gain_low"], row["brier_gain_high"]
-                sure = "too little to say how sure" if low is None else f"95 %: {low:+.5f} to {high:+.5f}"
-                print(f"{row['forecaster']} against {found[0]['forecaster']}: Brier score lower by", end=" ")
-                print(f"{row['brier_gain']:+.5f} ({sure}); above 0 is better")
+        others = [row for row in found[1:] if row["forecaster"].startswith(versions)]
+        if others:
+            print(f"By how much the Brier score is below that of {found[0]['forecaster']}; above 0 is better:")
+        for row in others:
+            low, high = row["brier_gain_low"], row["brier_gain_high"]
+            sure = "too little to say how sure" if low is None else f"95 %: {low:+.5f} to {high:+.5f}"
+            print(f"  {row['forecaster']} {row['brier_gain']:+.5f} ({sure})")
 
 
 def _utc(moment: datetime | None) -> datetime | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 
 from spotlab_pipelines.database.engine import database_errors
 
@@ -29,7 +30,7 @@ def held(engine: sa.Engine, name: str) -> Iterator[None]:
         yield
     finally:
         # Postgres takes a moment to end a session, and may be gone by now: then the lock is too.
-        with suppress(sa.exc.SQLAlchemyError):
+        with suppress(SQLAlchemyError):
             connection.execute(sa.select(sa.func.pg_advisory_unlock(_key(name))))
         connection.invalidate()
         connection.close()

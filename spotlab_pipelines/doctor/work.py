@@ -1,4 +1,4 @@
-"""What the doctor looks at of the work itself: evaluations nothing works on, models MLflow shows otherwise."""
+"""What the doctor looks at of the work itself: evaluations nothing works on, models that are broken or out of step."""
 
 from __future__ import annotations
 
@@ -42,14 +42,21 @@ def evaluations(settings: Settings) -> str:
 
 
 def models(settings: Settings) -> str:
-    """Whether MLflow shows what is served."""
+    """Whether what may be served can be opened, and whether MLflow shows the same."""
     from spotlab_pipelines.database.engine import connect
     from spotlab_pipelines.inference.mlflow_differences import REMEDY, mlflow_differences
     from spotlab_pipelines.inference.registry import ModelRegistry
 
     registry = ModelRegistry(connect(settings), settings)
+    broken = registry.faults()
+    if broken:
+        raise Doubt(_some(broken), "Each fails alone, the champion for all; `spotlab models show` tells more of one.")
     found = mlflow_differences(settings, registry)
-    if not found:
-        return f"{len(registry.versions())} versions, MLflow shows the same"
-    more = [f"{len(found) - SHOWN_MAX} more."] if len(found) > SHOWN_MAX else []
-    raise Doubt(" ".join(found[:SHOWN_MAX] + more), REMEDY)
+    if found:
+        raise Doubt(_some(found), REMEDY)
+    return f"{len(registry.versions())} versions, none broken, MLflow shows the same"
+
+
+def _some(sentences: list[str]) -> str:
+    more = [f"{len(sentences) - SHOWN_MAX} more."] if len(sentences) > SHOWN_MAX else []
+    return " ".join(sentences[:SHOWN_MAX] + more)

@@ -60,8 +60,9 @@ class VersionScorecard:
     def row(self) -> dict[str, Any]:
         """The figures in one flat row; what does not exist is None."""
         head = {name: value for name, value in vars(self).items() if name not in ("card", "skill")}
-        counts = {} if self.card is None else {"n": self.card.n, "events": self.card.events}
-        figures = {} if self.card is None else self.card.metrics() | counts
+        figures = {"n": 0, "events": 0}
+        if self.card is not None:
+            figures = self.card.metrics() | {"n": self.card.n, "events": self.card.events}
         names = [name for name in Scorecard.__dataclass_fields__ if name not in ("bins", "thresholds")]
         low, high = (None, None) if self.skill is None else (self.skill.low, self.skill.high)
         return head | {name: figures.get(name) for name in names} | {"brier_skill_low": low, "brier_skill_high": high}

@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 
 from spotlab_pipelines.errors import ModelTampered
 from spotlab_pipelines.inference.hashing import sha256_of
-from spotlab_pipelines.inference.packages import PackagedModel, trusted_type
+from spotlab_pipelines.inference.packages import SHOWN, PackagedModel, trusted_type
 
 if TYPE_CHECKING:
     from spotlab_pipelines.inference.estimators import HorizonEstimator
@@ -66,8 +66,8 @@ def open_artifact(version: str, sha256: str, folder: Path) -> Opened:
     found = sha256_of(files)
     if found != sha256:
         raise ModelTampered(
-            f"The files of {version} are not the registered ones: expected sha256 {sha256}, found {found}. They were"
-            " not opened.",
+            f"The files of {version} are not the registered ones: expected sha256 {sha256[:SHOWN]}, found"
+            f" {found[:SHOWN]}. They were not opened.",
             remedy="Restore the files, or register the model anew.",
         )
     package = PackagedModel.of_files(files)

@@ -32,6 +32,8 @@ GROUP = "spotlab.models"
 PACKAGE_FILE = "package.json"
 """Of an artifact whose model is of another package: which entry point it came by, and its class."""
 OURS = "spotlab_pipelines."
+SHOWN = 12
+"""Digits of a hash that tell people enough: an error is one line."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,8 @@ def _load(pinned: PackagedModel) -> tuple[EntryPoint, Any]:
     if found != pinned.code_sha256:
         raise ModelError(
             f"Expected the code of {pinned.distribution or entry.module} that the version was registered with (sha256"
-            f" {pinned.code_sha256 or 'not on record'}); {distribution_of(entry)} has {found}. It was not opened.",
+            f" {pinned.code_sha256[:SHOWN] or 'not on record'}); {distribution_of(entry)} has {found[:SHOWN]}. It was"
+            " not opened.",
             remedy="Install that code again, or register the model anew with this one: `spotlab models register`.",
         )
     loaded = load_entry(entry)

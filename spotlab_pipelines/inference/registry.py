@@ -124,6 +124,11 @@ class ModelRegistry:
             return error
         return None
 
+    def faults(self) -> list[str]:
+        """A sentence for each version that is not retired and cannot be opened, in the order of `versions`."""
+        found = {row.version: self.fault(row) for row in self.versions() if row.status != "retired"}
+        return [f"{version} cannot be opened. {fault}" for version, fault in found.items() if fault is not None]
+
     def is_intact(self, row: ServingVersion) -> bool:
         """Whether the version's files are there and are the ones that were registered."""
         try:

@@ -36,7 +36,7 @@ def test_a_version_is_shown_with_its_way_its_files_its_fit_and_its_pages(
     assert (told["feature spec"], told["sha256"]) == ("v1, at 1, 6, 12 h", row.artifact_sha256)
     assert told["files"] == f"{row.artifact_uri}; they are the registered ones"
     assert (told["learned from"], told["fingerprint"]) == ("not known", "none")
-    assert (told["scorecard"], told["verdict"]) == ("no prediction in the last 30 days", "none yet")
+    assert (told["scorecard"], told["verdict"]) == ("no prediction in the last 30 days", "none on record yet")
     assert "problem" not in told
     experiment = mlflow_client(settings).get_run(row.mlflow_run_id).info.experiment_id
     for name, page in {

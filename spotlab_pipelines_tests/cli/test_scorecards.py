@@ -50,7 +50,10 @@ def test_what_decisions_were_worth_adds_up_over_groups(spotlab: Spotlab, first_d
     assert set(parts["decisions"]) == {card["group"] for card in parts["scorecards"]}
     for figure in ("decisions", "instance_days", "switches", "savings_hypothetical_usd", "avoided"):
         assert sum(each[figure] for each in parts["decisions"].values()) == pytest.approx(whole[figure])
-    assert "regret_known" in spotlab("models", "scorecard", CHALLENGER, "--by", by).out
+    told = spotlab("models", "scorecard", CHALLENGER, "--by", by).out
+    assert "hypothetical ┃ avoided ┃ regret ┃ known" in told
+    assert "inf" not in told
+    assert max(map(len, told.splitlines())) <= 120
 
 
 def test_one_account_is_judged_by_its_own_decisions(spotlab: Spotlab, first_day: date) -> None:

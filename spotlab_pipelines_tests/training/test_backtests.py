@@ -70,9 +70,10 @@ def test_several_versions_are_judged_on_the_same_rows_and_lie_side_by_side_in_ml
     again = [client.get_run(each.info.run_id).inputs for each in client.search_runs([experiment.experiment_id])]
     digests = [each.dataset.digest for inputs in again if inputs for each in inputs.dataset_inputs]
     assert digests == [dataset.dataset.digest] * 4, "the same rows, the same data set"
-    assert f"time-in-state/1 against base-rate/1: Brier score lower by {second['brier_gain']:+.5f} (95 %: " in told.out
+    assert f"  time-in-state/1 {second['brier_gain']:+.5f} (95 %: " in told.out
     assert max(map(len, told.out.splitlines())) <= 120
-    assert told.out.count(" against ") == 3
+    assert told.out.count("is below that of base-rate/1; above 0 is better:") == 3
+    assert told.out.count("\n  base-rate/1, recalibrated daily ") == 3
     twice = laboratory(*COMMAND, "base-rate/1")
     assert (twice.code, "Expected different versions" in twice.err) == (1, True)
     assert len(client.search_runs([experiment.experiment_id])) == 4
