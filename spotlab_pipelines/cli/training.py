@@ -196,12 +196,15 @@ def _print_trained(trained: TrainedModel, *, as_json: bool) -> None:
 
 
 def fit_rows(metrics: dict[str, float]) -> list[dict[str, Any]]:
-    """How a fit did, a row for each horizon and way of judging of which something is known."""
+    """How a fit did, a row for each horizon and way of judging of which something is known.
+
+    Before recalibration it is judged on the rows of out of fold.
+    """
     from spotlab_pipelines.settings import HORIZONS_H
 
     found = []
     for horizon in HORIZONS_H:
-        for kind, prefix in (("out of fold", ""), ("walking forward", "walk_forward_")):
+        for kind, prefix in (("before", "before_"), ("out of fold", ""), ("walking forward", "walk_forward_")):
             figures = {name: metrics.get(f"{prefix}{name}_{horizon}h") for name in FIGURES}
             if any(figure is not None for figure in figures.values()):
                 found.append({"within": f"{horizon} h", "judged": kind, **_rounded(figures)})

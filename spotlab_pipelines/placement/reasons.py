@@ -71,10 +71,8 @@ def _fallback(case: Case, limits: dict[str, str]) -> str:
 def _best_of(case: Case) -> str:
     if not case.best:
         return "No other safe pool fits"
-    share = f"{100 * abs(case.gain):.1f}"
-    saved = f"{share} % of the on-demand price"
+    saved = f"{100 * abs(case.gain):.1f} % of the on-demand price"
     would = f"would save {saved}" if case.gain > 0 else f"would cost {saved} more"
-    would = "would cost the same" if share == "0.0" else would
     return f"{case.best}, the best of {case.candidates} candidates, {would}"
 
 

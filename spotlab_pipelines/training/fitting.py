@@ -102,12 +102,15 @@ class Fitted:
         blocked: (n, n_horizons) what models of other days and pools said, through maps of other days; NaN where none.
             Which candidate it is was chosen on all of these.
         walked: (n, n_horizons) what the model of the days before said; NaN where there were none.
+        before: (n, n_horizons) where `blocked` says something, what the version said that is recalibrated here; None
+            where a version is fitted.
     """
 
     model: CalibratedModel
     params: dict[str, Any]
     blocked: np.ndarray
     walked: np.ndarray
+    before: np.ndarray | None = None
 
 
 def fit_family(

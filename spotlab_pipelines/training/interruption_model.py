@@ -30,7 +30,7 @@ METRICS = {"auc": "roc_auc", "pr_auc": "pr_auc", "log_loss": "log_loss", "brier"
 METRICS |= {"brier_skill": "brier_skill", "ece": "ece", "n": "n", "events": "events", "base_rate": "base_rate"}
 FOLDER = "validation"
 """Of a run's artifacts: what the fit's predictions of examples that it had not seen were worth."""
-BLOCKED, WALKED = "", "walk_forward_"
+BLOCKED, WALKED, BEFORE = "", "walk_forward_", "before_"
 HOW = {"out_of_fold": "out of fold", "walk_forward": "walking forward"}
 """How the predictions that a fit is judged by were made: of other days and pools, of the days before."""
 
@@ -41,7 +41,8 @@ class TrainedModel:
 
     Attributes:
         fit_sha256: the hash of its arrays and parameters: the same examples give the same.
-        metrics: as logged: <metric>_<H>h out of fold, walk_forward_<metric>_<H>h of models of the days before.
+        metrics: as logged: <metric>_<H>h out of fold, walk_forward_<metric>_<H>h of models of the days before, and of a
+            recalibrated version before_<metric>_<H>h: what it was made of, on the rows of the first.
     """
 
     version: str
@@ -127,9 +128,11 @@ def register_fit(
 
 
 def fit_metrics(fitted: Fitted, examples: Examples) -> dict[str, float]:
-    """Every figure of a fit that exists, by name: out of fold, and walking forward."""
+    """Every figure of a fit that exists, by name: out of fold, walking forward, and of what it was made of."""
     found: dict[str, float] = {}
-    for prefix, told in ((BLOCKED, fitted.blocked), (WALKED, fitted.walked)):
+    for prefix, told in ((BLOCKED, fitted.blocked), (WALKED, fitted.walked), (BEFORE, fitted.before)):
+        if told is None:
+            continue
         for column, horizon in enumerate(examples.horizons_h):
             card = _card(examples, told, column)
             if card is not None:

@@ -88,11 +88,13 @@ def recalibrate(model: CalibratedModel, examples: Examples) -> Fitted:
         f"recalibration_{horizon}h": " ".join([curve[0], *(f"{number:.6g}" for number in curve[1])])
         for horizon, curve in zip(examples.horizons_h, curves, strict=True)
     }
-    blocked = blocked_folds(examples.places, embargo_h=max(examples.horizons_h), groups=1)
+    folds = blocked_folds(examples.places, embargo_h=max(examples.horizons_h), groups=1)
+    blocked = _told(said, examples, ((fold, examples.take(fold.train)) for fold in folds))
     return Fitted(
         model=model.through(curves),
         params=params,
-        blocked=_told(said, examples, ((fold, examples.take(fold.train)) for fold in blocked)),
+        blocked=blocked,
+        before=np.where(np.isnan(blocked), np.nan, said),
         walked=_told(said, examples, ((fold, _before(examples, fold)) for fold in walk_forward_folds(examples.places))),
     )
 

@@ -43,6 +43,16 @@ def test_a_scorecard_tells_figures_reliability_and_money(spotlab: Spotlab, first
     assert "no 'none/1'" in spotlab("models", "scorecard", "none/1").err
 
 
+def test_predictions_whose_outcomes_nobody_knows_yet_are_told_as_such(spotlab: Spotlab, owner: sa.Engine) -> None:
+    register(owner)
+    write_days(owner, 1, first=datetime.now(UTC).date() - timedelta(days=1), resolved=False)
+    told = spotlab("models", "scorecard", CHALLENGER)
+    assert told.code == 0, told.err
+    cells = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in told.out.splitlines() if "│" in line}
+    assert (cells["predictions"], cells["pending"], cells["n"], cells["events"]) == ("60", "60", "0", "0")
+    assert told.out.endswith("What its decisions were worth is not known yet.\n")
+
+
 @pytest.mark.parametrize("by", ["account", "environment", "region", "family"])
 def test_what_decisions_were_worth_adds_up_over_groups(spotlab: Spotlab, first_day: date, by: str) -> None:
     whole = spotlab("models", "scorecard", CHALLENGER, "--horizon", "1", "--json").json["decisions"]

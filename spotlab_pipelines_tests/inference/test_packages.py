@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from spotlab_pipelines.doctor import work
+from spotlab_pipelines.doctor.findings import Doubt
 from spotlab_pipelines.errors import InvalidInput, ModelError, NotFound
 from spotlab_pipelines.inference import package_code
 from spotlab_pipelines.inference.artifacts import load_estimator
@@ -162,6 +164,12 @@ def test_a_package_is_found_asked_registered_and_served_while_it_is_installed(
     for step in (("promote", "quiet-hours/1", "--override", "it looks good"), ("approve", "halved/1")):
         refused = spotlab("models", *step)
         assert (refused.code, gone in refused.err) == (1, True), refused.err
+    listed = spotlab("models", "list")
+    for version in ("quiet-hours/1", "halved/1", "made/1"):
+        assert f"note: {version} cannot be opened. {gone}" in listed.err
+    assert "logistic/1 cannot" not in listed.err
+    with pytest.raises(Doubt, match=rf"quiet-hours/1 cannot be opened\. {gone}"):
+        work.models(settings)
     told = spotlab("models", "show", "quiet-hours/1").out
     assert "they are the registered ones" in told
     assert f"problem         {gone}" in told

@@ -130,6 +130,10 @@ def test_a_version_is_recalibrated_on_a_short_prefix_and_becomes_a_candidate(
     mine, theirs = (registry.open(each).predict_batch(data, "v2-history") for each in (row, base))
     known = data["interrupted_1h"].notna().to_numpy()
     rate = data["interrupted_1h"][known].mean()
+    # What it was made of, on the very same rows.
+    assert row.metrics["before_n_1h"] == row.metrics["n_1h"] == known.sum()
+    brier = ((theirs[known, 0] - data["interrupted_1h"][known]) ** 2).mean()
+    assert row.metrics["before_brier_1h"] == pytest.approx(brier, rel=1e-12)
     assert abs(mine[known, 0].mean() - rate) < abs(theirs[known, 0].mean() - rate)
     folder = "validation/out_of_fold/1h"
     assert "reliability.png" in {
