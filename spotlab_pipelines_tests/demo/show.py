@@ -145,7 +145,7 @@ def how_to_look_further(screen: Console, market: Path | None) -> None:
         (f"{where}.venv/bin/spotlab models scorecard advisor-rate/1", "what a version was worth (likewise)"),
         (f"{where}make down", "stops the stores; the data stays"),
     ):
-        screen.print(f"  {command:39} {what}", highlight=False, markup=False, soft_wrap=True)
+        screen.print(f"  {command:53} {what}", highlight=False, markup=False, soft_wrap=True)
 
 
 def versions_page(settings: Settings) -> str:
