@@ -71,16 +71,24 @@ def check_trace(archive: Archive, name: str) -> None:
         NotFound: there is no such trace.
     """
 
-    def read(files: list[ScrapeFile]) -> list[pa.Table]:
-        return read_files(archive, files, ["trace"])
-
-    tables = read_listed(archive, POOL_TRACES, None, read)
-    names = sorted({each for table in tables for each in table["trace"].unique().to_pylist()})
+    names = sorted({trace for trace, _ in trace_contents(archive)})
     if name not in names:
         raise NotFound(
             f"There is no trace {name!r}; there are: {', '.join(names) or 'none'}.",
             remedy="`spotlab outcomes import` adds one.",
         )
+
+
+def trace_contents(archive: Archive) -> set[tuple[str, str]]:
+    """Name and content of every trace in the archive; nothing else is read."""
+
+    def read(files: list[ScrapeFile]) -> list[pa.Table]:
+        return read_files(archive, files, ["trace", "content_id"])
+
+    tables = [
+        table.group_by(["trace", "content_id"]).aggregate([]) for table in read_listed(archive, POOL_TRACES, None, read)
+    ]
+    return {pair for table in tables for pair in zip(*(column.to_pylist() for column in table.columns), strict=True)}
 
 
 def list_traces(archive: Archive) -> pd.DataFrame:
@@ -91,7 +99,7 @@ def list_traces(archive: Archive) -> pd.DataFrame:
     """
     # A killed compaction leaves rows twice.
     frame = _read(archive).drop_duplicates(["region", *FACTS[POOL_TRACES], "content_id"])
-    pool = frame[[*POOL_KEY]].agg("/".join, axis=1) if len(frame) else text([])
+    pool = frame.groupby([*POOL_KEY]).ngroup()
     by_trace = frame.assign(pool=pool, failed=~frame["available"].astype(bool)).groupby(["trace", "content_id"])
     listed = by_trace.agg(
         rows=("failed", "size"),

@@ -25,7 +25,7 @@ from spotlab_pipelines.market.frames import POOL_KEY, text
 from spotlab_pipelines.market.layout import POOL_TRACES
 from spotlab_pipelines.market.scrapes import recorded
 from spotlab_pipelines.market.trace_files import read_rows
-from spotlab_pipelines.market.trace_reading import list_traces, read_trace, trace_content
+from spotlab_pipelines.market.trace_reading import read_trace, trace_content, trace_contents
 from spotlab_pipelines.market.trace_statement import TraceStatement, observations_from
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -136,9 +136,9 @@ def _is_there(archive: Archive, name: str, found: str) -> bool:
         InvalidInput: it is there under another name, or another one has this name.
         IntegrityError: it is there under this name, but not all of it.
     """
-    listed = list_traces(archive)[["trace", "content_id"]]
-    _refuse_another(listed.itertuples(index=False, name=None), name, found, "is")
-    if name not in set(listed["trace"]):
+    there = trace_contents(archive)
+    _refuse_another(there, name, found, "is")
+    if (name, found) not in there:
         return False
     read_trace(archive, name)
     return True
