@@ -45,8 +45,9 @@ def read_trace(archive: Archive, name: str) -> pd.DataFrame:
         IntegrityError: what is there is not what was imported: it is just being imported, or an import or a removal was
             killed on its way.
     """
-    check_trace(archive, name)
     stored = _read(archive, name).rename(columns={"observation": "kind"})
+    if stored.empty:
+        check_trace(archive, name)
     frame = stored.assign(source=text([f"trace {name}"] * len(stored)))
     frame = frame[list(OBSERVATION_COLUMNS)].drop_duplicates()
     if set(stored["content_id"]) != {trace_content(frame)}:
