@@ -61,11 +61,14 @@ def models_train(
         check_family(family, spec, from_trace=trace != ACCOUNTS)
     settings = read_settings()
     _check_source(settings, trace, since, until)
+    from spotlab_pipelines.accounts.acting import check_rights
     from spotlab_pipelines.inference.registry import ModelRegistry
     from spotlab_pipelines.training.interruption_model import train_model
 
     with database(settings) as engine:
         actor = acting_as(engine, as_user)
+        # Asked first, as all that follows takes its time.
+        check_rights(engine, "register_model", actor=actor, subject=family)
         data = _collected(settings, engine, trace, spec, since, until)
         registry, by = ModelRegistry(engine, settings), "spotlab models train"
         trained = train_model(settings, registry, data, family=family, registered_by=by, actor=actor, progress=_say)
@@ -88,11 +91,13 @@ def models_recalibrate(
     """
     settings = read_settings()
     _check_source(settings, trace, since, until)
+    from spotlab_pipelines.accounts.acting import check_rights
     from spotlab_pipelines.inference.registry import ModelRegistry
     from spotlab_pipelines.training.recalibrating import recalibrated_version
 
     with database(settings) as engine:
         actor, registry = acting_as(engine, as_user), ModelRegistry(engine, settings)
+        check_rights(engine, "register_model", actor=actor, subject=version)
         data = _collected(settings, engine, trace, registry.find(version).feature_spec, since, until)
         by = "spotlab models recalibrate"
         made = recalibrated_version(settings, registry, data, version, registered_by=by, actor=actor, progress=_say)

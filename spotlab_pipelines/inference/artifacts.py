@@ -93,6 +93,6 @@ def _read(folder: Path) -> dict[str, bytes]:
     if not files or any(path.is_symlink() for path in (folder, *paths)):
         raise ModelTampered(
             f"Expected a model's files, and no links, in {Path(*folder.parts[-2:])}; found {len(files)} files.",
-            remedy="Restore the folder, or run `spotlab models bootstrap` to fit and register anew.",
+            remedy="Restore the folder, or register the model anew; `spotlab models bootstrap` does the first ones.",
         )
     return files

@@ -69,7 +69,7 @@ def findings(model: BaseModelAdapter) -> list[Finding]:
     try:
         spec = model.get_feature_version()
         asked = _Asked(model, probe(spec), spec)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return [Finding("features declared", reason(error))]
     for name, check in CHECKS.items():
         try:
@@ -77,7 +77,7 @@ def findings(model: BaseModelAdapter) -> list[Finding]:
             found.append(Finding(name))
         except _Broken as broken:
             found.append(Finding(name, str(broken)))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             found.append(Finding(name, reason(error)))
     return found
 
@@ -209,7 +209,7 @@ def _raises(expected: type[FeatureError], given: str, ask: Callable[[], object])
         ask()
     except expected:
         return
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _Broken(f"{given}: expected {expected.__name__}, got {type(error).__name__}") from error
     raise _Broken(f"{given}: expected {expected.__name__}, got an answer")
 

@@ -22,6 +22,7 @@ from spotlab_pipelines.inference.mlflow_store import PAGE, all_pages, experiment
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
     from spotlab_pipelines.inference.estimators import HorizonEstimator
     from spotlab_pipelines.inference.versions import ServingVersion
@@ -68,6 +69,7 @@ def keep_model(
     files: Mapping[str, bytes],
     training_sha256: str | None = None,
     more_types: Sequence[str] = (),
+    taken: int = 0,
 ) -> KeptModel:
     """Log a fitted estimator as a run, a logged model and the next version of the registered model `family`.
 
@@ -75,6 +77,7 @@ def keep_model(
         card: becomes README.md of its files and the version's description.
         files: more of its files by name; all are part of the hash it is pinned by.
         more_types: the types of a user's package that it holds.
+        taken: the family's highest number so far; one that has lost versions in MLflow does not begin again below it.
     """
     from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
 
@@ -110,14 +113,22 @@ def keep_model(
     if training_sha256 is not None:
         log_dataset(client, run_id, str(params.get("source", "training data")), training_sha256)
     _create_family(client, family, estimator)
-    version = client.create_model_version(
-        family,
-        source=str(model.artifact_location),
-        run_id=run_id,
-        tags=tags | {ROLE_TAG: "none", STATUS_TAG: "candidate"},
-        description=description(card),
-        model_id=model.model_id,
-    )
+
+    def create() -> ModelVersion:
+        return client.create_model_version(
+            family,
+            source=str(model.artifact_location),
+            run_id=run_id,
+            tags=tags | {ROLE_TAG: "none", STATUS_TAG: "candidate"},
+            description=description(card),
+            model_id=model.model_id,
+        )
+
+    version = create()
+    # MLflow gives the numbers, and none twice that it has had.
+    while int(version.version) <= taken:
+        client.delete_model_version(family, version.version)
+        version = create()
     # As MLflow's own way of registering does: its list of models names the version by this tag.
     shown = [{"name": family, "version": str(version.version)}]
     client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": json.dumps(shown)})

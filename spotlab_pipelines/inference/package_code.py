@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint
@@ -12,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from spotlab_pipelines.errors import ModelError
+from spotlab_pipelines.errors import ModelError, SpotLabError
 from spotlab_pipelines.inference.hashing import sha256_of
 
 IMPORTED = "__spotlab_sha256__"
@@ -71,6 +72,24 @@ def changed_since(entry: EntryPoint) -> ModelError:
     )
 
 
+@contextmanager
+def package_errors(what: str) -> Iterator[None]:
+    """Whatever a package's code raises, be it the end of the process, is a ModelError that says where.
+
+    Our own errors, and those of files, which have a word of their own, stay what they are.
+    """
+    try:
+        yield
+    except (SpotLabError, OSError):
+        raise
+    except (Exception, SystemExit) as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise ModelError(
+            f"{what} failed: {type(error).__name__}, raised in {Path(place.filename).name}, line {place.lineno}.",
+            remedy="Mend its package, and register it anew.",
+        ) from error
+
+
 def distribution_of(entry: EntryPoint) -> str:
     """The installed distribution that declares an entry point, with its version, for people."""
     return "an unnamed distribution" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
@@ -79,7 +98,7 @@ def distribution_of(entry: EntryPoint) -> str:
 def _import(entry: EntryPoint) -> Any:
     try:
         return entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(
             f"The entry point {entry.name} = {entry.value} cannot be loaded: {type(error).__name__}.",
             remedy="Mend the package; `spotlab --traceback models conform` shows where it fails.",

@@ -88,7 +88,7 @@ def make_model(name: str, feature_spec: str | None = None) -> tuple[HorizonEstim
     make = loaded.make_estimator if _is_adapter(loaded) else loaded
     try:
         estimator = make()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"{found[0].value} gives no model: {type(error).__name__}.") from error
     spec = feature_spec or getattr(loaded, "feature_spec", None) or getattr(estimator, "feature_spec", None)
     if not isinstance(spec, str):

@@ -6,6 +6,7 @@ in the same act (roles.py). Which models exist and how they are fitted is traini
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from spotlab_pipelines.inference.conformance import require_conforming
 from spotlab_pipelines.inference.fitted_on import fingerprint_of, reference_of_training
 from spotlab_pipelines.inference.mlflow_models import REFERENCE_FILE, keep_model
 from spotlab_pipelines.inference.mlflow_store import mlflow_client, mlflow_errors
+from spotlab_pipelines.inference.package_code import package_errors
 from spotlab_pipelines.inference.packages import PACKAGE_FILE, adapter_class, package_of
 from spotlab_pipelines.inference.promotion import PromotionGate
 from spotlab_pipelines.inference.roles import FIRST_MODELS, change_role
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
     from spotlab_pipelines.features.drift import Reference
     from spotlab_pipelines.inference.estimators import HorizonEstimator
     from spotlab_pipelines.settings import Settings
+
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Of a family: a part of its versions' names, of an address in MLflow and of a folder."""
 
 
 class ModelRegistry:
@@ -98,7 +104,8 @@ class ModelRegistry:
     def open(self, row: ServingVersion) -> BaseModelAdapter:
         """The adapter of a row that was read just now; see `load_model`."""
         check_on_record(row)
-        return self._adapter(row, load_estimator(row.version, row.artifact_sha256, self.artifact_folder(row)))
+        with package_errors(row.version):
+            return self._adapter(row, load_estimator(row.version, row.artifact_sha256, self.artifact_folder(row)))
 
     def artifact_folder(self, row: ServingVersion) -> Path:
         """Where the version's files are.
@@ -119,7 +126,8 @@ class ModelRegistry:
         """Why the version cannot be opened, found by opening it, whatever is kept in memory; None if it can."""
         try:
             check_on_record(row)
-            self._adapter(row, open_artifact(row.version, row.artifact_sha256, self.artifact_folder(row)))
+            with package_errors(row.version):
+                self._adapter(row, open_artifact(row.version, row.artifact_sha256, self.artifact_folder(row)))
         except PermanentError as error:
             return error
         return None
@@ -169,11 +177,14 @@ class ModelRegistry:
         Raises:
             NotAllowed: the actor is a user whose role is neither lab nor admin. Nothing was kept.
             ModelNotConforming: it does not do what any model must do (conformance.py). Nothing was kept.
-            InvalidInput: its class is of a package that does not declare it, or the fingerprint is none.
+            InvalidInput: its class is of a package that does not declare it, the fingerprint is none, or the family's
+                name is.
             StoreUnavailable: Postgres or MLflow does not answer.
         """
         # Asked first: what MLflow has once kept, nobody takes away.
         check_rights(self._engine, "register_model", actor=actor, subject=family)
+        if not NAME.fullmatch(family):
+            raise InvalidInput(f"Expected a family of letters, digits, dot, dash and underscore; got {family!r}.")
         package = package_of(estimator, entry_point)
         adapter = adapter_class(package)(version=f"{family}/new", feature_version=feature_spec, estimator=estimator)
         require_conforming(adapter)
@@ -210,6 +221,7 @@ class ModelRegistry:
                 files=files,
                 training_sha256=fingerprint,
                 more_types=() if package is None else (package.type,),
+                taken=max((row.number for row in self._select(ModelVersion.family == family)), default=0),
             )
         root = self._settings.mlruns_dir.absolute()
         row = {

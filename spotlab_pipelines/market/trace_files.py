@@ -41,7 +41,7 @@ def read_rows(path: Path, *, columns: Sequence[str] = ()) -> pd.DataFrame:
         raise InvalidInput(f"Only a CSV file's columns can be named; {path.name} names its own.")
     try:
         frame = _read(path, ending, columns)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise NotFound(f"There is no file {path}.") from None
     except (ValueError, KeyError, TypeError, UnicodeDecodeError, ParserWarning, pa.ArrowException) as error:
         raise SourceMalformed(
@@ -64,6 +64,12 @@ def _read(path: Path, ending: str, columns: Sequence[str]) -> pd.DataFrame:
         with warnings.catch_warnings():
             # Rows that are longer than their line of names would be cut.
             warnings.simplefilter("error", ParserWarning)
+            if not columns:
+                # pandas would name the second one otherwise.
+                first = pd.read_csv(path, dtype="str", keep_default_na=False, header=None, nrows=1).iloc[0]
+                twice = sorted(set(first[first.duplicated() & (first != "")]))
+                if twice:
+                    raise ValueError(f"columns of different names; {', '.join(map(repr, twice))} is there twice")
             frame = pd.read_csv(
                 path, dtype="str", keep_default_na=False, index_col=False, skip_blank_lines=False, **named
             )

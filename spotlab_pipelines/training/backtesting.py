@@ -13,6 +13,7 @@ import pandas as pd
 from spotlab_pipelines.errors import InvalidInput, NotFound
 from spotlab_pipelines.experiments.scorecards import region_days
 from spotlab_pipelines.features.rows import SAMPLED_AT
+from spotlab_pipelines.inference.package_code import package_errors
 from spotlab_pipelines.market.history import MarketHistory
 from spotlab_pipelines.market.trace_reading import read_trace
 from spotlab_pipelines.training.backtest import (
@@ -106,7 +107,8 @@ def backtest_versions(
     for row in rows:
         check_rows_unseen(settings, registry, archive, row, data.examples)
         say(f"predicting {len(examples)} rows with {row.version}")
-        said = forecasts[row.version] = registry.open(row).predict_batch(data.examples, data.feature_spec)
+        with package_errors(row.version):
+            said = forecasts[row.version] = registry.open(row).predict_batch(data.examples, data.feature_spec)
         if recalibrate_days is not None:
             forecasts |= recalibrated_forecasts(row.version, said, examples, since_us=since_us, days=recalibrate_days)
     forecasts |= _without_a_model(settings, archive, rows[0], data, examples, say)

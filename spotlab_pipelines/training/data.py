@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from spotlab_pipelines.settings import Settings
 
 TABLE = "training_examples"
+EARLIEST, LATEST = 2006, 2199
+"""Years of bounds: EC2 began in the first."""
 
 
 @dataclass(frozen=True)
@@ -145,10 +147,12 @@ def read_training_data(archive: Archive, fingerprint: str) -> TrainingData:
 
 
 def check_bounds(since: datetime | None, until: datetime | None) -> None:
-    """Refuse bounds without a time zone, or out of order."""
+    """Refuse bounds without a time zone, of no time in which there are Spot instances, or out of order."""
     for bound in (since, until):
         if bound is not None and bound.utcoffset() is None:
             raise InvalidInput(f"Expected times with a zone; got {bound!r}.")
+        if bound is not None and not EARLIEST <= bound.year <= LATEST:
+            raise InvalidInput(f"Expected times from {EARLIEST} to {LATEST}; got {bound.isoformat()}.")
     if since is not None and until is not None and since >= until:
         raise InvalidInput(f"Expected --since before --until; got {since.isoformat()} and {until.isoformat()}.")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spotlab_pipelines.errors import StoreUnavailable
 from spotlab_pipelines.experiments.plots import Said, outcome_plots
 from spotlab_pipelines.experiments.scorecard import Scorecard, scorecard
 from spotlab_pipelines.inference.card import Notes
@@ -84,8 +85,7 @@ def train_model(
     row, found = register_fit(
         registry, fitted, examples, data, family=family, registered_by=registered_by, actor=actor, more=more
     )
-    say("drawing reliability, ROC, precision and recall, calibration over time")
-    show_fit(settings, row, fitted, examples)
+    show_fit(settings, row, fitted, examples, say)
     return TrainedModel(row.version, row.status, found, data.fingerprint, fitted.params, dict(row.metrics))
 
 
@@ -155,8 +155,16 @@ def concerns(metrics: dict[str, float]) -> list[str]:
     return told
 
 
-def show_fit(settings: Settings, row: ServingVersion, fitted: Fitted, examples: Examples) -> None:
-    """Log a fit's curves as tables and as pictures to the run of its version."""
+def show_fit(settings: Settings, row: ServingVersion, fitted: Fitted, examples: Examples, say: Progress) -> None:
+    """Log a fit's curves as tables and as pictures to the run of its version, which is registered whatever comes."""
+    say("drawing reliability, ROC, precision and recall, calibration over time")
+    try:
+        _draw(settings, row, fitted, examples)
+    except StoreUnavailable as error:
+        say(f"note: {row.version} is registered, but MLflow has not all of its pictures: {error}")
+
+
+def _draw(settings: Settings, row: ServingVersion, fitted: Fitted, examples: Examples) -> None:
     client = mlflow_client(settings)
     with tempfile.TemporaryDirectory() as scratch:
         for kind, told in zip(HOW, (fitted.blocked, fitted.walked), strict=True):

@@ -63,8 +63,7 @@ def recalibrated_version(
         registry, fitted, examples, data, family=row.family, registered_by=registered_by, actor=actor, more=base,
         reference=row.reference, base=row.version,
     )  # fmt: skip
-    say("drawing reliability, ROC, precision and recall, calibration over time")
-    show_fit(settings, made, fitted, examples)
+    show_fit(settings, made, fitted, examples, say)
     return TrainedModel(made.version, made.status, found, data.fingerprint, fitted.params | base, dict(made.metrics))
 
 

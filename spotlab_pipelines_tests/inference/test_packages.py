@@ -36,8 +36,11 @@ halved = "quiet_hours:Halved"
 made = "quiet_hours:made"
 sneaky = "quiet_hours:Popen"
 torn = "quiet_hours:Torn"
+leaving = "quiet_hours:Leaving"
+late = "quiet_hours:Late"
 """
 MORE_CODE = """
+import os
 from subprocess import Popen
 
 import quiet_tables
@@ -60,6 +63,17 @@ def made():
 class Torn(QuietHours):
     def predict(self, X):
         return super().predict(X) * np.nan
+
+
+class Leaving(QuietHours):
+    def predict(self, X):
+        raise SystemExit(0)
+
+
+class Late(QuietHours):
+    def check_arrays(self):
+        if "LATE" in os.environ:
+            raise RuntimeError
 """
 
 
@@ -113,7 +127,7 @@ def test_a_package_is_found_asked_registered_and_served_while_it_is_installed(
     assert asked.code == 0, asked.out + asked.err
     everything = spotlab("models", "conform", "--json")
     assert everything.code == 1
-    assert {row["model"] for row in everything.json if not row["passed"]} == {"sneaky", "torn"}
+    assert {row["model"] for row in everything.json if not row["passed"]} == {"sneaky", "torn", "leaving"}
     assert {"logistic/1", "quiet-hours", "halved", "made"} <= {row["model"] for row in everything.json}
     registered = spotlab("models", "register", "quiet-hours", "--data", "Launch probes of May, by hand.")
     assert registered.out == "quiet-hours/1 is a candidate.\n", registered.err
@@ -123,6 +137,9 @@ def test_a_package_is_found_asked_registered_and_served_while_it_is_installed(
     assert refused.code == 1
     assert "ModelNotConforming" not in refused.out
     assert "probabilities in [0, 1]" in refused.err
+
+    refused = spotlab("models", "register", "leaving")
+    assert (refused.code, "SystemExit, raised in quiet_hours.py" in refused.err) == (1, True), refused.err
 
     features = probe("v2-history")
     row = registry.get("quiet-hours/1")
@@ -173,6 +190,28 @@ def test_a_package_is_found_asked_registered_and_served_while_it_is_installed(
     told = spotlab("models", "show", "quiet-hours/1").out
     assert "they are the registered ones" in told
     assert f"problem         {gone}" in told
+
+
+def test_a_champion_whose_package_raises_whatever_it_likes_is_told_and_gives_its_place_up(
+    engine: sa.Engine,
+    settings: Settings,
+    mlflow_database: str,
+    spotlab: Spotlab,
+    installed: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for step in (("register", "late"), ("approve", "late/1"), ("promote", "late/1")):
+        answer = spotlab("models", *step)
+        assert answer.code == 0, answer.err
+    monkeypatch.setenv("LATE", "1")
+    load_estimator.cache_clear()
+    failed = "late/1 failed: RuntimeError, raised in quiet_hours.py"
+    with pytest.raises(ModelError, match=failed):
+        ModelRegistry(engine, settings).load_model("late/1")
+    listed = spotlab("models", "list")
+    assert (listed.code, f"late/1 cannot be opened. {failed}" in listed.err) == (0, True), listed.err
+    retired = spotlab("models", "retire", "late/1")
+    assert retired.code == 0, retired.err
 
 
 def test_only_estimators_that_the_declared_module_defines_are_trusted(installed: None) -> None:
@@ -268,7 +307,7 @@ def test_what_nobody_declares_is_refused_by_name(installed: None) -> None:
     estimator, spec = make_model("quiet-hours")
     assert spec == "v2-history"
     assert make_model("quiet-hours", "v2")[1] == "v2"
-    with pytest.raises(InvalidInput, match="installed are halved, made, quiet-hours, sneaky, torn"):
+    with pytest.raises(InvalidInput, match="installed are halved, late, leaving, made, quiet-hours, sneaky, torn"):
         package_of(estimator)
     found = package_of(estimator, "quiet-hours")
     assert found is not None

@@ -302,3 +302,24 @@ def test_where_postgres_goes_before_a_promotion_is_kept_mlflow_shows_what_it_sho
     monkeypatch.undo()
     assert registry.serving()[0].version == champion
     assert mlflow_differences(settings, registry) == []
+
+
+def test_a_family_that_mlflow_has_lost_goes_on_with_a_number_of_its_own(registry: ModelRegistry, settings: Settings):
+    for _ in range(2):
+        register(registry, "advisor-rate", AdvisorRateModel())
+    client = mlflow_client(settings)
+    client.delete_registered_model("advisor-rate")
+    row = register(registry, "advisor-rate", AdvisorRateModel())
+    assert row.version == "advisor-rate/3"
+    assert [int(version.version) for version in client.search_model_versions("name = 'advisor-rate'")] == [3]
+    assert registry.approve(row.version).status == "approved"
+
+
+@pytest.mark.parametrize("family", ["a/b", "../x", "x:y", "a b", "two ", "a\nb", "", "z" * 101])
+def test_a_family_whose_name_is_none_is_refused_before_anything_is_kept(
+    registry: ModelRegistry, settings: Settings, family: str
+):
+    with pytest.raises(InvalidInput, match="Expected a family of letters"):
+        register(registry, family, AdvisorRateModel())
+    assert registry.versions() == []
+    assert mlflow_client(settings).get_experiment_by_name("models") is None

@@ -274,6 +274,15 @@ def test_a_product_is_one_that_aws_names_with_its_suffix_or_without(tmp_path: Pa
     refused(probes_file(tmp_path, named), by_column, SourceMalformed, "Red Hat", "row 3 ('Windows Server')")
 
 
+def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.csv"
+    rows = "2022-10-26T22:05Z,us-west-2,us-west-2a,p3.2xlarge,1,0\n"
+    path.write_text(f"ts,region,az,instance_type,available,available\n{rows}")
+    refused(path, STATEMENT, SourceMalformed, "'available' is there twice")
+    path.write_text(f"ts,region,az,instance_type,available,\n{rows}")
+    assert len(observed(path, STATEMENT)) == 1
+
+
 def test_the_name_that_stands_for_the_accounts_is_no_traces(
     engine: sa.Engine, archive: Archive, tmp_path: Path
 ) -> None:

@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
-from spotlab_pipelines.errors import IntegrityError, NotFound
+from spotlab_pipelines.errors import IntegrityError, NotFound, StoreUnavailable
 from spotlab_pipelines.inference.estimators import AdvisorRateModel
 from spotlab_pipelines.inference.mlflow_store import mlflow_client
 from spotlab_pipelines.inference.registry import ModelRegistry
 from spotlab_pipelines.market.archive import Archive
 from spotlab_pipelines.settings import Settings
 from spotlab_pipelines.training import data as training_data
+from spotlab_pipelines.training import interruption_model
 from spotlab_pipelines.training.data import collect_trace, read_training_data
 from spotlab_pipelines.training.interruption_model import concerns
 from spotlab_pipelines.training.unseen import check_unseen, fitted_on, learned_from
@@ -210,6 +211,28 @@ def test_one_probability_for_all_is_the_share_of_the_days_that_the_version_was_f
         assert found["brier_skill"] < 0
 
 
+def test_a_fit_whose_pictures_mlflow_did_not_take_is_registered_and_says_so(
+    laboratory: Spotlab, monkeypatch: pytest.MonkeyPatch
+):
+    def lost(*_: object) -> None:
+        raise StoreUnavailable("MLflow's database does not answer.")
+
+    monkeypatch.setattr(interruption_model, "_draw", lost)
+    answer = laboratory("models", "train", "time-in-state", "--trace", "generated")
+    assert answer.code == 0, answer.err
+    assert "note: time-in-state/1 is registered, but MLflow has not all of its pictures" in answer.err
+    assert "time-in-state/1 is a candidate" in answer.out
+
+
+def test_who_may_not_register_is_told_before_anything_is_read(laboratory: Spotlab):
+    laboratory("users", "add", "lee@example.org", "--role", "user")
+    train(laboratory)
+    for command in (("train", "time-in-state"), ("recalibrate", "time-in-state/1")):
+        refused = laboratory("models", *command, "--trace", "generated", "--as", "lee@example.org")
+        assert (refused.code, "Expected the role lab or admin to register model" in refused.err) == (1, True)
+        assert "reading" not in refused.err
+
+
 def test_errors_have_names_and_register_nothing(laboratory: Spotlab, settings: Settings, engine: sa.Engine):
     for arguments, (code, expected) in {
         ("forest", "--trace", "generated"): (2, "Expected one of the families"),
@@ -220,6 +243,8 @@ def test_errors_have_names_and_register_nothing(laboratory: Spotlab, settings: S
         ("logistic", "--trace", "other"): (1, "no trace 'other'; there are: generated."),
         ("logistic", "--trace", "generated", "--until", "2023-03-01T04:00"): (1, "20 are needed"),
         ("logistic", "--trace", "generated", "--since", "2023-03-09", "--until", "2023-03-08"): (2, "--since before"),
+        ("logistic", "--trace", "generated", "--since", "0001-01-01"): (2, "from 2006 to 2199; got 0001-01-01"),
+        ("logistic", "--trace", "generated", "--until", "2300-01-01"): (2, "from 2006 to 2199; got 2300-01-01"),
     }.items():
         answer = laboratory("models", "train", *arguments)
         assert (answer.code, expected in answer.err) == (code, True), answer.err
