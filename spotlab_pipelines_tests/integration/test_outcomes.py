@@ -13,7 +13,10 @@ from spotlab_pipelines.defs.jobs import interruption_outcomes_hourly
 from spotlab_pipelines.defs.run import scrape_shared_market
 from spotlab_pipelines_tests.integration.conftest import Laboratory
 
-LABELS = "select distinct instance_id, horizon_h, outcome, source from v_labelled_predictions where account_id = :a"
+LABELS = (
+    "select distinct instance_id, horizon_h, outcome, source from v_labelled_predictions where account_id = :a"
+    " order by instance_id, horizon_h"
+)
 
 
 @pytest.fixture
