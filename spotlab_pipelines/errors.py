@@ -1,4 +1,4 @@
-"""The error tree of SpotLab: every failure that a room raises on purpose lives here, and nothing else.
+"""The error tree of SpotLab: every failure that a room raises on purpose, and where any other came from.
 
 ```
 SpotLabError
@@ -40,6 +40,9 @@ external id. `defs/`, `lab/` and `cli/` translate these errors, once each.
 """
 
 from __future__ import annotations
+
+import traceback
+from pathlib import Path
 
 
 class SpotLabError(Exception):
@@ -172,3 +175,9 @@ class IntegrityError(PermanentError):
 
 class ArchiveTooNew(IntegrityError):
     """A file of the archive has a schema that only a newer SpotLab reads."""
+
+
+def raised_in(error: BaseException) -> str:
+    """Where an error came from, in words. The text of a library's error may quote anything, so it is never repeated."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"raised in {Path(place.filename).name}, line {place.lineno}"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from spotlab_pipelines.errors import SpotLabError
+from spotlab_pipelines.errors import SpotLabError, raised_in
 
 State = Literal["OK", "WARN", "FAIL"]
 
@@ -49,10 +47,9 @@ def failed(check: str, error: Exception) -> Finding:
             found = found.removesuffix(error.remedy).strip()
         return Finding(check, "FAIL", f"{type(error).__name__}: {found}", error.remedy)
     # An error of a library may quote a URL with its password, so its text is not repeated: what broke, and where, is.
-    frame = traceback.extract_tb(error.__traceback__)[-1]
     return Finding(
         check,
         "FAIL",
-        f"{type(error).__name__}: unforeseen, raised in {Path(frame.filename).name}, line {frame.lineno}.",
+        f"{type(error).__name__}: unforeseen, {raised_in(error)}.",
         "Look at what this line works with, and report it: it deserves an error of its own.",
     )

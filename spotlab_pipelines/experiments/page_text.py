@@ -29,6 +29,7 @@ ROWS = ("n", "events", "base_rate", "uncertainty")
 FIRST = ("brier_skill", "brier_skill_low", "brier_skill_high", "roc_auc", "ece")
 """What versions are compared by, before the other figures of a scorecard."""
 NONE = "none"
+PAST = "they show, but promote nobody"
 SCORECARD, RULE = "Scorecard at", "\n\n---\n\n"
 """How the scorecard's part of a description begins and ends."""
 LEFT_OUT, OF_PAST, CHAMPION, VERDICT = "Left out at", "are of past windows", "It is the champion.", "**Verdict**"
@@ -182,9 +183,7 @@ def description(page: Page) -> str:
         lines.append(f"| {hours} h | {' | '.join(shown)} |")
     lines += ["", f"{LEFT_OUT} {HORIZON_H} h: {card.censored} censored, {card.pending} still open."]
     if card.retrospective:
-        lines.append(
-            f"{told(card.retrospective)} of {told(card.predictions)} {OF_PAST}: they show, but promote nobody."
-        )
+        lines.append(f"{told(card.retrospective)} of {told(card.predictions)} {OF_PAST}: {PAST}.")
     line = standing_line(page.version.role, page.verdict, past=card.retrospective)
     return spaced("\n".join([*lines, line] if line else lines))
 

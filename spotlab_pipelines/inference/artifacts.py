@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 from spotlab_pipelines.errors import ModelTampered
-from spotlab_pipelines.inference.hashing import sha256_of
-from spotlab_pipelines.inference.packages import SHOWN, PackagedModel, trusted_type
+from spotlab_pipelines.inference.hashing import SHOWN, sha256_of
+from spotlab_pipelines.inference.packages import PackagedModel, trusted_type
 
 if TYPE_CHECKING:
     from spotlab_pipelines.inference.estimators import HorizonEstimator

@@ -7,19 +7,24 @@ be opened, lacks its features, raises, gives no probability) is left out with th
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from spotlab_pipelines.errors import FeatureVersionMismatch, IntegrityError, ModelError, SpotLabError, TransientError
+from spotlab_pipelines.errors import (
+    FeatureVersionMismatch,
+    IntegrityError,
+    ModelError,
+    SpotLabError,
+    TransientError,
+    raised_in,
+)
 from spotlab_pipelines.features.matrix import feature_columns, row_blocks
 from spotlab_pipelines.market.frames import POOL_KEY
 from spotlab_pipelines.settings import HORIZONS_H
@@ -151,8 +156,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, SpotLabError):
         said = f"{type(error).__name__}: {error}"
         return said if len(said) <= LONGEST_REASON else f"{said[: LONGEST_REASON - 1]}…"
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}, raised in {Path(place.filename).name}, line {place.lineno}."
+    return f"{type(error).__name__}, {raised_in(error)}."
 
 
 def _frame(done: Sequence[_Scoring], probabilities: np.ndarray) -> pd.DataFrame:

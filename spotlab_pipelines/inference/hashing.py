@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+SHOWN = 12
+"""Digits of a hash that tell people enough: an error is one line."""
+
 
 def sha256_of(files: Mapping[str, bytes]) -> str:
     """The hash of every file's relative name, length and bytes, in the order of the names; 64 hex digits."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint
@@ -13,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from spotlab_pipelines.errors import ModelError, SpotLabError
+from spotlab_pipelines.errors import ModelError, SpotLabError, raised_in
 from spotlab_pipelines.inference.hashing import sha256_of
 
 IMPORTED = "__spotlab_sha256__"
@@ -83,9 +82,8 @@ def package_errors(what: str) -> Iterator[None]:
     except (SpotLabError, OSError):
         raise
     except (Exception, SystemExit) as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
         raise ModelError(
-            f"{what} failed: {type(error).__name__}, raised in {Path(place.filename).name}, line {place.lineno}.",
+            f"{what} failed: {type(error).__name__}, {raised_in(error)}.",
             remedy="Mend its package, and register it anew.",
         ) from error
 

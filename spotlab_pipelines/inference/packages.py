@@ -17,6 +17,7 @@ import orjson
 
 from spotlab_pipelines.errors import InvalidInput, ModelError, NotFound
 from spotlab_pipelines.inference.adapter import BaseModelAdapter
+from spotlab_pipelines.inference.hashing import SHOWN
 from spotlab_pipelines.inference.package_code import (
     changed_since,
     code_sha256,
@@ -32,8 +33,6 @@ GROUP = "spotlab.models"
 PACKAGE_FILE = "package.json"
 """Of an artifact whose model is of another package: which entry point it came by, and its class."""
 OURS = "spotlab_pipelines."
-SHOWN = 12
-"""Digits of a hash that tell people enough: an error is one line."""
 
 
 @dataclass(frozen=True)

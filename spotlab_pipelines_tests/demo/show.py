@@ -21,6 +21,7 @@ from spotlab_pipelines.accounts.report import AccessReport
 from spotlab_pipelines.cli.decisions import account_title, decisions_table
 from spotlab_pipelines.defs.run import RunOutcome
 from spotlab_pipelines.experiments.as_of import PastEvaluation
+from spotlab_pipelines.experiments.page_text import PAST
 from spotlab_pipelines.experiments.pages import EXPERIMENT
 from spotlab_pipelines.experiments.queries import latest_decisions
 from spotlab_pipelines.inference.mlflow_store import mlflow_client, ui_page
@@ -120,7 +121,7 @@ def print_scorecards(screen: Console, judgement: Judgement) -> None:
     past = max((card.retrospective for card in judgement.cards), default=0)
     screen.print(
         f"  Up to {past} of the predictions of a version are of past windows. It was fitted on what was before them;"
-        " they show, but promote nobody.",
+        f" {PAST}.",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
 
